@@ -1,0 +1,184 @@
+"""Denoisers known in closed form: Gaussian mixtures, and the empirical one that remembers every training point.
+
+They are the oracle of the tests, the star of the toy figures and the perfect memorizer that trained models are held
+against. For a mixture sum_k w_k N(m_k, C_k) noised to sigma each component is N(m_k, C_k + sigma^2 I), so
+
+    D(x, sigma) = sum_k p(k | x) [m_k + C_k (C_k + sigma^2 I)^-1 (x - m_k)].
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from memlib.noise import like
+
+_CELLS = 1 << 25     # logits held at once, (rows, K): 128 MiB in float32
+_SHARP = 5e-6        # error of a logit, in nats, that float32 may keep
+_NATS = 25.0         # a component this far below the best adds less than e^-25, 1e-11, to any mean
+_FEW = 32            # up to this many surviving components per row, gathering them beats a second product with all
+
+
+class GaussianMixture:
+    """sum_k weights_k N(means_k, C_k) as an exact denoiser, with its log-density and posterior over components.
+
+    means: (K, *S). weights: (K,), normalised here; None is uniform. Covariances: either `std`, a float or (K,), for
+    std^2 I, or `covariances` (K, d, d) with d the number of coordinates of S. Works in the dtype and on the device of
+    the sample it is given. Raises ValueError for weights that are not positive and for shapes that do not fit.
+
+    With isotropic parts nothing of size (B, K, d) is held: squared distances come from one matrix product, and
+    where cancellation there could be felt (low noise, near-duplicates, float32) the few components that matter are
+    re-ranked from exact differences in float64, or, where too many matter, the product is taken in float64.
+    """
+
+    def __init__(
+        self, means: Tensor, weights: Tensor | None = None, std: float | Tensor = 0.0, covariances: Tensor | None = None
+    ) -> None:
+        count, self.shape = len(means), means.shape[1:]
+        weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
+        if weights.shape != (count,) or not (weights > 0).all():
+            raise ValueError(f"a mixture of {count} components needs {count} positive weights, not {weights.tolist()}")
+        self.weights = (weights.double() / weights.double().sum()).to(means.device)
+        self.means = means.reshape(count, -1)
+        self.std = torch.as_tensor(std, dtype=torch.float64, device=means.device).expand(count)
+        self.spectrum = None
+        if covariances is not None:
+            size = self.means.shape[1]
+            if covariances.shape != (count, size, size):
+                raise ValueError(f"covariances are {tuple(covariances.shape)}; expected {(count, size, size)}")
+            self.spectrum = torch.linalg.eigh(covariances.double())    # values (K, d), vectors (K, d, d)
+        # Distances lose the least where the coordinates are small, so they are taken about the mean of the means.
+        self.centre = self.means.double().mean(0).to(means)
+        self.spread = float((self.means - self.centre).double().square().sum(1).max().sqrt())
+
+    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """D(x, sigma) = E[x0 | x], (B, *S) -> (B, *S); sigma a float, () or (B,). At 0 the limit is returned."""
+        rows, level = x.reshape(len(x), -1), like(sigma, x).reshape(-1, 1).expand(len(x), 1)
+        if self.spectrum is not None:
+            return self._full_mean(rows, level).reshape(x.shape)
+        step = max(1, _CELLS // len(self.means))
+        blocks = [self._mean(a, s) for a, s in zip(rows.split(step), level.split(step), strict=True)]
+        return torch.cat(blocks).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
+        """Log-density of the mixture noised to sigma at x (B, *S), in nats, (B,).
+
+        Raises ValueError at sigma = 0 for components of std 0, which have no density.
+        """
+        if self.spectrum is None and not (self.std.min() > 0 or like(sigma, x).min() > 0):
+            raise ValueError("points without noise have no density: give sigma > 0, or components with std > 0")
+        return torch.cat([z.logsumexp(1) for z in self._joint(x, sigma)]).to(x.dtype)
+
+    def posterior(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """p(component k | x) at level sigma, (B, K), for x (B, *S): the Bayes classifier of the mixture."""
+        return torch.cat([z.softmax(1) for z in self._joint(x, sigma)]).to(x.dtype)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n draws, (n, *S), and the component each came from, (n,)."""
+        label = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
+        normal = torch.randn(n, self.means.shape[1], dtype=self.means.dtype, generator=generator)
+        label, normal = label.to(self.means.device), normal.to(self.means.device)
+        if self.spectrum is None:
+            spread = self.std.to(normal)[label, None] * normal
+        else:
+            values, vectors = (t.to(normal) for t in self.spectrum)
+            spread = torch.einsum("bij,bj->bi", vectors[label], values[label].sqrt() * normal)
+        return (self.means[label] + spread).reshape(n, *self.shape), label
+
+    # Isotropic components: log p(k) N(x; m_k, s_k^2 I) up to what all k share, with s_k^2 = std_k^2 + sigma^2.
+
+    def _variance(self, level: Tensor, std: Tensor | None = None) -> Tensor:
+        """s_k^2 for levels (B, 1): (B, K), or (B, 1) where all components share it. Never exactly 0."""
+        if std is None:
+            std = self.std[:1] if bool((self.std == self.std[0]).all()) else self.std
+        floor = (1e-9 * (self.spread or 1.0)) ** 2    # sigma = 0 on points: the limit, which is the nearest one
+        return (std.to(level) ** 2 + level**2).clamp_min(floor)
+
+    def _logits(self, rows: Tensor, variance: Tensor) -> tuple[Tensor, float]:
+        """log w_k + log N(x; m_k, s_k^2 I), (B, K), up to a constant of the row, by one matrix product; and how far off
+        rounding may have left it, in nats."""
+        about, means = rows - self.centre.to(rows), self.means.to(rows) - self.centre.to(rows)
+        product = about @ means.T
+        error = 4 * torch.finfo(rows.dtype).eps * (product.detach().abs().max() + self.spread**2) / variance.min()
+        logits = (product - 0.5 * means.square().sum(1)) / variance + self.weights.to(rows).log()
+        if variance.shape[1] > 1:    # the row's |x|^2 and log s^2 cancel only where all components share s
+            square = about.square().sum(1, keepdim=True)
+            logits = logits - 0.5 * square / variance - 0.5 * rows.shape[1] * variance.log()
+            error = error + 4 * torch.finfo(rows.dtype).eps * square.detach().max() / variance.min()
+        return logits, float(error)
+
+    def _mean(self, rows: Tensor, level: Tensor) -> Tensor:
+        """Posterior means of a block of rows (B, d)."""
+        for precision in (rows.dtype, torch.float64):
+            logits, error = self._logits(rows.to(precision), self._variance(level.to(precision)))
+            alive = int((logits > logits.amax(1, keepdim=True) - (_NATS + 2 * error)).sum(1).max())
+            if alive <= _FEW:
+                return self._mean_of_few(rows, level, logits.topk(alive, 1).indices)
+            if error < _SHARP or precision == torch.float64:
+                break
+        return self._combine(logits.softmax(1), rows.to(logits), level.to(logits)).to(rows)
+
+    def _combine(self, probability: Tensor, rows: Tensor, level: Tensor) -> Tensor:
+        """sum_k p_k [sigma^2 m_k + std_k^2 x] / s_k^2 for probabilities p (B, K)."""
+        if not self.std.any():
+            return probability @ self.means.to(rows)
+        pull = probability * self.std.to(rows) ** 2 / self._variance(level)
+        return (probability - pull) @ self.means.to(rows) + pull.sum(1, keepdim=True) * rows
+
+    def _mean_of_few(self, rows: Tensor, level: Tensor, best: Tensor) -> Tensor:
+        """The same from the components `best` (B, k) of each row alone, by exact differences in float64."""
+        near, x = self.means[best].double(), rows.double()[:, None]                    # (B, k, d), (B, 1, d)
+        std, level = self.std[best], level.double()                                    # (B, k), (B, 1)
+        variance = self._variance(level, std)
+        logits = -0.5 * ((x - near).square().sum(2) / variance + rows.shape[1] * variance.log())
+        probability = (logits + self.weights[best].log()).softmax(1)[..., None]
+        pull = (std**2 / variance)[..., None]    # and 1 - pull, not sigma^2 / s^2, which is 0/0 at sigma = 0 on points
+        parts = (1 - pull) * near + pull * x
+        return (probability * parts).sum(1).to(rows)
+
+    # The normalised joint log p(k) p(x | k), in float64, in blocks of rows.
+
+    def _joint(self, x: Tensor, sigma: float | Tensor) -> list[Tensor]:
+        rows = x.reshape(len(x), -1).double()
+        level = like(sigma, x).reshape(-1, 1).double().expand(len(x), 1)
+        if self.spectrum is not None:
+            return [self._full_joint(rows, level)]
+        step = max(1, _CELLS // len(self.means))
+        return [self._isotropic_joint(a, s) for a, s in zip(rows.split(step), level.split(step), strict=True)]
+
+    def _isotropic_joint(self, rows: Tensor, level: Tensor) -> Tensor:
+        variance = self._variance(level)
+        logits, _ = self._logits(rows, variance)
+        constant = rows.shape[1] * math.log(2 * math.pi)
+        if variance.shape[1] == 1:    # give back what `_logits` left out
+            constant = constant + (rows - self.centre).square().sum(1, keepdim=True) / variance
+            constant = constant + rows.shape[1] * variance.log()
+        return logits - 0.5 * constant
+
+    # Full covariances, in the eigenbasis of each: coordinates z = U_k^T (x - m_k), (B, K, d). For toys.
+
+    def _full_coordinates(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values, vectors = (t.to(rows) for t in self.spectrum)
+        return torch.einsum("kij,bki->bkj", vectors, rows[:, None] - self.means.to(rows)), values, vectors
+
+    def _full_joint(self, rows: Tensor, level: Tensor) -> Tensor:
+        z, values, _ = self._full_coordinates(rows)
+        variance = values + level[..., None] ** 2                                      # (B, K, d)
+        log_density = -0.5 * (z**2 / variance + (2 * math.pi * variance).log()).sum(2)
+        return self.weights.to(rows).log() + log_density
+
+    def _full_mean(self, rows: Tensor, level: Tensor) -> Tensor:
+        rows64, level64 = rows.double(), level.double()
+        z, values, vectors = self._full_coordinates(rows64)
+        shrunk = z * values / (values + level64[..., None] ** 2)
+        parts = self.means.to(rows64) + torch.einsum("kij,bkj->bki", vectors, shrunk)
+        return torch.einsum("bk,bkd->bd", self._full_joint(rows64, level64).softmax(1), parts).to(rows)
+
+
+def Empirical(points: Tensor) -> GaussianMixture:  # noqa: N802 (pinned: it names a distribution)
+    """The mixture of one point mass per row of `points` (N, *S): the perfect memorizer.
+
+    Its denoiser is the minimiser of denoising score matching on `points`, a softmax-weighted mean of them, and its
+    score is s* of the large-learning-rate paper. Sampling with it returns training points.
+    """
+    return GaussianMixture(points)

@@ -1,0 +1,74 @@
+"""Every training and unlearning loss of the book, one line each on the pair (eps_hat, eps) of `denoiser.pair`.
+
+A loss takes predicted and true noise, each (B, *S), and returns one value per sample, (B,). The matching losses are
+statistics of the batch and return a scalar. Squared norms are sums over the sample's coordinates, as in the papers.
+Song's `score * std` is -eps_hat in every parametrization, so nothing here knows VE, VP or DDPM; what differs between
+them is the draw of sigma and `weight`.
+"""
+
+from torch import Tensor
+
+
+def denoising(eps_hat: Tensor, eps: Tensor, weight: float | Tensor = 1.0) -> Tensor:
+    """weight |eps_hat - eps|^2, (B,): denoising score matching with lambda = sigma^2. Ho et al. 2020, eq. 14.
+
+    `weight` is a float or (B,); (sigma^2 + sigma_data^2) / sigma_data^2 is that of Karras et al. 2022, table 1.
+    """
+    return weight * _squared_norm(eps_hat - eps)
+
+
+def matching(eps_hat: Tensor, eps: Tensor) -> Tensor:
+    """|mean over the batch of (eps_hat - eps)|^2, a scalar: the distribution-matching term. Real-Fake eq. 21.
+
+    On independent residuals it falls as 1/B: part of it is the noise of the mean itself. See `matching_unbiased`.
+    """
+    return (eps_hat - eps).flatten(1).mean(0).square().sum()
+
+
+def matching_unbiased(eps_hat: Tensor, eps: Tensor) -> Tensor:
+    """(|sum r|^2 - sum |r|^2) / (B (B - 1)) of residuals r = eps_hat - eps, a scalar: `matching` without its 1/B bias.
+
+    Its expectation, |E r|^2, does not depend on B. Needs B >= 2; single batches can be negative.
+    """
+    residual = (eps_hat - eps).flatten(1)
+    size = len(residual)
+    return (residual.sum(0).square().sum() - residual.square().sum()) / (size * (size - 1))
+
+
+def ascent(eps_hat: Tensor, eps: Tensor) -> Tensor:
+    """-|eps_hat - eps|^2, (B,): gradient ascent on the forget batch, the plainest way to unlearn. Unbounded below."""
+    return -denoising(eps_hat, eps)
+
+
+def orthogonal(eps_hat: Tensor, eps: Tensor, weight: float | Tensor = 1.0) -> Tensor:
+    """weight (eps_hat . eps)^2, (B,): 0 where the learned score is orthogonal to the forget score. SGU eq. 9 and 13.
+
+    Both scores carry 1/sigma, so eq. 9 with the lambda = sigma^2 of eq. 8 is weight = 1/sigma^2; eq. 13 is weight = 1.
+    """
+    return weight * _inner(eps_hat, eps) ** 2
+
+
+def obtuse(eps_hat: Tensor, eps: Tensor) -> Tensor:
+    """eps_hat . eps, (B,), signed: less than 0 where the learned score turns away from the forget score. SGU eq. 10.
+
+    The two minus signs of score = -eps/sigma cancel, so minimising this widens the angle. Linear, hence unbounded below
+    by itself: it needs the denoising term on the retained data beside it (eq. 11).
+    """
+    return _inner(eps_hat, eps)
+
+
+def erase(eps_hat: Tensor, target: Tensor) -> Tensor:
+    """|eps_hat - target|^2, (B,), where `target` (B, *S) is noise drawn apart from that in x.
+
+    The minimiser is the mean of `target`, whatever x: a model that no longer denoises there. Wu et al. 2024
+    (EraseDiff).
+    """
+    return denoising(eps_hat, target)
+
+
+def _squared_norm(r: Tensor) -> Tensor:
+    return r.flatten(1).square().sum(1)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)

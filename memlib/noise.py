@@ -1,0 +1,162 @@
+"""The clock: noise levels sigma as plain tensors, draws of sigma for training, and noise keyed by (seed, step).
+
+Every linear Gaussian diffusion with kernel N(alpha_t x0, sigma_t^2 I) becomes, divided by alpha_t, the same Brownian
+path read at sigma = sigma_t / alpha_t. VE, VP and DDPM therefore differ here only in which sigmas they visit. Grids are
+float64 (a product of a thousand alphas loses four digits in float32) and live on the CPU; `like` brings a level to the
+dtype and device of the sample.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Noise = Callable[[Tensor], Tensor]
+"""Standard normal noise of the shape, dtype and device of its argument (B, *S), like `torch.randn_like`."""
+
+
+def like(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """Noise level as (B, 1, ..., 1) or (1, ..., 1), in the dtype and on the device of `x` (B, *S), ready to broadcast.
+
+    `sigma` is a float, a scalar tensor or (B,). Raises ValueError for any other length.
+    """
+    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+    if len(sigma) not in (1, len(x)):
+        raise ValueError(f"sigma has {len(sigma)} values for a batch of {len(x)}; give one, or one per sample")
+    return sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def add_noise(x0: Tensor, sigma: float | Tensor, noise: Noise = torch.randn_like) -> Tensor:
+    """x0 + sigma n, the forward process at level sigma; (B, *S) -> (B, *S)."""
+    return x0 + like(sigma, x0) * noise(x0)
+
+
+# Grids of sampling: (n + 1,), decreasing, last 0.
+
+
+def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """(n + 1,) levels, evenly spaced in sigma^(1/rho), then 0. Karras et al. 2022, eq. 5."""
+    ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=torch.float64)
+    return _ending_in_zero(ramp**rho)
+
+
+def ddpm(n: int, beta_min: float = 1e-4, beta_max: float = 0.02, steps: int = 1000) -> Tensor:
+    """(n + 1,) levels sqrt(1/alpha_bar - 1) of a DDPM with `steps` linear betas, then 0. Ho et al. 2020, sec. 4.
+
+    For n < steps the visited timesteps are 0, r, 2r, ... with r = steps // n ("leading" spacing: DDIM's, and the
+    default of diffusers). Raises ValueError for n > steps.
+    """
+    if not 1 <= n <= steps:
+        raise ValueError(f"{n} sampling steps do not fit a DDPM of {steps}; choose 1 to {steps}")
+    betas = torch.linspace(beta_min, beta_max, steps, dtype=torch.float64)
+    return discrete(torch.cumprod(1 - betas, 0), n)
+
+
+def discrete(alphas_cumprod: Tensor, n: int | None = None) -> Tensor:
+    """(n + 1,) levels of any discrete-time model from its alpha_bar (T,), leading spacing, then 0; n = T by default."""
+    sigmas = (1 / alphas_cumprod.double() - 1).sqrt()
+    n = n or len(sigmas)
+    return _ending_in_zero(sigmas[torch.arange(n) * (len(sigmas) // n)].flip(0))
+
+
+def vp(n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Tensor:
+    """(n + 1,) levels of the VP SDE at n times evenly spaced in [t_min, 1], then 0. Song et al. 2021, eq. 33."""
+    return _ending_in_zero(vp_sigma(torch.linspace(1.0, t_min, n, dtype=torch.float64), beta_min, beta_max))
+
+
+def ve(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Tensor:
+    """(n + 1,) geometric levels of the VE SDE, then 0. Song et al. 2021, eq. 30."""
+    ramp = torch.linspace(math.log(sigma_max), math.log(sigma_min), n, dtype=torch.float64)
+    return _ending_in_zero(ramp.exp())
+
+
+def vp_sigma(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
+    """sqrt(exp(integral of beta) - 1): the VP sigma at times t in (0, 1], any shape. Song et al. 2021, eq. 33."""
+    return torch.expm1(0.5 * t**2 * (beta_max - beta_min) + t * beta_min).sqrt()
+
+
+def _ending_in_zero(sigmas: Tensor) -> Tensor:
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+# Draws of sigma for training: (n,), from an explicit generator.
+
+
+def lognormal(n: int, mean: float = -1.2, std: float = 1.2, generator: torch.Generator | None = None) -> Tensor:
+    """(n,) draws with ln sigma ~ N(mean, std^2). Karras et al. 2022, table 1."""
+    return (mean + std * torch.randn(n, generator=generator)).exp()
+
+
+def loguniform(n: int, sigma_min: float, sigma_max: float, generator: torch.Generator | None = None) -> Tensor:
+    """(n,) draws uniform in ln sigma: the VE SDE at uniform times. Song et al. 2021, eq. 30."""
+    return sigma_min * (sigma_max / sigma_min) ** torch.rand(n, generator=generator)
+
+
+def uniform_time(
+    n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3, generator: torch.Generator | None = None
+) -> Tensor:
+    """(n,) levels of the VP SDE at times uniform in [t_min, 1]. Song et al. 2021, eq. 7 with eq. 33."""
+    return vp_sigma(t_min + (1 - t_min) * torch.rand(n, generator=generator), beta_min, beta_max)
+
+
+def uniform_step(n: int, sigmas: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """(n,) levels drawn uniformly from a grid (T + 1,) without its final 0: DDPM's random t. Ho et al. 2020, alg. 1."""
+    return sigmas[torch.randint(len(sigmas) - 1, (n,), generator=generator)]
+
+
+# Noise as an argument.
+
+
+def drawn(generator: torch.Generator) -> Noise:
+    """Noise that comes from `generator`, so that a training step is a function of its seed."""
+
+    def noise(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+
+    return noise
+
+
+def seeded(seeds: Sequence[int]) -> Noise:
+    """Noise whose row i at the k-th call depends on (seeds[i], k) and nothing else: the seed is the name of the sample.
+
+    The batch that a seed travels in, its place there and its neighbours do not matter, bit for bit. A fresh `seeded`
+    starts at k = 0. Raises ValueError when called with a batch of another length than `seeds`.
+    """
+    return _Seeded(torch.as_tensor(seeds, dtype=torch.int64).reshape(-1))
+
+
+class _Seeded:
+    """Counter-based: a 64-bit hash of (seed, step, position), then Box-Muller. One vectorised pass for all samples;
+    one torch generator per sample and step would cost more than a small network."""
+
+    def __init__(self, seeds: Tensor) -> None:
+        self.keys, self.step = _mix(seeds + _GOLDEN), 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.keys):
+            raise ValueError(f"noise was seeded for {len(self.keys)} samples and asked for {len(x)}")
+        rows = _mix(self.keys.to(x.device) ^ _mix(torch.tensor(self.step + 1, device=x.device) * _GOLDEN))    # (B,)
+        self.step += 1
+        size = x[0].numel()
+        places = torch.arange(2 * ((size + 1) // 2), device=x.device)
+        bits = _mix(rows[:, None] + (places + 1) * _GOLDEN)                                   # (B, 2 ceil(size / 2))
+        uniform = (_shift(bits, 11).double() + 1) * 2.0**-53                                  # (0, 1]
+        radius, angle = (-2 * uniform[:, ::2].log()).sqrt(), 2 * math.pi * uniform[:, 1::2]
+        normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :size]
+        return normal.reshape(x.shape).to(x.dtype)
+
+
+_GOLDEN = -7046029254386353131    # 2^64 / golden ratio as int64: the increment of SplitMix64 (Steele et al. 2014)
+
+
+def _shift(z: Tensor, by: int) -> Tensor:
+    """Logical right shift of int64; torch's own keeps the sign."""
+    return (z >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """The finaliser of SplitMix64: a bijection of int64 that turns counters into random bits (products wrap)."""
+    z = (z ^ _shift(z, 30)) * -4658895280553007687
+    z = (z ^ _shift(z, 27)) * -7723592293110705685
+    return z ^ _shift(z, 31)

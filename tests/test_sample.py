@@ -1,0 +1,138 @@
+"""Samplers against diffusers' schedulers, against closed forms, and the algebra behind `one clock`."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, HeunDiscreteScheduler
+
+from memlib import noise, sample
+from memlib.analytic import Empirical, GaussianMixture
+
+MIXTURE = GaussianMixture(torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), std=0.2)
+
+
+def drive(scheduler, n, eta=None):
+    """A diffusers scheduler on the exact eps of MIXTURE, in VP coordinates; its states divided by alpha."""
+    scheduler.set_timesteps(n)
+    bar = scheduler.alphas_cumprod.double()
+    t = scheduler.timesteps
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    start, states, used = x / bar[t[0]].sqrt(), [], []
+    for i, step in enumerate(t):
+        a = bar[step]
+        sigma = (1 / a - 1).sqrt()
+        eps_hat = (x / a.sqrt() - MIXTURE(x / a.sqrt(), sigma)) / sigma
+        fresh = torch.randn(8, 4, generator=torch.Generator().manual_seed(100 + i), dtype=torch.float64)
+        used.append(fresh)
+        if eta is None:
+            x = scheduler.step(eps_hat, step, x, generator=torch.Generator().manual_seed(100 + i)).prev_sample
+        else:
+            x = scheduler.step(eps_hat, step, x, eta=eta, variance_noise=fresh).prev_sample
+        before = bar[t[i + 1]] if i + 1 < n else torch.tensor(1.0, dtype=torch.float64)
+        states.append(x / before.sqrt())
+    return start, states, used
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ancestral_is_diffusers_ddim_step_by_step(eta):
+    start, theirs, used = drive(DDIMScheduler(clip_sample=False), 20, eta)
+    draws = iter(used)
+    ours = list(sample.ancestral_path(MIXTURE, start, noise.ddpm(20), eta, lambda x: next(draws)))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)    # diffusers keeps its alphas in float32
+
+
+def test_ancestral_with_eta_1_is_diffusers_ddpm():
+    start, theirs, used = drive(DDPMScheduler(clip_sample=False), 25)
+    draws = iter(used)
+    ours = list(sample.ancestral_path(MIXTURE, start, noise.ddpm(25), 1.0, lambda x: next(draws)))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_heun_is_diffusers_heun():
+    sigmas = noise.karras(12, 0.02, 20.0)
+    scheduler = HeunDiscreteScheduler(prediction_type="sample")
+    scheduler.set_timesteps(12)
+    scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
+    start = 20 * torch.randn(8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    theirs = start.clone()
+    for i, t in enumerate(scheduler.timesteps):
+        theirs = scheduler.step(MIXTURE(theirs, scheduler.sigmas[i]), t, theirs).prev_sample
+    torch.testing.assert_close(sample.heun(MIXTURE, start, sigmas), theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_ddim_in_vp_coordinates_is_euler_in_sigma():
+    a, b = 0.3, 0.7    # alpha_bar before and after the step
+    x_t = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    sigma, target = math.sqrt(1 / a - 1), math.sqrt(1 / b - 1)
+    x = x_t / a**0.5
+    x0 = MIXTURE(x, sigma)
+    eps_hat = (x_t - a**0.5 * x0) / (1 - a) ** 0.5
+    song = b**0.5 * x0 + (1 - b) ** 0.5 * eps_hat
+    euler = x + (target - sigma) * (x - x0) / sigma
+    ours = sample.ancestral(MIXTURE, x, torch.tensor([sigma, target], dtype=torch.float64))
+    torch.testing.assert_close(song / b**0.5, euler, rtol=0, atol=3e-15)
+    torch.testing.assert_close(ours, euler, rtol=0, atol=3e-15)
+
+
+def test_ddpm_posterior_is_the_brownian_bridge():
+    """Ho et al. eq. 7 in VP coordinates against the bridge from x to D, mean and variance."""
+    a, b = 0.3, 0.7
+    beta, sigma, target = 1 - a / b, math.sqrt(1 / a - 1), math.sqrt(1 / b - 1)
+    g = torch.Generator().manual_seed(2)
+    x, fresh = (torch.randn(8, 4, dtype=torch.float64, generator=g) for _ in range(2))
+    x0 = MIXTURE(x, sigma)
+    mean = b**0.5 * beta / (1 - a) * x0 + (a / b) ** 0.5 * (1 - b) / (1 - a) * (a**0.5 * x)
+    want = (mean + (beta * (1 - b) / (1 - a)) ** 0.5 * fresh) / b**0.5
+    got = sample.ancestral(MIXTURE, x, torch.tensor([sigma, target], dtype=torch.float64), 1.0, lambda _: fresh)
+    torch.testing.assert_close(got, want, rtol=0, atol=3e-15)
+
+
+@pytest.mark.parametrize(
+    "sampler, n", [(sample.heun, 100), (sample.ancestral, 200), (lambda *a: sample.ancestral(*a, eta=1.0), 1000)]
+)
+def test_samples_of_a_gaussian_have_its_variance(sampler, n):
+    target = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), std=0.7)
+    sigmas = noise.karras(n, 0.002, 80.0)
+    start = 80 * torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    std = sampler(target, start, sigmas).std()
+    assert abs(std - 0.7) < 0.02
+
+
+def test_heun_is_second_order_and_ddim_first():
+    target = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), std=0.7)
+    start = torch.full((1, 1), 80.0, dtype=torch.float64)
+    exact = 80.0 * math.sqrt((0.7**2 + 0.002**2) / (0.7**2 + 80.0**2))
+    errors = {}
+    for sampler in (sample.ancestral, sample.heun):
+        for n in (100, 200):
+            last = sampler(target, start, noise.karras(n)[:-1])
+            errors[sampler.__name__, n] = abs(last.item() - exact)
+    assert 1.8 < errors["ancestral", 100] / errors["ancestral", 200] < 2.2
+    assert 3.6 < errors["heun", 100] / errors["heun", 200] < 4.4
+
+
+def test_sampling_the_perfect_memorizer_returns_training_points():
+    points = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    start = noise.seeded(range(200))(torch.empty(200, 6))
+    for x in (sample.heun(Empirical(points), 80 * start, noise.karras(40)),
+              sample.ancestral(Empirical(points), 80 * start, noise.karras(40), 1.0, noise.seeded(range(200)))):
+        assert torch.cdist(x.double(), points.double()).amin(1).max() < 1e-6
+
+
+def test_paths_yield_each_state_once_and_noise_is_not_drawn_in_vain():
+    x, sigmas = torch.randn(3, 4, dtype=torch.float64), noise.karras(5)
+    calls = []
+    path = list(sample.ancestral_path(MIXTURE, x, sigmas, 1.0, lambda v: calls.append(1) or torch.zeros_like(v)))
+    assert len(path) == 5 and len(calls) == 4    # the step to 0 needs none
+    assert len({p.data_ptr() for p in path}) == 5
+    list(sample.ancestral_path(MIXTURE, x, sigmas, 0.0, lambda v: calls.append(1)))
+    assert len(calls) == 4 and len(list(sample.heun_path(MIXTURE, x, sigmas))) == 5
+
+
+def test_float32_samples_stay_float32_on_float64_grids():
+    x = sample.heun(Empirical(torch.randn(5, 2)), torch.randn(3, 2), noise.karras(4))
+    assert x.dtype == torch.float32 and not x.requires_grad
