@@ -113,7 +113,9 @@ class GaussianMixture:
             logits, error = self._logits(rows.to(precision), self._variance(level.to(precision)))
             alive = int((logits > logits.amax(1, keepdim=True) - (_NATS + 2 * error)).sum(1).max())
             if alive <= _FEW:
-                return self._mean_of_few(rows, level, logits.topk(alive, 1).indices)
+                best, step = logits.topk(alive, 1).indices, max(1, _CELLS // (alive * rows.shape[1]))
+                few = zip(rows.split(step), level.split(step), best.split(step), strict=True)
+                return torch.cat([self._mean_of_few(*block) for block in few])
             if error < _SHARP or precision == torch.float64:
                 break
         return self._combine(logits.softmax(1), rows.to(logits), level.to(logits)).to(rows)
@@ -127,11 +129,11 @@ class GaussianMixture:
 
     def _mean_of_few(self, rows: Tensor, level: Tensor, best: Tensor) -> Tensor:
         """The same from the components `best` (B, k) of each row alone, by exact differences in float64."""
-        near, x = self.means[best].double(), rows.double()[:, None]                    # (B, k, d), (B, 1, d)
-        std, level = self.std[best], level.double()                                    # (B, k), (B, 1)
+        near, x = self.means.to(rows.device)[best].double(), rows.double()[:, None]    # (B, k, d), (B, 1, d)
+        std, level = self.std.to(rows.device)[best], level.double()                    # (B, k), (B, 1)
         variance = self._variance(level, std)
         logits = -0.5 * ((x - near).square().sum(2) / variance + rows.shape[1] * variance.log())
-        probability = (logits + self.weights[best].log()).softmax(1)[..., None]
+        probability = (logits + self.weights.to(rows.device)[best].log()).softmax(1)[..., None]
         pull = (std**2 / variance)[..., None]    # and 1 - pull, not sigma^2 / s^2, which is 0/0 at sigma = 0 on points
         parts = (1 - pull) * near + pull * x
         return (probability * parts).sum(1).to(rows)
@@ -151,7 +153,7 @@ class GaussianMixture:
         logits, _ = self._logits(rows, variance)
         constant = rows.shape[1] * math.log(2 * math.pi)
         if variance.shape[1] == 1:    # give back what `_logits` left out
-            constant = constant + (rows - self.centre).square().sum(1, keepdim=True) / variance
+            constant = constant + (rows - self.centre.to(rows)).square().sum(1, keepdim=True) / variance
             constant = constant + rows.shape[1] * variance.log()
         return logits - 0.5 * constant
 

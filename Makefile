@@ -1,0 +1,50 @@
+# make book    the executed book in _build/html   (SCALE=fast|book|gpu|paper, CHAPTER=02 for one chapter)
+# make test    unit tests, every notebook re-run and compared, the book built with warnings as errors
+# make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
+# make lint    ruff           make clean   removes what was built; caches of trained models stay
+
+SCALE   ?= fast
+CHAPTER ?=
+# The first interpreter that really runs and is new enough.
+PYTHON  ?= $(shell for p in python3.11 python3 python; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VENDORED  := book/_static/vendor/versions.json
+
+.PHONY: book test outputs lint clean install vendor
+.DEFAULT_GOAL := book
+
+book: install vendor
+	$(BIN)/python -m memlib.cli book --scale $(SCALE) $(if $(CHAPTER),--chapter $(CHAPTER))
+
+# Both parts run even if the first fails. The second is a session of its own: its cache is empty, so it really trains.
+test: install vendor
+	@status=0; \
+	$(BIN)/python -m pytest || status=1; \
+	$(BIN)/python -m pytest --nbval notebooks || status=1; \
+	exit $$status
+
+outputs: install
+	$(BIN)/python -m memlib.cli outputs
+
+lint: install
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache
+
+install: $(INSTALLED)
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: install one, or name it with make PYTHON=/path/to/python."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,test]'
+	@touch $@
+
+# MathJax and the widget manager, copied into the book so that it opens offline. Without npm the pages use CDN addresses.
+vendor:
+	@if ! command -v npm >/dev/null 2>&1; then echo "npm not found: the book's pages will load MathJax from a CDN."; \
+	elif [ ! -e $(VENDORED) ] || [ book/package-lock.json -nt $(VENDORED) ] || [ book/vendor.mjs -nt $(VENDORED) ]; then \
+	  node book/vendor.mjs || echo "npm could not fetch MathJax and the widget manager: the book's pages will load them from a CDN."; fi

@@ -1,0 +1,146 @@
+"""The command line: `memlib run`, `chapters`, `book`, `outputs`, `results`.
+
+Heavy imports wait until a command needs them. A user's mistake ends in one sentence on stderr and exit 1 (2 for usage).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from memlib.cli import chapters
+from memlib.errors import Refused
+from memlib.runs import claims
+from memlib.runs.parameters import SCALES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse `arguments` (default: the command line) and run the command; the exit code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return chosen.command(chosen)
+    except (Refused, chapters.Failed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="memlib", description="The book on what diffusion models remember.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute one chapter with parameters of your own")
+    run.add_argument("chapter", help="02, 02_side, or the path of a notebook")
+    run.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
+    run.add_argument("--scale", choices=SCALES, help="how large: fast (default), book, gpu, paper")
+    run.add_argument("--out", type=Path, metavar="FILE.ipynb", help="default: runs/CHAPTER-SCALE.ipynb")
+    run.set_defaults(command=_run)
+
+    listing = commands.add_parser("chapters", help="list the chapters and their parameters")
+    listing.set_defaults(command=_chapters)
+
+    book = commands.add_parser("book", help="execute the chapters and render the book")
+    book.add_argument("--scale", choices=SCALES, default="fast")
+    book.add_argument("--chapter", help="execute this one only; the others appear as committed")
+    book.set_defaults(command=_book)
+
+    outputs = commands.add_parser("outputs", help="refresh the outputs committed with the chapters")
+    outputs.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
+    outputs.set_defaults(command=_outputs)
+
+    results = commands.add_parser("results", help="keep the claims of a run as results/SCALE/CHAPTER.json")
+    results.add_argument("notebook", type=Path, help="an executed notebook, such as runs/02_side-book.ipynb")
+    results.set_defaults(command=_results)
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    notebook = chapters.find(chosen.chapter)
+    values = chapters.given(notebook, chosen.p, chosen.scale)
+    scale = values.get("scale", "fast")
+    out = chosen.out or (claims.root() or Path.cwd()) / "runs" / f"{notebook.stem}-{scale}.ipynb"
+    chapters.execute(notebook, out, values)
+    found = claims.claims_in(out)
+    print(f"wrote {out}")
+    if found:
+        print(_table([("claim", "verdict", "measured")] + [(c["id"], c["verdict"], claims.measured(c)) for c in found]))
+    if found and scale != "fast":
+        # Numbers of a changed setting do not stand for the scale, unless the user says so.
+        print(f"kept {_keep(out)}" if not chosen.p else f"not kept as a result of the scale: memlib results {out}")
+    return 0
+
+
+def _chapters(_: argparse.Namespace) -> int:
+    for notebook in chapters.every():
+        print(f"{notebook.stem}: {chapters.title(notebook)}")
+        print(f"  time: {', '.join(f'{scale} {_seconds(notebook.stem, scale)}' for scale in SCALES)}")
+        rows = [
+            (f"  {name}", parameter["inferred_type_name"], parameter["default"], parameter["help"])
+            for name, parameter in chapters.declared(notebook).items()
+        ]
+        print(_table(rows) + "\n")
+    return 0
+
+
+def _book(chosen: argparse.Namespace) -> int:
+    from memlib.cli import book
+
+    return book.make(chosen.scale, chosen.chapter)
+
+
+def _outputs(chosen: argparse.Namespace) -> int:
+    from memlib.cli import outputs
+
+    failed = []
+    for notebook in [chapters.find(name) for name in chosen.chapters] or chapters.every():
+        try:
+            told = f"{outputs.refresh(notebook, chapters.root())} claims"
+        except chapters.Failed as error:
+            failed.append(notebook.stem)
+            told = f"left as it was: {error}"
+        print(f"{notebook.stem:<28} {told}", flush=True)
+    if failed:
+        print(f"not refreshed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _results(chosen: argparse.Namespace) -> int:
+    print(f"kept {_keep(chosen.notebook)}")
+    return 0
+
+
+def _keep(notebook: Path) -> Path:
+    """Write an executed notebook's claims with the provenance of that very run; the path written."""
+    found = list({claim["id"]: claim for claim in claims.claims_in(notebook)}.values())  # the last word on each
+    if not found:
+        raise Refused(f"{notebook} records no claim: give a notebook that memlib run has executed")
+    scale = found[0]["scale"]
+    chapter = notebook.stem.removesuffix(f"-{scale}")
+    home = claims.root() or Path.cwd()
+    record = home / "runs" / f"{chapter}-{scale}.json"
+    kept = json.loads(record.read_text(encoding="utf8")) if record.exists() else {"claims": None}
+    if kept["claims"] != found:
+        raise Refused(f"{record} is not the record of the run in {notebook}: execute it again with memlib run")
+    path = home / "results" / scale / f"{chapter}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf8")
+    return path
+
+
+def _seconds(chapter: str, scale: str) -> str:
+    """How long the last run at this scale took, from its record; `?` where there is none."""
+    home = chapters.root()
+    for record in (home / "runs" / f"{chapter}-{scale}.json", home / "results" / scale / f"{chapter}.json"):
+        if record.exists():
+            return f"{json.loads(record.read_text(encoding='utf8'))['provenance']['seconds']:.0f} s"
+    return "?"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

@@ -1,0 +1,7 @@
+"""`python -m memlib.cli`, for where the script `memlib` is not on the path."""
+
+import sys
+
+from memlib.cli import main
+
+sys.exit(main())

@@ -1,0 +1,156 @@
+"""The chapters of the book as the command line sees them: found by name, inspected, executed."""
+
+import ast
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import memlib
+from memlib.errors import Refused
+from memlib.runs import claims, parameters
+
+
+class Failed(Exception):
+    """A chapter that stopped, in one sentence."""
+
+
+def root() -> Path:
+    """The project's folder: the one that the caller stands in, else the checkout of this memlib."""
+    checkout = Path(memlib.__file__).parents[1]
+    found = claims.root() or (checkout if (checkout / "_toc.yml").exists() else None)
+    if found is None:
+        raise Refused(f"no book in {Path.cwd()} or above: change to a checkout of the project, where _toc.yml lies")
+    return found
+
+
+def every() -> list[Path]:
+    """The notebooks of the book, in order."""
+    return sorted((root() / "notebooks").glob("*.ipynb"))
+
+
+def find(chapter: str) -> Path:
+    """The notebook that `chapter` means: a path, a name (`02_side`) or its number (`02`). Raises `Refused`."""
+    if chapter.endswith(".ipynb"):
+        if Path(chapter).is_file():
+            return Path(chapter)
+        raise Refused(f"there is no notebook {chapter}: give the path of one, or a chapter of `memlib chapters`")
+    known = {path.stem: path for path in every()}
+    names = [name for name in known if name == chapter or name.split("_")[0] == chapter]
+    if len(names) == 1:
+        return known[names[0]]
+    close = get_close_matches(chapter, known, n=1)
+    raise Refused(
+        f"no chapter {chapter}: choose among {', '.join(known) or '(none yet)'}"
+        + (f" (closest: {close[0]})" if close else "")
+    )
+
+
+def title(notebook: Path) -> str:
+    """The first heading of the notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    heading = re.search(r"(?m)^# (.+)$", text)
+    return heading[1].strip() if heading else notebook.stem
+
+
+def declared(notebook: Path) -> dict[str, dict[str, str]]:
+    """The parameters as papermill reads them from their cell: name -> type, default and help."""
+    import papermill
+
+    return papermill.inspect_notebook(str(notebook))
+
+
+def given(notebook: Path, assignments: list[str], scale: str | None = None) -> dict[str, Any]:
+    """The values of `-p name=value` and `--scale`, checked against the parameters cell before anything runs.
+
+    Values are Python literals (`3`, `1e-3`, `None`, `[1, 2]`, `true` too), else strings; for a `str` parameter always
+    the text itself. Ranges and choices are the chapter's to check. Raises `Refused`.
+    """
+    texts = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.isidentifier():
+            raise Refused(f"-p {assignment} is not name=value: write for example -p seed=1")
+        texts[name] = text
+    if scale is not None:
+        texts["scale"] = scale
+    if not texts:
+        return {}
+    namespace = _defaults(notebook)
+    kinds = namespace.get("__annotations__", {})
+    values = {name: text if kinds.get(name) is str else _literal(text) for name, text in texts.items()}
+    settled = parameters.settle(namespace | values, values)
+    return {name: settled[name] for name in values}
+
+
+def execute(
+    notebook: Path, out: Path, values: Mapping[str, Any], cwd: Path | None = None, progress: bool = True
+) -> Any:
+    """Run a copy of `notebook`, cleared of its old outputs, into `out` with `values` injected; the executed notebook.
+
+    Raises `Failed` with the sentence of a `Refused`, else naming the cell and the error; `out` then holds what ran.
+    """
+    import nbformat
+    import papermill
+
+    if out.exists() and out.samefile(notebook):
+        raise Refused(f"the output {out} is the chapter itself: give another path")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(cleared(nbformat.read(notebook, as_version=4)), out)
+    bar = {"leave": False, "disable": None, "desc": notebook.stem}  # none where nobody is looking
+    settings = {"cwd": cwd, "progress_bar": bar, "extra_arguments": ["--log-level=ERROR"]}
+    try:
+        with environment(PYDEVD_DISABLE_FILE_VALIDATION="1"):  # the kernel's own warnings are no reader's business
+            return papermill.execute_notebook(out, out, dict(values), **settings)
+    except papermill.PapermillExecutionError as error:
+        if error.ename == Refused.__name__:
+            raise Failed(error.evalue) from None
+        reason = " ".join(error.evalue.split())
+        raise Failed(
+            f"{notebook.stem} stopped in cell [{error.exec_count}], {error.ename}: {reason}; see {out}"
+        ) from None
+
+
+def cleared(notebook: Any) -> Any:
+    """The notebook without outputs, counts and widget state: a run without widgets would keep the old state."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for the kernels that start inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _defaults(notebook: Path) -> dict[str, Any]:
+    """What the parameters cell defines, annotations included: the cell is run, as the kernel will run it."""
+    cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    if not tagged:
+        raise Refused(f"{notebook} has no cell tagged `parameters`: it takes none")
+    namespace: dict[str, Any] = {}
+    exec("".join(tagged[0]["source"]), namespace)
+    return namespace
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, with the small letters of JSON too; else the text itself."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,61 @@
+"""What every source returns: images in [-1, 1] with labels, their names and a fingerprint."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memlib.errors import Refused
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images (N, C, H, W), float32 in [-1, 1], with labels (N,), int64, that index `names`.
+
+    `fingerprint` is the SHA-256 of the shapes and bytes of images and labels, in hex; `source` says where they come
+    from, in words that `load` understands. Make them with `collect`; index with a slice or a tensor.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    fingerprint: str
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: slice | Tensor) -> "Images":
+        return collect(self.images[index], self.labels[index], self.names, self.source)
+
+
+def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str) -> Images:
+    """`Images` of (N, C, H, W) in [-1, 1] and labels (N,), with the fingerprint of what was given.
+
+    Raises ValueError for a shape, range or label that does not fit: an error of the source, not of its user.
+    """
+    if images.dim() != 4 or labels.shape != (len(images),):
+        shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"{source}: images are (N, C, H, W) with labels (N,), not {shapes}")
+    images, labels = images.to(torch.float32).contiguous(), labels.to(torch.int64).contiguous()
+    if len(images) and not (images.abs().max() <= 1 and labels.min() >= 0 and labels.max() < len(names)):
+        raise ValueError(f"{source}: images must lie in [-1, 1] and labels in 0..{len(names) - 1}")
+    digest = hashlib.sha256()
+    for tensor in (images, labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return Images(images, labels, names, digest.hexdigest(), source)
+
+
+def plant_duplicates(images: Images, count: int, copies: int, seed: int = 0) -> tuple[Images, Tensor]:
+    """Add `copies` further copies of `count` images, drawn by `seed`: a known answer for a search for duplicates.
+
+    Returns the T = N + count * copies images, copies last, and the index of the original of each, (T,). Raises
+    Refused for a count outside 0..N or less than no copies.
+    """
+    if not 0 <= count <= len(images) or copies < 0:
+        raise Refused(f"{copies} copies of {count} images cannot be planted among {len(images)}: give 0 to {len(images)}")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+    origin = torch.cat((torch.arange(len(images)), chosen.repeat(copies)))
+    return images[origin], origin

@@ -1,0 +1,262 @@
+"""Log-likelihood of a denoiser by its probability-flow ODE, and bits per dimension.
+
+The flow dx/dsigma = (x - D(x, sigma)) / sigma carries data to noise; the density changes by its divergence alone:
+
+    log p_min(x(sigma_min)) = log p_max(x(sigma_max)) + integral of div((x - D) / sigma) dsigma.
+
+It is solved in u = log sigma for z = x / c with c^2 = 1 + sigma^2. There the field is flat at both ends: below
+the finest scale of the data x - D vanishes like sigma^2, above the coarsest z stands still, so steps are spent where
+structure appears. The noise's own share of the divergence, d log c, is taken out and added back in closed form.
+
+An error dx made at level sigma changes the answer by score * dx, whatever comes later, so that is what sets the step:
+tol bounds the estimated error of a step in nats per dimension, for the worst sample of the batch. (SciPy's norm is an
+average over all samples; at equal tol its worst sample is some ten times further off.)
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from memlib.denoiser import Denoiser
+from memlib.errors import Refused
+
+MAX_EVALUATIONS = 20_000    # a smooth denoiser takes 50 to 500; beyond this the flow is not one that can be integrated
+MAX_TRACE = 4096            # dimensions up to which d VJPs an evaluation are still a sane request
+_CELLS = 1 << 20            # numbers in the VJPs held at once; a network's activations are some hundred times wider
+_LONGEST = 1.0              # step in log sigma: a field flat over many decades must not make the solver skip a feature
+
+# Dormand & Prince 1980, RK5(4)7M: nodes, stages (the last is the fifth-order solution), fifth minus fourth order.
+_NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+_STAGES = (
+    (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    (1 / 5, 0.0, 0.0, 0.0, 0.0, 0.0),
+    (3 / 40, 9 / 40, 0.0, 0.0, 0.0, 0.0),
+    (44 / 45, -56 / 15, 32 / 9, 0.0, 0.0, 0.0),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729, 0.0, 0.0),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0.0),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+class LogLikelihood(NamedTuple):
+    """Log-likelihoods and their standard errors over the probes, each (B,); nats, or bits after `bits_per_dim`."""
+
+    value: Tensor
+    stderr: Tensor
+
+
+def log_likelihood(
+    denoiser: Denoiser,
+    x0: Tensor,
+    sigma_min: float,
+    sigma_max: float,
+    probes: int | Tensor | None = None,
+    terminal: Callable[[Tensor], Tensor] | None = None,
+    tol: float = 1e-5,
+) -> LogLikelihood:
+    """Log-density, in nats, of the model at level sigma_min, at the points `x0` (B, *S). Song et al. 2021, eq. 39.
+
+    The value is log p_{sigma_min}(x0): the density of data plus noise of std sigma_min, evaluated at `x0` as given. No
+    noise is added to it; the density of clean data is approached where sigma_min is below the data's finest scale, and
+    does not exist for a memorizer (it grows like -log sigma_min at a training point).
+
+    probes: None takes the exact trace, d VJPs an evaluation. P takes Hutchinson's estimate from P Rademacher probes,
+        held fixed along the path and the same in every call; a Tensor (P, B, *S) brings your own, as
+        `noise.seeded(names)(x0).sign()[None]`. `stderr` is the spread over probes / sqrt(P): 0 for the exact trace, nan
+        for P = 1. It does not hold the error of the solver.
+    terminal: log-density (B, *S) -> (B,) of the noise end x(sigma_max). Default N(0, sigma_max^2 I), right where
+        sigma_max dwarfs the data and the data are centred: it is off by about |mean|^2 / 2 sigma_max^2 nats and more.
+        For a mixture the exact one is `lambda x: mixture.log_prob(x, sigma_max)`.
+    tol: largest error of a step in nats per dimension; below about 1e-6 use float64.
+
+    Adaptive Dormand-Prince 5(4) on the device of `x0`, in its dtype (traces add up in float64), one common step for
+    the batch, one host sync a step. Works under no_grad; the parameters receive no gradient. Raises Refused for
+    arguments that make no sense, for an exact trace beyond 4096 dimensions, for a denoiser that is not differentiable
+    in x or turns NaN, and where MAX_EVALUATIONS do not reach sigma_max.
+    """
+    sigma_min, sigma_max = float(sigma_min), float(sigma_max)
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise Refused(f"the flow needs 0 < sigma_min < sigma_max, not sigma_min={sigma_min}, sigma_max={sigma_max}")
+    if not tol > 0:
+        raise Refused(f"tol is an error in nats per dimension and must be positive, not {tol}")
+    if not x0.is_floating_point() or x0.ndim < 2:
+        raise Refused(f"x0 must be floating point of shape (B, *S), not {x0.dtype} of shape {tuple(x0.shape)}")
+    with torch.inference_mode(False):
+        x0 = x0.detach().clone()    # a tensor made under inference_mode cannot carry gradients
+        flow = _Flow(denoiser, _probes(probes, x0), exact=probes is None)
+        x, gained = _integrate(flow, x0, math.log(sigma_min), math.log(sigma_max), tol)
+    with torch.no_grad():
+        end = _normal(x, sigma_max) if terminal is None else terminal(x)
+    if end.shape != (len(x0),):
+        raise Refused(f"terminal must return one log-density per sample, {(len(x0),)}, not {tuple(end.shape)}")
+    values = gained + end.double()                                                     # (P, B)
+    count = len(values)
+    stderr = torch.zeros_like(values[0])
+    if probes is not None:
+        stderr = values.std(0) / math.sqrt(count) if count > 1 else torch.full_like(stderr, math.nan)
+    return LogLikelihood(values.mean(0).to(x0), stderr.to(x0))
+
+
+Nats = TypeVar("Nats", Tensor, LogLikelihood)
+
+
+def bits_per_dim(nats: Nats, dims: int, bits: int | None = None, low: float = -1.0, high: float = 1.0) -> Nats:
+    """Negative log-likelihood in bits per dimension; a Tensor (B,) or LogLikelihood in, the same out.
+
+    With `bits` = k the data have 2^k levels, dequantised uniformly and scaled to [low, high] as `dequantise` does, so a
+    level is a bin of width (high - low) / 2^k and its probability at least exp E[log density] times that width per
+    dimension: -nats / (d log 2) + k - log2(high - low). A uniform density then costs exactly k bits. (score_sde adds
+    7 to centred and 8 to uncentred data, right for k = 8 alone.) `bits=None` gives the density itself, no offset.
+    Theis et al. 2016, sec. 3.1. Raises Refused for dims < 1, bits < 1 or low >= high.
+    """
+    if dims < 1 or (bits is not None and bits < 1) or not low < high:
+        raise Refused(f"bits per dim need dims >= 1, bits >= 1 and low < high, not {dims}, {bits}, {low}, {high}")
+    offset = 0.0 if bits is None else bits - math.log2(high - low)
+    unit = dims * math.log(2)
+    if isinstance(nats, LogLikelihood):
+        return LogLikelihood(offset - nats.value / unit, nats.stderr / unit)
+    return offset - nats / unit
+
+
+def dequantise(images: Tensor, bits: int, generator: torch.Generator, low: float = -1.0, high: float = 1.0) -> Tensor:
+    """Images of 2^bits levels in [low, high], both ends included, spread uniformly over their bins; same shape.
+
+    Level v becomes (v + u) / 2^bits, u uniform in [0, 1), scaled to [low, high]. Uria et al. 2013. Raises Refused for
+    values that are not on the levels.
+    """
+    levels = (images.double() - low) / (high - low) * (2**bits - 1)
+    level = levels.round()
+    if (levels - level).abs().max() > 1e-2 or level.min() < 0 or level.max() > 2**bits - 1:
+        raise Refused(f"these images do not hold {2**bits} levels in [{low}, {high}]: check bits and the scaling")
+    u = torch.rand(images.shape, generator=generator, dtype=torch.float64, device=generator.device).to(images.device)
+    return (low + (high - low) * (level + u) / 2**bits).to(images)
+
+
+def _probes(probes: int | Tensor | None, x0: Tensor) -> Tensor:
+    """Vectors whose quadratic forms give the trace: all unit vectors (d, 1, *S), or probes (P, B, *S)."""
+    size = x0[0].numel()
+    if probes is None:
+        if size > MAX_TRACE:
+            raise Refused(f"an exact trace in {size} dimensions takes {size} VJPs an evaluation: give probes=8, say")
+        return torch.eye(size, dtype=x0.dtype, device=x0.device).reshape(size, 1, *x0.shape[1:])
+    if isinstance(probes, Tensor):
+        if probes.shape[1:] != x0.shape or not len(probes):
+            raise Refused(f"probes for x0 {tuple(x0.shape)} must be (P, *x0.shape), not {tuple(probes.shape)}")
+        return probes.to(x0)
+    if probes < 1:
+        raise Refused(f"probes must be at least 1, or None for the exact trace, not {probes}")
+    # Sample first: the probes of a sample then do not depend on how many follow it in the batch.
+    coins = torch.randint(2, (len(x0), probes, *x0.shape[1:]), generator=torch.Generator().manual_seed(0))
+    return (2 * coins - 1).transpose(0, 1).to(x0)
+
+
+def _normal(x: Tensor, sigma: float) -> Tensor:
+    """log N(x; 0, sigma^2 I), (B, *S) -> (B,)."""
+    square = x.double().square().flatten(1)
+    return -0.5 * (square / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
+
+
+class _Flow:
+    """The field of the ODE and the trace of its Jacobian, from one forward pass and one batch of VJPs."""
+
+    def __init__(self, denoiser: Denoiser, probes: Tensor, exact: bool) -> None:
+        self.denoiser, self.probes, self.exact = denoiser, probes, exact
+        self.evaluations, self.batched = 0, len(probes) > 1
+
+    def __call__(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """x - D (B, *S), and tr(I - dD/dx) as (1, B), or as one estimate per probe (P, B), in float64."""
+        self.evaluations += 1
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            mean = self.denoiser(x, torch.full((), sigma, dtype=x.dtype, device=x.device))
+            if mean.shape != x.shape or not mean.requires_grad:
+                raise Refused(
+                    f"the denoiser must return a tensor of the shape of x, {tuple(x.shape)}, differentiable in x (no "
+                    f"no_grad or detach inside), not {tuple(mean.shape)} with requires_grad={mean.requires_grad}"
+                )
+            residual = x - mean
+        size = max(1, _CELLS // x.numel())
+        forms = [self._forms(residual, x, block) for block in self.probes.split(size)]
+        traces = torch.cat(forms).double()
+        return residual.detach(), traces.sum(0, keepdim=True) if self.exact else traces
+
+    def _forms(self, residual: Tensor, x: Tensor, vectors: Tensor) -> Tensor:
+        """v . (d residual / dx) v for a block of vectors v, (p, B)."""
+        vectors = vectors.expand(-1, *x.shape)
+        if self.batched:
+            try:
+                products = torch.autograd.grad(residual, x, vectors, retain_graph=True, is_grads_batched=True)[0]
+                return (products * vectors).flatten(2).sum(2)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:    # an operation that vmap does not know: one VJP at a time from here on
+                self.batched = False
+        products = [torch.autograd.grad(residual, x, v, retain_graph=True)[0] for v in vectors]
+        return torch.stack([(p * v).flatten(1).sum(1) for p, v in zip(products, vectors, strict=True)])
+
+
+def _integrate(flow: _Flow, x: Tensor, start: float, stop: float, tol: float) -> tuple[Tensor, Tensor]:
+    """Carry x (B, *S) from log sigma = start to stop; the end point, and the integral of the trace, (P, B)."""
+    size, rounding = x[0].numel(), 4 * torch.finfo(x.dtype).eps
+
+    def field(z: Tensor, u: float) -> tuple[Tensor, Tensor, Tensor]:
+        """dz/du (B d,), the integrand less the noise's own share (P B,), and minus the score of z, (B, d)."""
+        square = math.exp(2 * u)
+        scale, share = math.sqrt(1 + square), square / (1 + square)
+        residual, trace = flow(z.view_as(x) * scale, math.exp(u))
+        residual = residual.flatten(1)
+        return residual.flatten() / scale - share * z, (trace - size * share).flatten(), residual * (scale / square)
+
+    stages = torch.tensor(_STAGES, dtype=x.dtype, device=x.device)                      # (7, 6)
+    estimate = torch.tensor(_ERROR, dtype=torch.float64, device=x.device)               # (7,)
+    z, u = x.flatten() / math.sqrt(1 + math.exp(2 * start)), start
+    slope, rate, score = field(z, u)
+    slopes, rates = z.new_empty(7, len(z)), rate.new_empty(7, len(rate))
+    gained = torch.zeros_like(rate)
+    step, last, rejected = min(0.1, stop - start), 1.0, False
+    while stop - u > 1e-12:
+        step = min(step, stop - u)
+        slopes[0], rates[0] = slope, rate
+        for i, node in enumerate(_NODES[1:], 1):
+            z_next = torch.addmv(z, slopes[:i].T, stages[i, :i], alpha=step)
+            slopes[i], rates[i], score_next = field(z_next, u + node * step)
+        # Nats per dimension: score * dz to first order; the rms of dz itself keeps the second order small.
+        off = step * (estimate.to(z) @ slopes).view(len(x), -1)
+        error_z = torch.maximum(_rms(off), torch.maximum((off * score).mean(1).abs(), (off * score_next).mean(1).abs()))
+        # Below its own rounding no error is chased: in float32, far from the data, that can be coarser than tol.
+        floor = rounding * _rms(z.view(len(x), -1)) * torch.maximum(_rms(score), _rms(score_next))
+        error_z = error_z / floor.clamp_min(tol)
+        # The trace is judged by its mean over probes, which is what is reported.
+        error_trace = step / size * (estimate @ rates).view(-1, len(x)).mean(0).abs()
+        error_trace = error_trace / (rounding / size * rate.abs().view(-1, len(x)).mean(0)).clamp_min(tol)
+        error = float(torch.maximum(error_z, error_trace).max())    # the one host sync of a step
+        if error <= 1:
+            gained = torch.addmv(gained, rates[:6].T, stages[6].double(), alpha=step)
+            z, u, score = z_next, u + step, score_next
+            slope, rate = slopes[6].clone(), rates[6].clone()    # the last stage is the next step's first
+            # PI control with the constants of dopri5 (Hairer & Wanner, sec. IV.2): the last error damps the swing.
+            factor = 0.9 * max(error, 1e-6) ** -0.17 * last**0.04
+            step = min(step * min(factor, 1.0 if rejected else 5.0), _LONGEST)
+            last, rejected = max(error, 1e-6), False
+        else:
+            step *= max(0.2, 0.9 * error ** (-1 / 5)) if math.isfinite(error) else 0.2
+            rejected = True
+        if rejected and step < 1e-9:
+            fault = f"too rough for tol={tol}" if math.isfinite(error) else "NaN or infinite"
+            raise Refused(f"the denoiser is {fault} at sigma={math.exp(u):.4g}: check it there, or raise sigma_min")
+        if flow.evaluations > MAX_EVALUATIONS:
+            raise Refused(
+                f"the flow came only to sigma={math.exp(u):.4g} in {MAX_EVALUATIONS} evaluations of the denoiser: "
+                f"raise tol={tol} or sigma_min, or leave points far from all data out of the batch"
+            )
+    noise = 0.5 * size * (math.log1p(math.exp(2 * stop)) - math.log1p(math.exp(2 * start)))
+    return z.view_as(x) * math.sqrt(1 + math.exp(2 * stop)), gained.view(-1, len(x)) + noise
+
+
+def _rms(rows: Tensor) -> Tensor:
+    """(B, d) -> (B,)."""
+    return rows.square().mean(1).sqrt()

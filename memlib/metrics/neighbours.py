@@ -1,0 +1,213 @@
+"""Which training images a sample resembles, by cosine and by L2; streamed, so that no (N, M) matrix is ever held.
+
+A matrix product, the fastest one at hand, only proposes. Its entries come with a bound on their rounding error, and
+every pair that could still be among the best is computed again by one fixed sum over the features. So the answer is
+exact: the same in any tiling and on any number of threads, and equal training images tie exactly.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from memlib.errors import Refused
+from memlib.metrics.counts import in_band
+
+_ROWS = 1024        # queries held at once
+_COLUMNS = 2048     # training rows held at once
+_BLOCK = 8          # neighbouring training rows that are proposed together: eight times less to search
+_FEW = 64           # proposed blocks per query up to which computing them again costs less than a finer product
+_CELLS = 1 << 19    # numbers held at once while pairs are computed again
+_KEPT = 8           # nearest rows by L2 that are computed again at first
+
+
+def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """Cosine similarity to the k nearest training rows, largest first, (N, k), and their indices, (N, k).
+
+    queries (N, D), train (M, D): features of images; rows are normalised here. Equal similarities are ordered by
+    index, lowest first. float32 and float64 are kept, half precision is computed in float32. Memory: copies of the
+    rows, and M/8 numbers for each of 1,024 queries at a time. Raises Refused for k outside 1..M, for shapes that do
+    not fit, and for rows that are zero or not finite: those have no direction.
+    """
+    queries, train = _directions(queries, train)
+    if not 1 <= k <= len(train):
+        raise Refused(f"{k} nearest neighbours were asked of {len(train)} training rows: give k from 1 to {len(train)}")
+    count = len(train)
+    train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))    # repeats change no maximum over a block
+    copies = [train.to(dtype) for dtype in _products(train)]    # from the fastest product to the finest
+    lost = [float((train - copy).norm(dim=1).max()) for copy in copies]
+    similarity = queries.new_empty(len(queries), k)
+    index = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
+    level = 0
+    for left in torch.arange(len(queries), device=queries.device).split(_ROWS):
+        for step in range(level, len(copies)):
+            tile = queries[left]
+            proposed, floor = _propose(tile, copies[step], lost[step], k)
+            few = proposed.sum(0) <= max(_FEW, 2 * k)
+            if step == len(copies) - 1 or few.all():
+                similarity[left], index[left] = _settle(tile, train, count, proposed, floor, k)
+                break
+            if 2 * few.sum() < len(few):
+                level = step + 1    # rows too alike for this product: further tiles skip it
+            done, left = left[few], left[~few]
+            similarity[done], index[done] = _settle(tile[few], train, count, proposed[:, few], floor[few], k)
+    return similarity, index
+
+
+def matches(queries: Tensor, train: Tensor, low: float, high: float = math.inf) -> tuple[Tensor, Tensor]:
+    """All pairs (i, j) whose cosine similarity lies in the band, as indices (P,) and (P,), ordered by i, then j.
+
+    queries (N, D), train (M, D). The band and its ends are those of `in_band`, the values those of `nearest`; memory
+    grows with the P pairs alone. Raises Refused as `nearest` does.
+    """
+    queries, train = _directions(queries, train)
+    edge = _bound(train.dtype, train.shape[1])
+    found = []
+    for start in range(0, len(queries), _ROWS):
+        tile, pairs = queries[start : start + _ROWS], []
+        for column in range(0, len(train), _COLUMNS):
+            product = tile @ train[column : column + _COLUMNS].T
+            i, j = in_band(product, low - edge, high if high == 1 else high + edge).nonzero(as_tuple=True)
+            j = j + column
+            inside = in_band(_cosines(tile, train[:, None], i, j)[:, 0], low, high)
+            pairs.append(torch.stack((i[inside] + start, j[inside])))
+        pairs = torch.cat(pairs, 1)
+        found.append(pairs[:, pairs[0].argsort(stable=True)])
+    first, second = torch.cat(found, 1)
+    return first, second
+
+
+def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
+    """L2 distance to the nearest training row over that to the nearest *distinct* one, (N,); below 1/3: memorized.
+
+    queries (N, D), train (M, D), not normalised. The criterion is that of Yoon et al. 2023 and Gu et al. 2023, whose
+    second neighbour may be a duplicate of the first: a perfect copy then scores 1. Here rows within `distinct` of the
+    nearest row are passed over (0: exact duplicates only). Distances are computed from differences, so a copy scores
+    exactly 0. Raises Refused where all training rows are the same up to `distinct`, and for shapes that do not fit.
+    """
+    queries, train = _rows(queries, train)
+    if distinct < 0:
+        raise Refused(f"rows are distinct from a distance of 0 on, not {distinct}")
+    centre = train.mean(0)    # the product form of a distance cancels less about the centre
+    near, far = queries - centre, train - centre
+    ratio, left, kept = queries.new_empty(len(queries)), torch.arange(len(queries), device=queries.device), _KEPT
+    while len(left):
+        kept = min(kept, len(train))
+        again = []
+        for rows in left.split(_ROWS):
+            squares, index = _smallest(near[rows], far, kept)
+            # What was left out lies no nearer than this, whatever the rounding of the product.
+            slack = _bound(train.dtype, train.shape[1]) * (near[rows].norm(dim=1) + far.norm(dim=1).max()) ** 2
+            outside = (squares[:, -1] - slack).clamp(min=0).sqrt()
+            if kept == len(train):
+                outside = torch.full_like(slack, math.inf)
+            one, other = _two_distances(queries[rows], train, index, distinct)
+            sure = (other <= outside) & other.isfinite()
+            ratio[rows] = one / other
+            again.append(rows[~sure])
+        left = torch.cat(again)
+        if kept == len(train) and len(left):
+            raise Refused(f"no training row is farther than {distinct} from the nearest of query {int(left[0])}: lower `distinct`")
+        kept *= 8
+    return ratio
+
+
+def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as (N, D) and (M, D) of one floating dtype, at least float32; or Refused."""
+    shapes = tuple(queries.shape), tuple(train.shape)
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise Refused(f"neighbours need non-empty queries (N, D) and training rows (M, D), not {shapes[0]} and {shapes[1]}")
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, train.dtype), torch.float32)
+    return queries.to(dtype), train.to(dtype)
+
+
+def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
+    """Both with rows of length 1, or Refused."""
+    directions = []
+    for name, rows in zip(("query", "training"), _rows(queries, train), strict=True):
+        length = rows.norm(dim=1, keepdim=True)
+        if not ((length > 0) & length.isfinite()).all():
+            first = int((~((length > 0) & length.isfinite())).nonzero()[0, 0])
+            kind = "zero and has no direction" if length[first] == 0 else "not finite"
+            raise Refused(f"{name} row {first} is {kind}: leave that image out, or use other features")
+        directions.append(rows / length)
+    return directions
+
+
+def _products(train: Tensor) -> list[torch.dtype]:
+    """Dtypes to multiply in, fastest first, finest last; bfloat16 only where the processor multiplies in it."""
+    capable = torch.cpu.get_capabilities() if train.device.type == "cpu" else {}
+    fast = [torch.bfloat16] if capable.get("avx512_bf16") or capable.get("amx_bf16") else []
+    return [*fast, torch.float32, train.dtype] if train.dtype is torch.float64 else [*fast, train.dtype]
+
+
+def _bound(dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: float | Tensor = 1.0) -> float | Tensor:
+    """How far a product of unit rows may lie from the fixed sum: by the cast, `width` additions, the last rounding."""
+    addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
+    if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        lost = lost + 2**-7    # the user allows TF32 or bfloat16 inside float32 products
+    return 1.01 * (lost + 2 * width * addition + torch.finfo(dtype).eps / 2 * value)    # 1 % for products of these
+
+
+def _propose(tile: Tensor, copy: Tensor, lost: float, k: int) -> tuple[Tensor, Tensor]:
+    """Blocks that may hold one of the k nearest, (M / block, n) bool, and the similarity those must reach, (n,)."""
+    rows = tile.to(copy.dtype)
+    tops = torch.cat([(part @ rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part in copy.split(_COLUMNS)])
+    # k blocks reach the k-th best of these, so k rows do; with fewer blocks than k nothing can be left out.
+    best = tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1] if k <= len(tops) else -torch.ones_like(tops[0])
+    best = best.to(tile.dtype)
+    error = _bound(copy.dtype, tile.shape[1], lost + (tile - rows).norm(dim=1), best.abs())
+    return tops >= best - 2 * error, best - error
+
+
+def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of the first `count` training rows among the proposed blocks, (n, k) and (n, k)."""
+    block, i = proposed.nonzero(as_tuple=True)
+    value = _cosines(tile, train.view(-1, _BLOCK, train.shape[1]), i, block)    # (P, block)
+    pair, place = (value >= floor[i, None]).nonzero(as_tuple=True)
+    value, i, j = value[pair, place], i[pair], block[pair] * _BLOCK + place
+    real = j < count
+    value, i, j = value[real], i[real], j[real]
+    order = value.argsort(descending=True, stable=True)    # pairs come by j: of equal values the lowest stays first
+    order = order[i[order].argsort(stable=True)]
+    first = i.bincount(minlength=len(tile)).cumsum(0) - i.bincount(minlength=len(tile))
+    chosen = order[first[:, None] + torch.arange(k, device=tile.device)]
+    return value[chosen], j[chosen]
+
+
+def _cosines(tile: Tensor, train: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Cosines of the rows i of `tile` (n, D) with the blocks j of `train` (., block, D), (P, block), within [-1, 1].
+
+    Each is one sum over the features, whose order depends on nothing but D.
+    """
+    pairs = zip(*(index.split(max(1, _CELLS // train[0].numel())) for index in (i, j)), strict=True)
+    return torch.cat([(train[b] * tile[a, None]).sum(2) for a, b in pairs]).clamp(-1, 1)
+
+
+def _smallest(tile: Tensor, train: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """The `kept` smallest squared distances of each row by the product form, (n, kept), ascending; their indices."""
+    lengths = train.square().sum(1)
+    values, index = tile.new_empty(len(tile), 0), torch.empty(len(tile), 0, dtype=torch.long, device=tile.device)
+    for column in range(0, len(train), _COLUMNS):
+        part = slice(column, column + _COLUMNS)
+        squares = torch.addmm(lengths[part], tile, train[part].T, alpha=-2)
+        value, place = squares.topk(min(kept, squares.shape[1]), largest=False)
+        values, index = torch.cat((values, value), 1), torch.cat((index, place + column), 1)
+        values, order = values.topk(min(kept, values.shape[1]), largest=False)
+        index = index.gather(1, order)
+    return values + tile.square().sum(1, keepdim=True), index
+
+
+def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) -> tuple[Tensor, Tensor]:
+    """Distance to the nearest of the indexed rows, (n,), and to the nearest one distinct from it, or inf, (n,)."""
+    one, other = [], []
+    step = max(1, _CELLS // (index.shape[1] * tile.shape[1]))
+    for rows, places in zip(tile.split(step), index.split(step), strict=True):
+        candidates = train[places]    # (n, kept, D)
+        distance = (candidates - rows[:, None]).norm(dim=2)
+        least, place = distance.min(1)
+        chosen = candidates[torch.arange(len(rows), device=rows.device), place]
+        apart = (candidates - chosen[:, None]).norm(dim=2) > distinct
+        one.append(least)
+        other.append(distance.masked_fill(~apart, math.inf).amin(1))
+    return torch.cat(one), torch.cat(other)

@@ -1,0 +1,47 @@
+"""How many distinct training images come out of N_G samples: expected, and extrapolated from a smaller run."""
+
+import torch
+from torch import Tensor
+
+from memlib.errors import Refused
+
+
+def expected_unique(probability: Tensor, n: Tensor) -> Tensor:
+    """sum_i 1 - (1 - p_i)^n, distinct images among n samples (K,), from the probability of each (M,). SIDE eq. 56.
+
+    The p_i are per sample and need not sum to 1: the rest of the samples resemble no training image.
+    """
+    return -torch.expm1(n[:, None] * torch.log1p(-probability)).sum(1)
+
+
+def extrapolate_unique(hits: Tensor, samples: int, n: Tensor) -> Tensor:
+    """Distinct images expected among n samples (K,), from a run of `samples` that hit image i hits[i] times (M,).
+
+    Up to `samples`, the exact average over sub-runs (rarefaction). Beyond, images not seen so far are added: how many
+    there are is estimated from those hit once and twice (Chao 1984), how fast they appear from the same numbers
+    (Chao et al. 2014, Ecological Monographs 84:45). A lower bound in spirit, good for a few times `samples`; putting
+    the observed frequencies into `expected_unique` instead assumes that no further image exists. hits may leave out
+    images that were never hit. Raises Refused for more hits than samples.
+    """
+    hits = hits[hits > 0].double()
+    if hits.sum() > samples:
+        raise Refused(f"{int(hits.sum())} hits cannot come from {samples} samples: give the size of the run")
+    once, twice = (hits == 1).sum().item(), (hits == 2).sum().item()
+    unseen = (samples - 1) / samples * (once**2 / (2 * twice) if twice else once * (once - 1) / 2)
+    result = []
+    for size in n.tolist():
+        if size <= samples:
+            missed = _log_choose(samples - hits, size) - _log_choose(torch.tensor(float(samples)).double(), size)
+            result.append((1 - missed.exp()).sum())
+        else:
+            rate = once / (samples * unseen + once) if once else 0.0
+            result.append(len(hits) + unseen * (1 - torch.tensor(1 - rate).double() ** (size - samples)))
+    return torch.stack(result)
+
+
+def _log_choose(total: Tensor, size: float) -> Tensor:
+    """log of `total` choose `size`, -inf where size > total."""
+    rest = total - size
+    size_factorial = torch.lgamma(torch.tensor(size + 1.0).double())
+    value = torch.lgamma(total + 1) - size_factorial - torch.lgamma(rest.clamp_min(0) + 1)
+    return torch.where(rest < 0, -torch.inf, value)

@@ -1,0 +1,151 @@
+"""What a chapter found, one record a claim: shown in the notebook, kept there, and the rows of the book's ledger.
+
+The record in the notebook holds only what is the same on every machine; where and how long it ran goes to
+`runs/<chapter>-<scale>.json`, which is not committed.
+"""
+
+import contextlib
+import html
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memlib import __version__
+from memlib.errors import Refused
+
+MIME = "application/vnd.memlib.claim+json"
+VERDICTS = ("reproduced", "trend only", "not reproduced", "needs data or scale")
+
+
+def record(
+    id: str,
+    scale: str,
+    verdict: str,
+    figure: Any,
+    interval: Sequence[float] | None = None,
+    n: int | None = None,
+    text: str = "",
+) -> dict[str, Any]:
+    """A claim's record: figures to three significant digits, so that another CPU prints the same.
+
+    `figure` is a number, or a list or dict of numbers; `interval` its (low, high); `n` the samples or runs behind it.
+    Raises ValueError for an unknown verdict or a figure that is not finite.
+    """
+    if verdict not in VERDICTS:
+        raise ValueError(f"claim {id}: the verdict is {verdict!r}, but must be one of {', '.join(VERDICTS)}")
+    if interval is not None and not (len(interval) == 2 and interval[0] <= interval[1]):
+        raise ValueError(f"claim {id}: the interval {interval!r} is not (low, high)")
+    kept = {"id": id, "scale": scale, "figure": _rounded(figure), "interval": None, "n": None, "verdict": verdict}
+    if interval is not None:
+        kept["interval"] = _rounded(list(interval))
+    if n is not None:
+        kept["n"] = int(n)
+    return kept | ({"text": text} if text else {})
+
+
+def line(claim: Mapping[str, Any]) -> str:
+    """A claim in one line of plain text: id, scale, verdict, figure [interval], n, the chapter's own words."""
+    text = f"{claim['id']} ({claim['scale']}): {claim['verdict']}; {measured(claim)}"
+    return f"{text}. {claim['text']}" if claim.get("text") else text
+
+
+def measured(claim: Mapping[str, Any]) -> str:
+    """`figure [low, high], n = N`, without what the claim lacks."""
+    text = _shown(claim["figure"])
+    if claim["interval"] is not None:
+        text += f" [{_shown(claim['interval'])}]"
+    return text if claim["n"] is None else f"{text}, n = {claim['n']}"
+
+
+def show(claim: Mapping[str, Any]) -> None:
+    """Display a claim as an output of the running cell; print its line where there is no IPython."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        print(line(claim))
+        return
+    from IPython.display import display
+
+    head, _, rest = line(claim).partition(": ")
+    page = f'<p class="memlib-claim"><strong>{html.escape(head)}</strong>: {html.escape(rest)}</p>'
+    display({"text/plain": line(claim), "text/html": page, MIME: dict(claim)}, raw=True)
+
+
+def claims_in(notebook: str | Path) -> list[dict[str, Any]]:
+    """The records in the outputs of a notebook file, in order. Raises `Refused` where it cannot be read as one."""
+    try:
+        cells = json.loads(Path(notebook).read_text(encoding="utf8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{notebook} is not a notebook that can be read ({error}): give the path of an .ipynb") from None
+    bundles = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [bundle[MIME] for bundle in bundles if MIME in bundle]
+
+
+def root() -> Path | None:
+    """The project's folder: the nearest one, from the current folder upwards, with a `_toc.yml`."""
+    here = Path.cwd()
+    return next((path for path in (here, *here.parents) if (path / "_toc.yml").exists()), None)
+
+
+def keep(chapter: str, scale: str, provenance: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> None:
+    """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder; give up where that fails."""
+    path = (root() or Path.cwd()) / "runs" / f"{chapter}-{scale}.json"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        page = {"provenance": provenance, "claims": claims}
+        path.write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf8")
+
+
+def machine(device: Any) -> str:
+    """The device by its own name: the GPU's, or the architecture of the CPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import torch
+
+    return {"memlib": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def commit() -> str | None:
+    """The commit of this checkout of memlib, `+changes` behind it if memlib was edited since; None outside of one."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        name = _git(folder, "rev-parse", "HEAD")
+        return name + ("+changes" if _git(folder, "status", "--porcelain", "--", "memlib") else "")
+    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _rounded(figure: Any) -> Any:
+    """Numbers (tensors of one element too) to three significant digits, through lists and dicts."""
+    if isinstance(figure, str | bool):
+        return figure
+    if isinstance(figure, Mapping):
+        return {str(key): _rounded(value) for key, value in figure.items()}
+    if isinstance(figure, list | tuple):
+        return [_rounded(value) for value in figure]
+    if not math.isfinite(figure):
+        raise ValueError(f"a claim's figure is {figure}: record a number")
+    short = float(f"{float(figure):.3g}")
+    return int(short) if isinstance(figure, int) else short
+
+
+def _shown(figure: Any) -> str:
+    if isinstance(figure, Mapping):
+        return ", ".join(f"{key} {_shown(value)}" for key, value in figure.items())
+    return ", ".join(map(_shown, figure)) if isinstance(figure, list) else str(figure)

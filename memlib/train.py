@@ -1,0 +1,266 @@
+"""Fit a network: a generator of steps, so that the caller writes the loop around it.
+
+Step k draws everything from a generator keyed by (seed, k). A checkpoint therefore holds weights, the running average
+and Adam's moments, and no random state; a run that was killed and started again ends, on a CPU, in the same bits as one
+that was not.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from tqdm import tqdm
+
+from memlib.errors import Refused
+
+_LAG = 25    # steps between looks at the loss on a GPU, where each look waits for the device; on a CPU every step
+_BITS = (1 << 64) - 1
+
+
+class Step(NamedTuple):
+    """One optimiser step: its index from 0, the loss and gradient norm before it (scalar tensors, the norm unclipped,
+    left on the device so that reading them is the caller's choice) and its learning rate."""
+
+    index: int
+    loss: Tensor
+    lr: float
+    grad_norm: Tensor
+
+
+class Diverged(RuntimeError):
+    """Training met a loss or gradient that is NaN or infinite. The last checkpoint is untouched."""
+
+    _render_traceback_ = Refused._render_traceback_
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[[nn.Module, torch.Generator], Tensor],
+    steps: int,
+    *,
+    lr: float = 1e-3,
+    schedule: Literal["cosine", "constant"] = "cosine",
+    warmup: int = 0,
+    clip: float | None = 1.0,
+    ema: nn.Module | None = None,
+    decay: float = 0.999,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    every: int = 500,
+    precision: Literal["bf16", "fp32"] | None = None,
+    title: str = "training",
+) -> Iterator[Step]:
+    """Train `net` in place with Adam, yielding a `Step` after each of `steps` optimiser steps, in training mode.
+
+    loss: `loss(net, generator)` -> scalar Tensor. The generator is on the CPU, the same for the same (seed, step) on
+        every device, and all that is random in the loss must come from it; dropout layers are keyed alike.
+    lr, schedule, warmup: see `learning_rate`. clip: largest global gradient norm, None for no clipping.
+    ema: a deepcopy of `net`, kept as the running average of its parameters after each step,
+        ema += (1 - min(decay, (1 + k) / (10 + k))) (net - ema), so that the initial weights are forgotten early
+        (Song et al. 2021 do the same); buffers are copied.
+    checkpoint: a folder, or a file `*.safetensors`; written every `every` steps and at the end, atomically. Where it
+        exists, training goes on from there; where it is complete, the weights are loaded and nothing is yielded. It
+        cannot see what `loss` holds: give each data set its own.
+    precision: None is bfloat16 autocast on a GPU that has it, float32 elsewhere; "fp32" never; "bf16" only on a GPU.
+
+    Nothing happens until the generator is iterated. Raises Refused for settings that make no sense and for a checkpoint
+    of other settings or another network, and Diverged on a NaN or infinite loss or gradient: on a CPU at that step with
+    the weights before it, on a GPU up to 25 steps later. Checkpoints are only ever written after a finite step.
+    """
+    _check(steps, lr, schedule, warmup, every, decay)
+    if ema is net:
+        raise Refused("ema is the network itself: give a copy.deepcopy of it")
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    if not parameters:
+        raise Refused("the network has no parameter that requires a gradient: there is nothing to train")
+    device = parameters[0].device
+    bf16 = _bf16(precision, device)
+    # One fused kernel: a third of the time of the default Adam on small networks.
+    optimiser = torch.optim.Adam(parameters, lr, fused=True)
+    settings = {
+        "network": _fingerprint(net), "schedule": schedule, "steps": steps if schedule == "cosine" else None, "lr": lr,
+        "warmup": warmup, "clip": clip, "decay": None if ema is None else decay, "seed": seed,
+        "precision": "bf16" if bf16 else "fp32",
+    }    # fmt: skip
+    path, start = None, 0
+    if checkpoint is not None:
+        path = Path(checkpoint)
+        path = path if path.suffix == ".safetensors" else path / "training.safetensors"
+        start = _resume(path, net, ema, optimiser, settings, steps)
+    if ema is not None:
+        ema.eval().requires_grad_(False)
+    noisy = any(isinstance(m, _DropoutNd) and m.p > 0 for m in net.modules())
+    recent: list[Step] = []
+    with tqdm(total=steps, initial=start, desc=title) as bar:
+        for k in range(start, steps):
+            net.training or net.train()
+            rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
+            optimiser.zero_grad()
+            with (
+                torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext(),
+                _keyed_dropout(seed, k, device) if noisy else nullcontext(),
+            ):
+                value = loss(net, keyed(seed, k))
+            if value.ndim:
+                raise Refused(f"the loss must be a scalar, not of shape {tuple(value.shape)}: return its mean")
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+            step = Step(k, value.detach(), rate, norm)
+            recent.append(step)
+            saving = path is not None and ((k + 1) % every == 0 or k + 1 == steps)
+            if device.type == "cpu" or saving or len(recent) == _LAG or k + 1 == steps:
+                last = _finite(recent, path)
+                recent.clear()
+                if k % _LAG == 0 or device.type != "cpu":
+                    bar.set_postfix_str(f"loss {last:.4g}", refresh=False)
+            optimiser.step()
+            if ema is not None:
+                _average(ema, net, min(decay, (1 + k) / (10 + k)))
+            if saving:
+                _save(path, net, ema, optimiser, {"step": k + 1, "settings": settings})
+            bar.update()
+            yield step
+
+
+def learning_rate(
+    step: int, steps: int, lr: float, schedule: Literal["cosine", "constant"] = "cosine", warmup: int = 0
+) -> float:
+    """The rate of step 0 <= step < steps, a scalar: rising as (step + 1) / warmup, then constant, or falling to 0 along
+    half a cosine over the steps that are left. Loshchilov & Hutter 2017, eq. 5."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    if schedule == "constant":
+        return lr
+    return lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def keyed(seed: int, step: int) -> torch.Generator:
+    """A fresh CPU generator for this (seed, step), a pair of scalars: neighbouring seeds and steps share nothing, as
+    seed + step would."""
+    return torch.Generator().manual_seed(_mix(_mix(seed) + step))
+
+
+def _mix(z: int) -> int:
+    """The SplitMix64 hash of an integer, in 64 bits (Steele et al. 2014)."""
+    z = (z + 0x9E3779B97F4A7C15) & _BITS
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _BITS
+    return z ^ (z >> 31)
+
+
+@contextmanager
+def _keyed_dropout(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Key the global generators, which dropout draws from, to (seed, step), and put them back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(_mix(_mix(~seed) + step))    # ~: apart from the loss's own stream
+        yield
+
+
+def _check(steps: int, lr: float, schedule: str, warmup: int, every: int, decay: float) -> None:
+    if schedule not in ("cosine", "constant"):
+        raise Refused(f"schedule is cosine or constant, not {schedule!r}")
+    if steps < 1 or every < 1 or not 0 <= warmup < steps:
+        raise Refused(f"need steps >= 1, every >= 1 and 0 <= warmup < steps, not {steps}, {every}, {warmup}")
+    if not (lr > 0 and 0 <= decay < 1):
+        raise Refused(f"need lr > 0 and 0 <= decay < 1, not lr={lr}, decay={decay}")
+
+
+def _bf16(precision: str | None, device: torch.device) -> bool:
+    if precision not in (None, "bf16", "fp32"):
+        raise Refused(f"precision is bf16, fp32 or None, not {precision!r}")
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not able:
+        raise Refused(f"precision bf16 needs a GPU with bfloat16, and the network is on {device}: leave it at None")
+    return able and precision != "fp32"
+
+
+def _finite(recent: list[Step], path: Path | None) -> float:
+    """The last loss, after one look at all `recent` steps; raises Diverged at the first that is not finite."""
+    values = torch.stack([torch.stack([s.loss.double(), s.grad_norm.double()]) for s in recent]).tolist()
+    for step, (loss, norm) in zip(recent, values, strict=True):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            kept = f"; {path} holds the last good state" if path is not None and path.exists() else ""
+            raise Diverged(
+                f"training diverged at step {step.index}, with loss {loss:.4g}, gradient norm {norm:.4g} and lr "
+                f"{step.lr:.3g}: lower lr, clip harder or look for bad data{kept}"
+            )
+    return values[-1][0]
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, net: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
+    for kept, buffer in zip(ema.buffers(), net.buffers(), strict=True):
+        kept.copy_(buffer)
+
+
+# Checkpoints: one file with everything, its header holding the step and the settings.
+
+
+def _fingerprint(net: nn.Module) -> str:
+    """SHA-256 of the names, shapes and types of the state, and of which parameters are trained."""
+    state = [(name, tuple(t.shape), str(t.dtype)) for name, t in net.state_dict().items()]
+    trained = [name for name, p in net.named_parameters() if p.requires_grad]
+    return hashlib.sha256(repr((state, trained)).encode()).hexdigest()
+
+
+def _save(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, record: dict) -> None:
+    """Write beside, flush to disk, then rename over: a kill at any moment leaves the old file or the new one."""
+    state = {f"net.{name}": t for name, t in net.state_dict().items()}
+    state |= {f"ema.{name}": t for name, t in ema.state_dict().items()} if ema is not None else {}
+    moments = optimiser.state_dict()["state"]
+    state |= {f"adam.{i}.{name}": t for i, entry in moments.items() for name, t in entry.items()}
+    seen: set[int] = set()
+    for name, t in state.items():    # tied weights share memory, which the format does not allow
+        t = t.detach().cpu().contiguous()
+        state[name] = t.clone() if t.data_ptr() in seen else t
+        seen.add(t.data_ptr())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".partial")
+    save_file(state, beside, {"memlib": json.dumps(record)})
+    with open(beside, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def _resume(
+    path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, settings: dict, steps: int
+) -> int:
+    """Load the checkpoint, if there is one, and return the number of steps behind it."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            record = json.loads((file.metadata() or {})["memlib"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise Refused(f"{path} is no training checkpoint: give another folder, or delete it to start over") from error
+    for key, new in settings.items():
+        if (old := record["settings"].get(key)) != new:
+            differs = "of another network" if key == "network" else f"made with {key}={old}, not {new}"
+            raise Refused(f"the checkpoint {path} is {differs}: give another folder, or delete it to start over")
+    if record["step"] > steps:
+        raise Refused(f"the checkpoint {path} is at step {record['step']}, beyond steps={steps}: give another folder")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+
+    net.load_state_dict(part("net."))
+    if ema is not None:
+        ema.load_state_dict(part("ema."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, t in part("adam.").items():
+        index, entry = name.split(".")
+        moments.setdefault(int(index), {})[entry] = t
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    return record["step"]

@@ -1,0 +1,178 @@
+"""The book: sources that agree with one another, and the pages that are built from the committed outputs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+PAGES = [TOC["root"], *[chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]]
+GROUPS = yaml.safe_load((BOOK / "claims.yaml").read_text(encoding="utf8"))["chapters"]
+IDS = [claim["id"] for group in GROUPS for claim in group["claims"]]
+VENDORED = (BOOK / "_static" / "vendor" / "versions.json").exists()
+
+sys.path.append(str(BOOK / "_ext"))
+
+import ledger  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The book as `jupyter-book build .` makes it after a clone, warnings being errors; built once, from nothing."""
+    out = tmp_path_factory.mktemp("book")
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-n", "-W", "--keep-going"]
+    done = subprocess.run([*command, "--path-output", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return out / "_build" / "html"
+
+
+def soup(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf8"), "html.parser")
+
+
+# Sources.
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_toc_entry_exists(page):
+    """A missing one would drop every chapter from the book, with exit code 0."""
+    assert any((ROOT / page).with_suffix(suffix).exists() for suffix in (".md", ".ipynb"))
+
+
+def test_claims_are_well_formed():
+    assert len(IDS) == len(set(IDS))
+    for group in GROUPS:
+        assert group.get("page", PAGES[0]) in PAGES
+        for claim in group["claims"]:
+            assert claim["source"] and claim["claim"]
+            for row in claim.get("table", {"rows": {}})["rows"].values():
+                assert len(row) == len(claim["table"]["columns"])
+
+
+def test_every_recorded_claim_is_listed():
+    found = ledger.records(ROOT)
+    assert ledger.problems([claim for group in GROUPS for claim in group["claims"]], found) == []
+
+
+def test_the_ledger_page_shows_every_group():
+    shown = re.findall(r"```\{ledger\} (\w+)", (BOOK / "ledger.md").read_text(encoding="utf8"))
+    assert shown == [group["id"] for group in GROUPS]
+
+
+def test_the_ledger_joins_scales(tmp_path):
+    """Notebook outputs and kept runs, the larger scale deciding; an unlisted claim is a problem."""
+
+    def record(name, scale, verdict):
+        return {"id": name, "scale": scale, "figure": 0.5, "interval": [0.4, 0.6], "n": 10, "verdict": verdict}
+
+    data = {"application/vnd.memlib.claim+json": record("S2", "fast", "trend only")}
+    (tmp_path / "notebooks").mkdir()
+    spoke = {"cell_type": "code", "outputs": [{"output_type": "display_data", "data": data}]}
+    notebook = {"cells": [{"cell_type": "markdown"}, spoke]}
+    (tmp_path / "notebooks" / "02_side.ipynb").write_text(json.dumps(notebook), encoding="utf8")
+    (tmp_path / "results" / "gpu").mkdir(parents=True)
+    kept = {"provenance": {}, "claims": [record("S2", "gpu", "reproduced"), record("S9", "gpu", "reproduced")]}
+    (tmp_path / "results" / "gpu" / "02_side.json").write_text(json.dumps(kept), encoding="utf8")
+
+    found = ledger.records(tmp_path)
+    assert set(found["S2"]) == {"fast", "gpu"}
+    assert ledger.verdict(found["S2"]) == "reproduced"
+    assert ledger.verdict({}) == "not yet"
+    assert ledger.problems([{"id": "S2"}], found) == ["claim S9 is recorded but not listed in book/claims.yaml"]
+
+
+def test_durations_read_well():
+    assert [ledger.duration(s) for s in (3.4, 119, 120, 7199, 7200)] == ["3 s", "119 s", "2 min", "120 min", "2.0 h"]
+
+
+def test_building_the_book_does_not_import_torch():
+    """The ledger reads records; nobody should wait for torch, or need it, to render pages."""
+    check = "import sys, ledger, offline; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=BOOK / "_ext")
+
+
+@pytest.mark.parametrize("page", ["book/howto-library.md", "README.md"])
+def test_the_code_on_the_page_runs(page):
+    """The Python blocks of a page, in order, in one namespace."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf8"), re.S | re.M)
+    assert blocks
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+    if "copies" in namespace:  # the perfect memorizer, as the page says
+        assert namespace["copies"].k == namespace["copies"].n == 100
+
+
+def test_the_lock_file_names_no_registry():
+    """Downloads come from whatever registry the reader's npm is set to."""
+    lock = json.loads((BOOK / "package-lock.json").read_text(encoding="utf8"))
+    wanted = json.loads((BOOK / "package.json").read_text(encoding="utf8"))["dependencies"]
+    assert not [name for name, package in lock["packages"].items() if "resolved" in package]
+    assert {name: lock["packages"][f"node_modules/{name}"]["version"] for name in wanted} == wanted
+
+
+# The built pages.
+
+
+def test_every_page_is_built(html):
+    assert [page for page in PAGES if not (html / f"{page}.html").exists()] == []
+    assert (html / "index.html").exists()
+
+
+def test_the_ledger_has_a_row_for_every_claim(html):
+    page = soup(html / "book" / "ledger.html")
+    assert [tag.get_text() for tag in page.select("table.ledger-claims tbody tr td:first-child strong")] == IDS
+    shown = {row.select_one("strong").get_text(): row for row in page.select("table.ledger-claims tbody tr")}
+    for name, scales in ledger.records(ROOT).items():
+        here = shown[name].select("td")[-1].get_text()
+        assert all(record["verdict"] in here and f"({scale})" in here for scale, record in scales.items())
+    unspoken = [name for name in IDS if name not in ledger.records(ROOT)]
+    assert all("not yet" in shown[name].get_text() for name in unspoken)
+    assert page.select("table.ledger-summary tbody tr")[-1].select("td")[1].get_text().strip() == str(len(IDS))
+
+
+def test_formulas_are_typeset_and_numbered(html):
+    page = soup(html / "book" / "notation.html")
+    assert len(page.select("div.math .eqno")) >= 10
+    assert "\\nabla" in page.select_one("#equation-tweedie").get_text()
+    assert "[?]" not in page.get_text() and "??" not in page.select_one("article").get_text()
+
+
+@pytest.mark.skipif(not VENDORED, reason="built without npm: MathJax comes from a CDN, as the build said")
+def test_no_request_leaves_the_book(html):
+    """Scripts, styles, pictures and fonts of every page come from the book; links that a reader clicks may leave."""
+    sources = ("script", "img", "iframe", "source", "video", "audio", "embed")
+    loaded = {"stylesheet", "preload", "icon"}
+    faults = []
+    for path in (path for path in sorted(html.rglob("*.html")) if "_static" not in path.parts):
+        page = soup(path)
+        addresses = [tag["src"] for tag in page.find_all(sources) if tag.get("src")]
+        addresses += [tag["href"] for tag in page.find_all("link") if loaded & set(tag["rel"])]
+        addresses += re.findall(r"url\(['\"]?([^'\")]+)", " ".join(tag.get_text() for tag in page.find_all("style")))
+        for address in map(urlparse, addresses):
+            if address.netloc:
+                faults.append(f"{path.name} loads {address.geturl()}")
+            elif not address.scheme and not (path.parent / address.path).exists():
+                faults.append(f"{path.name} misses {address.path}")
+    assert faults == []
+
+
+def test_pictures_have_alternative_texts(html):
+    for page in PAGES:
+        article = soup(html / f"{page}.html").select_one("article")
+        assert [str(image)[:80] for image in article.find_all("img") if not image.get("alt", "").strip()] == [], page
+
+
+def test_chapters_can_be_downloaded(html):
+    chapters = [page for page in PAGES if page.startswith("notebooks/")]
+    for page in chapters:
+        assert (html / "_sources" / f"{page}.ipynb").exists()
+        assert soup(html / f"{page}.html").select_one(".btn-download-source-button")

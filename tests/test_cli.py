@@ -1,0 +1,170 @@
+"""The command line and papermill on a chapter in miniature, each in a process of its own."""
+
+import json
+
+import nbformat
+import pytest
+import tiny_notebook as tiny
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from memlib.cli import chapters, main, outputs
+from memlib.errors import Refused
+from memlib.runs import claims_in
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one chapter, as the current folder."""
+    tiny.write(tmp_path / "notebooks" / "07_tiny.ipynb", tiny.BODY, tiny.CLAIM, tiny.SLIDER)
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/intro\nchapters:\n- file: notebooks/07_tiny\n")
+    (tmp_path / "_config.yml").write_text(
+        "title: Tiny\nonly_build_toc_files: true\nexecute: {execute_notebooks: 'off'}\n"
+    )
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "intro.md").write_text("# Intro\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("lambada", "3", ["lambada"]),
+        ("seed", "abc", ["seed", "'abc'", "int"]),
+        ("n_train", "1", ["n_train", "2", "100"]),
+    ],
+)
+def test_plain_papermill_ends_in_the_sentence(project, name, value, words):
+    done = tiny.python("papermill", "notebooks/07_tiny.ipynb", "out.ipynb", "-p", name, value, cwd=project)
+    last = (done.stdout + done.stderr).strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("Refused: ") and all(word in last for word in words)
+
+
+def test_a_refusal_is_all_that_memlib_run_prints(project):
+    early = tiny.python("memlib.cli", "run", "07", "-p", "n_trian=3", cwd=project)
+    assert (early.returncode, early.stdout) == (1, "")
+    assert early.stderr.count("\n") == 1 and "n_trian" in early.stderr and "closest: n_train" in early.stderr
+    assert not (project / "runs").exists()  # refused before anything ran
+
+    late = tiny.python("memlib.cli", "run", "07", "-p", "n_train=1000", cwd=project)  # the range is known in the kernel
+    assert (late.returncode, late.stdout) == (1, "")
+    assert late.stderr == "parameter n_train is 1000: it must lie between 2 and 100\n"
+
+
+def test_a_run_reports_its_claims_and_keeps_those_of_a_scale(project):
+    done = tiny.python("memlib.cli", "run", "07_tiny", "--scale", "book", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "X1     reproduced" in done.stdout and "n = 16" in done.stdout
+    (claim,) = claims_in(project / "runs" / "07_tiny-book.ipynb")
+    assert (claim["id"], claim["scale"], claim["n"], claim["interval"]) == ("X1", "book", 16, [0.5, 1.5])
+    kept = json.loads((project / "results" / "book" / "07_tiny.json").read_text())
+    assert kept["claims"] == [claim]
+    assert kept["provenance"]["parameters"]["n_train"] == 16
+    assert {"commit", "device", "seconds", "versions"} <= set(kept["provenance"])
+
+
+def test_a_changed_setting_is_not_kept_as_a_result_of_the_scale(project):
+    done = tiny.python("memlib.cli", "run", "07", "--scale", "book", "-p", "weight=3", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert not (project / "results").exists()
+    text = (project / "runs" / "07_tiny-book.ipynb").read_text()
+    assert "16 points" in text and "weight 3.0" in text and "scale book: n_train = 16, weight = 3.0" in text
+    assert main(["results", "runs/07_tiny-book.ipynb"]) == 0
+    assert (project / "results" / "book" / "07_tiny.json").exists()
+    record = project / "runs" / "07_tiny-book.json"
+    record.write_text(record.read_text().replace('"n": 16', '"n": 17'))
+    assert main(["results", "runs/07_tiny-book.ipynb"]) == 1  # another run's record
+
+
+def test_an_error_names_the_cell_and_the_notebook(project):
+    tiny.write(project / "notebooks" / "08_broken.ipynb", "1 / 0")
+    done = tiny.python("memlib.cli", "run", "08", cwd=project)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "ZeroDivisionError: division by zero" in done.stderr
+    assert "08_broken stopped in cell [3]" in done.stderr and (project / "runs" / "08_broken-fast.ipynb").exists()
+
+
+def test_the_book_survives_a_broken_chapter_and_names_it(project):
+    tiny.write(project / "notebooks" / "08_broken.ipynb", "1 / 0")
+    with open(project / "_toc.yml", "a") as toc:
+        toc.write("- file: notebooks/08_broken\n")
+    committed = (project / "notebooks" / "07_tiny.ipynb").read_bytes()
+    done = tiny.python("memlib.cli", "book", cwd=project)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("07_tiny") and lines[0].endswith("1 claims")
+    assert lines[1].startswith("08_broken") and "ZeroDivisionError" in lines[1]
+    assert done.stderr.strip().endswith("08_broken")
+    page = (project / "_build" / "html" / "notebooks" / "07_tiny.html").read_text()
+    assert "8 points, mean" in page and 'type="range"' in page
+    assert (project / "_build" / "html" / "notebooks" / "08_broken.html").exists()
+    assert (project / "notebooks" / "07_tiny.ipynb").read_bytes() == committed
+
+
+def test_refreshed_outputs_are_the_same_bytes_twice(project):
+    path = project / "notebooks" / "07_tiny.ipynb"
+    seen = []
+    for _ in range(2):
+        done = tiny.python("memlib.cli", "outputs", "07", cwd=project)
+        assert done.returncode == 0, done.stderr
+        seen.append(path.read_bytes())
+    assert seen[0] == seen[1]
+    notebook = nbformat.read(path, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2, 3, 4, 5]
+    assert [cell.id for cell in notebook.cells][:3] == ["title", "parameters", "begin"]
+    assert b"papermill" not in seen[0] and str(project).encode() not in seen[0]
+
+
+def _with_widgets(ids, order):
+    """A notebook that shows one box of two children; `ids` names box, first, second and a model that nobody shows."""
+    box, first, second, lost = ids
+    models = {
+        box: {"children": [f"IPY_MODEL_{first}", f"IPY_MODEL_{second}"], "box_style": ""},
+        first: {"value": 1},
+        second: {"value": 2},
+        lost: {"value": 3},
+    }
+    state = {name: {"model_name": "M", "state": models[name]} for name in [ids[index] for index in order]}
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": box, "version_major": 2}}
+    streams = [new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
+    cell = new_code_cell("box", id="c", outputs=[*streams, new_output("display_data", view)])
+    metadata = {"widgets": {"application/vnd.jupyter.widget-state+json": {"state": state, "version_major": 2}}}
+    return new_notebook(cells=[cell], metadata=metadata | {"papermill": {"duration": 3}})
+
+
+def test_normalised_renumbers_widgets_by_what_is_shown():
+    one = outputs.normalised(_with_widgets(["f1", "a9", "07", "zz"], [0, 1, 2, 3]))
+    two = outputs.normalised(_with_widgets(["03", "b2", "c4", "aa"], [3, 2, 1, 0]))
+    assert nbformat.writes(one) == nbformat.writes(two)
+    state = one.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    assert len(state) == 3  # the model that nobody shows is gone
+    box = state[one.cells[0].outputs[-1].data["application/vnd.jupyter.widget-view+json"]["model_id"]]
+    assert [state[child.removeprefix("IPY_MODEL_")]["state"]["value"] for child in box["state"]["children"]] == [1, 2]
+    assert one.cells[0].outputs[0].text == "a\nb\n"
+
+
+def test_assignments_are_literals_except_for_text(project):
+    notebook = chapters.find("07")
+    assert chapters.given(notebook, ["weight=1e-3", "n_train=1_0", "scale=book"]) == {
+        "weight": 1e-3, "n_train": 10, "scale": "book",
+    }  # fmt: skip
+    for wrong, word in {"seed": "name=value", "seed=1.0": "int", "seed=true": "bool", "scale=tiny": "'fast'"}.items():
+        with pytest.raises(Refused, match=word):
+            chapters.given(notebook, [wrong])
+
+
+def test_chapters_are_found_and_listed(project, capsys):
+    assert chapters.find("07") == chapters.find("07_tiny") == project / "notebooks" / "07_tiny.ipynb"
+    with pytest.raises(Refused, match="closest: 07_tiny"):
+        chapters.find("07_tinny")
+    assert main(["chapters"]) == 0
+    listed = capsys.readouterr().out
+    assert "07_tiny: Tiny" in listed
+    assert any(line.split() == ["weight", "float", "2.0", "guidance", "weight", "λ"] for line in listed.splitlines())
+
+
+def test_usage_is_exit_two():
+    with pytest.raises(SystemExit) as ended:
+        main(["run"])
+    assert ended.value.code == 2

@@ -1,0 +1,288 @@
+"""Training against closed forms, PyTorch's own schedule and clipping, and against itself after a kill."""
+
+import copy
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from memlib.errors import Refused
+from memlib.train import Diverged, fit, keyed, learning_rate
+
+
+def small_net(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    first = nn.Linear(3, 8, bias=False)    # a bias here would have the gradient 0, and Adam would magnify its rounding
+    return nn.Sequential(first, nn.BatchNorm1d(8), nn.Dropout(dropout), nn.SiLU(), nn.Linear(8, 1))
+
+
+def noisy_loss(net: nn.Module, generator: torch.Generator) -> torch.Tensor:
+    x = torch.randn(16, 3, generator=generator).to(next(net.parameters()).dtype)
+    return (net(x) - x.sum(1, keepdim=True).sin()).square().mean()
+
+
+def bits(*nets: nn.Module) -> list[bytes]:
+    return [t.detach().numpy().tobytes() for net in nets for t in net.state_dict().values()]
+
+
+def test_least_squares_reaches_the_normal_equations():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(50, 1, generator=generator, dtype=torch.float64)
+    net = nn.Linear(3, 1, bias=False).double()
+    steps = list(fit(net, lambda net, _: (net(x) - y).square().mean(), 600, lr=0.05))
+    torch.testing.assert_close(net.weight.T, torch.linalg.lstsq(x, y).solution, atol=1e-5, rtol=0)
+    assert [s.index for s in steps] == list(range(600))
+    assert steps[-1].grad_norm < 1e-4 < steps[0].grad_norm
+
+
+def test_the_steps_are_those_of_adam_on_the_clipped_gradient():
+    net, peer = small_net().double(), small_net().double()
+    optimiser = torch.optim.AdamW(peer.parameters(), 0.01, weight_decay=0.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=30)
+    for k, step in enumerate(fit(net, noisy_loss, 30, lr=0.01, clip=0.3, seed=5)):
+        optimiser.zero_grad()
+        noisy_loss(peer, keyed(5, k)).backward()
+        norm = nn.utils.clip_grad_norm_(peer.parameters(), 0.3)
+        torch.testing.assert_close(step.grad_norm, norm)
+        assert step.lr == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-12)
+        optimiser.step()
+        scheduler.step()
+    for ours, theirs in zip(net.state_dict().values(), peer.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_schedules():
+    assert [learning_rate(k, 10, 2.0, "constant", warmup=4) for k in (0, 1, 3, 4, 9)] == [0.5, 1.0, 2.0, 2.0, 2.0]
+    assert learning_rate(4, 10, 2.0, warmup=4) == 2.0
+    assert learning_rate(7, 10, 2.0, warmup=4) == pytest.approx(1.0)
+
+
+def test_the_running_average_follows_its_recursion():
+    net = small_net()
+    ema = copy.deepcopy(net)
+    expected = [p.detach().clone() for p in net.parameters()]
+    for k, _ in enumerate(fit(net, noisy_loss, 40, ema=ema, decay=0.6)):
+        keep = min(0.6, (1 + k) / (10 + k))
+        expected = [keep * e + (1 - keep) * p.detach() for e, p in zip(expected, net.parameters(), strict=True)]
+    for ours, e in zip(ema.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours, e, atol=1e-6, rtol=1e-5)
+    assert ema[1].num_batches_tracked == 40
+    torch.testing.assert_close(ema[1].running_mean, net[1].running_mean)
+    assert not ema.training
+
+
+def test_neighbouring_seeds_and_steps_share_no_randomness():
+    draws = {torch.randn((), generator=keyed(seed, step)).item() for seed in range(30) for step in range(30)}
+    assert len(draws) == 900
+    torch.testing.assert_close(torch.rand(5, generator=keyed(3, 4)), torch.rand(5, generator=keyed(3, 4)))
+
+
+def test_dropout_is_keyed_and_the_global_generator_left_alone():
+    first, second = small_net(0.5), small_net(0.5)
+    list(fit(first, noisy_loss, 5))
+    torch.manual_seed(99)
+    expected = torch.rand(3)
+    torch.manual_seed(99)
+    list(fit(second, noisy_loss, 5))
+    torch.testing.assert_close(torch.rand(3), expected)
+    assert bits(first) == bits(second)
+    third = small_net(0.5)
+    list(fit(third, noisy_loss, 5, seed=1))
+    assert bits(third) != bits(first)
+
+
+def test_the_caller_may_evaluate_between_steps():
+    plain, watched = small_net(), small_net()
+    list(fit(plain, noisy_loss, 6))
+    for _ in fit(watched, noisy_loss, 6):
+        watched.eval()
+    assert bits(plain) == bits(watched)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 13])
+def test_resume_is_bitwise_equal(tmp_path, stop):
+    whole, whole_ema = small_net(0.2), small_net(0.2)
+    list(fit(whole, noisy_loss, 20, ema=whole_ema, seed=3))
+    for _ in range(2):    # interrupted `stop` steps in; then, with other initial weights, to the end
+        net = small_net(0.2)
+        net[0].weight.data.add_(1.0)
+        ema = copy.deepcopy(net)
+        if not (tmp_path / "training.safetensors").exists():
+            net, ema = small_net(0.2), small_net(0.2)
+            steps = fit(net, noisy_loss, 20, ema=ema, seed=3, checkpoint=tmp_path, every=1)
+            for _ in range(stop):
+                next(steps)
+            steps.close()
+            continue
+        steps = list(fit(net, noisy_loss, 20, ema=ema, seed=3, checkpoint=tmp_path, every=1))
+    assert [s.index for s in steps] == list(range(stop, 20))
+    assert bits(net, ema) == bits(whole, whole_ema)
+    again, again_ema = small_net(), small_net()
+    assert list(fit(again, noisy_loss, 20, ema=again_ema, seed=3, checkpoint=tmp_path, every=1)) == []
+    assert bits(again, again_ema) == bits(whole, whole_ema)
+
+
+SCRIPT = """
+import copy, sys, time, torch
+sys.path[:0] = [{root!r}, {tests!r}]
+from test_train import noisy_loss, small_net
+from memlib.train import fit
+net = small_net(0.2)
+ema = copy.deepcopy(net)
+def slow(net, generator):
+    time.sleep(0.004)
+    return noisy_loss(net, generator)
+for step in fit(net, slow, 80, ema=ema, seed=8, checkpoint={checkpoint!r}, every=1):
+    pass
+torch.save([net.state_dict(), ema.state_dict()], {result!r})
+"""
+
+
+def step_of(checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    with safe_open(checkpoint, "pt") as file:
+        return int(file.get_tensor("adam.0.step"))
+
+
+def test_kill_nine_in_the_middle_leaves_the_same_bits(tmp_path):
+    checkpoint, result = tmp_path / "training.safetensors", tmp_path / "result.pt"
+    tests = Path(__file__).parent
+    code = SCRIPT.format(root=str(tests.parent), tests=str(tests), checkpoint=str(tmp_path), result=str(result))
+    environment = os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 60
+    while step_of(checkpoint) < 20 and time.monotonic() < deadline:
+        assert run.poll() is None
+        time.sleep(0.003)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert 20 <= step_of(checkpoint) < 80
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    whole, whole_ema = small_net(0.2), small_net(0.2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    list(fit(whole, noisy_loss, 80, ema=whole_ema, seed=8))
+    torch.set_num_threads(threads)
+    for expected, found in zip((whole, whole_ema), torch.load(result), strict=True):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(value, found[name]), name
+
+
+@pytest.mark.parametrize("call", ["save_file", "os.fsync", "os.replace"])
+def test_a_save_that_dies_halfway_leaves_the_one_before(tmp_path, monkeypatch, call):
+    whole = small_net()
+    list(fit(whole, noisy_loss, 8))
+    steps = fit(small_net(), noisy_loss, 8, checkpoint=tmp_path, every=2)
+    for _ in range(3):
+        next(steps)
+
+    def killed(*args):
+        if call == "save_file":
+            Path(args[1]).write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"memlib.train.{call}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            next(steps)
+    assert step_of(tmp_path / "training.safetensors") == 2
+    net = small_net()
+    assert len(list(fit(net, noisy_loss, 8, checkpoint=tmp_path, every=2))) == 6
+    assert bits(net) == bits(whole)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_state(tmp_path, bad):
+    calls = []
+
+    def loss(net, generator):
+        calls.append(1)
+        return noisy_loss(net, generator) * (bad if len(calls) == 6 else 1.0)
+
+    net = small_net()
+    with pytest.raises(Diverged, match=r"step 5, with loss (nan|inf), .* lr 0\.001.*holds the last good") as stop:
+        list(fit(net, loss, 20, schedule="constant", checkpoint=tmp_path, every=2))
+    assert stop.value._render_traceback_() == [f"Diverged: {stop.value}"]
+    assert all(t.isfinite().all() for t in net.parameters())
+    assert step_of(tmp_path / "training.safetensors") == 4
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_too():
+    net = nn.Linear(1, 1)
+    nn.init.zeros_(net.weight)
+    with pytest.raises(Diverged, match="at step 0, with loss 0, gradient norm (nan|inf)"):
+        list(fit(net, lambda net, _: net.weight.abs().sqrt().sum(), 3))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    list(fit(small_net(), noisy_loss, 4, schedule="constant", checkpoint=tmp_path, ema=small_net()))
+
+    def again(net=None, steps=4, ema=None, **changed):
+        settings = {"schedule": "constant", "checkpoint": tmp_path, **changed}
+        return list(fit(net or small_net(), noisy_loss, steps, ema=ema or small_net(), **settings))
+
+    with pytest.raises(Refused, match="made with lr=0.001, not 0.01"):
+        again(lr=0.01)
+    with pytest.raises(Refused, match="made with seed=0, not 1"):
+        again(seed=1)
+    with pytest.raises(Refused, match="made with schedule=constant, not cosine"):
+        again(schedule="cosine")
+    with pytest.raises(Refused, match="of another network"):
+        again(nn.Linear(3, 1), ema=nn.Linear(3, 1))
+    with pytest.raises(Refused, match="at step 4, beyond steps=2"):
+        again(steps=2)
+    assert len(again(steps=6)) == 2    # a constant rate may go on for longer
+    (tmp_path / "training.safetensors").write_bytes(b"half a file")
+    with pytest.raises(Refused, match="is no training checkpoint"):
+        again()
+
+
+def test_tied_weights_are_saved(tmp_path):
+    def tied() -> nn.Module:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+        net[2].weight = net[0].weight
+        return net
+
+    whole, net = tied(), tied()
+    list(fit(whole, noisy_loss, 6))
+    steps = fit(net, noisy_loss, 6, checkpoint=tmp_path / "tied.safetensors", every=1)
+    next(steps), next(steps)
+    net = tied()
+    list(fit(net, noisy_loss, 6, checkpoint=tmp_path / "tied.safetensors", every=1))
+    assert bits(net) == bits(whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"schedule": "linear"}, "cosine or constant, not 'linear'"),
+        ({"warmup": 5}, "0 <= warmup < steps, not 5, 500, 5"),
+        ({"lr": 0.0}, "need lr > 0"),
+        ({"precision": "fp16"}, "bf16, fp32 or None, not 'fp16'"),
+        ({"precision": "bf16"}, "needs a GPU with bfloat16"),
+    ],
+)
+def test_settings_without_sense_are_refused(settings, sentence):
+    with pytest.raises(Refused, match=sentence):
+        list(fit(nn.Linear(3, 1), noisy_loss, 5, **settings))
+
+
+def test_refusals_about_the_network_and_the_loss():
+    net = nn.Linear(3, 1)
+    with pytest.raises(Refused, match=r"scalar, not of shape \(16, 3\)"):
+        list(fit(net, lambda net, g: net.weight * torch.ones(16, 3), 2))
+    with pytest.raises(Refused, match="give a copy.deepcopy"):
+        list(fit(net, noisy_loss, 2, ema=net))
+    with pytest.raises(Refused, match="nothing to train"):
+        list(fit(net.requires_grad_(False), noisy_loss, 2))
