@@ -55,7 +55,7 @@ def plant_duplicates(images: Images, count: int, copies: int, seed: int = 0) -> 
     Refused for a count outside 0..N or less than no copies.
     """
     if not 0 <= count <= len(images) or copies < 0:
-        raise Refused(f"{copies} copies of {count} images cannot be planted among {len(images)}: give 0 to {len(images)}")
+        raise Refused(f"{copies} copies of {count} cannot be planted among {len(images)} images: give fewer")
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
     origin = torch.cat((torch.arange(len(images)), chosen.repeat(copies)))
     return images[origin], origin

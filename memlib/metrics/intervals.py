@@ -72,7 +72,7 @@ def paired_interval(
         drawn = torch.randint(len(rows), (len(part), len(rows)), generator=generator)
         means.append(rows[drawn].mean(1))
     first, second = torch.cat(means).unbind(1)
-    values = first - second if statistic == "difference" else (first / second).nan_to_num(nan=math.inf)
+    values = first - second if statistic == "difference" else (first / second).nan_to_num(nan=math.inf, posinf=math.inf)
     tail = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     # The nearest order statistic: interpolation between a number and infinity is not a number.
     low, high = values.quantile(tail, interpolation="nearest").tolist()

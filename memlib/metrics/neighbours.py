@@ -1,8 +1,9 @@
 """Which training images a sample resembles, by cosine and by L2; streamed, so that no (N, M) matrix is ever held.
 
 A matrix product, the fastest one at hand, only proposes. Its entries come with a bound on their rounding error, and
-every pair that could still be among the best is computed again by one fixed sum over the features. So the answer is
-exact: the same in any tiling and on any number of threads, and equal training images tie exactly.
+every pair that could still be among the best is computed again by one fixed sum over the features. So the answer
+does not depend on which product proposed; on a CPU its bits depend neither on the tiling nor on the number of threads,
+and equal training images tie exactly.
 """
 
 import math
@@ -17,10 +18,12 @@ _ROWS = 1024        # queries held at once
 _COLUMNS = 2048     # training rows held at once
 _BLOCK = 8          # neighbouring training rows that are proposed together: eight times less to search
 _FEW = 64           # proposed blocks per query up to which computing them again costs less than a finer product
-_CELLS = 1 << 19    # numbers held at once while pairs are computed again
+_CELLS = 1 << 19    # numbers held at once while pairs are computed again: a cache's worth
+_PAIRS = 1 << 22    # proposed pairs held at once
 _KEPT = 8           # nearest rows by L2 that are computed again at first
 
 
+@torch.no_grad()
 def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """Cosine similarity to the k nearest training rows, largest first, (N, k), and their indices, (N, k).
 
@@ -34,26 +37,33 @@ def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
         raise Refused(f"{k} nearest neighbours were asked of {len(train)} training rows: give k from 1 to {len(train)}")
     count = len(train)
     train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))    # repeats change no maximum over a block
-    copies = [train.to(dtype) for dtype in _products(train)]    # from the fastest product to the finest
-    lost = [float((train - copy).norm(dim=1).max()) for copy in copies]
+    # A common part adds the same to all similarities of a query: without it there is less to round.
+    centre = train.mean(0)
+    particular = train - centre
+    reach = particular.norm(dim=1).max()
+    copies = [particular.to(dtype) for dtype in _products(train)]    # from the fastest product to the finest
+    lost = [(particular - copy).norm(dim=1).max() for copy in copies]
     similarity = queries.new_empty(len(queries), k)
     index = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
     level = 0
     for left in torch.arange(len(queries), device=queries.device).split(_ROWS):
         for step in range(level, len(copies)):
             tile = queries[left]
-            proposed, floor = _propose(tile, copies[step], lost[step], k)
+            spoilt = lost[step] + reach * (tile - tile.to(copies[step].dtype)).norm(dim=1)
+            proposed, floor = _propose(tile, copies[step], spoilt, k)
+            floor = floor + tile @ centre
             few = proposed.sum(0) <= max(_FEW, 2 * k)
             if step == len(copies) - 1 or few.all():
                 similarity[left], index[left] = _settle(tile, train, count, proposed, floor, k)
                 break
-            if 2 * few.sum() < len(few):
-                level = step + 1    # rows too alike for this product: further tiles skip it
+            if 2 * few.sum() < len(few):    # rows too alike for this product: further tiles skip it
+                level = step + 1
             done, left = left[few], left[~few]
             similarity[done], index[done] = _settle(tile[few], train, count, proposed[:, few], floor[few], k)
     return similarity, index
 
 
+@torch.no_grad()
 def matches(queries: Tensor, train: Tensor, low: float, high: float = math.inf) -> tuple[Tensor, Tensor]:
     """All pairs (i, j) whose cosine similarity lies in the band, as indices (P,) and (P,), ordered by i, then j.
 
@@ -77,6 +87,7 @@ def matches(queries: Tensor, train: Tensor, low: float, high: float = math.inf) 
     return first, second
 
 
+@torch.no_grad()
 def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
     """L2 distance to the nearest training row over that to the nearest *distinct* one, (N,); below 1/3: memorized.
 
@@ -90,6 +101,7 @@ def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
         raise Refused(f"rows are distinct from a distance of 0 on, not {distinct}")
     centre = train.mean(0)    # the product form of a distance cancels less about the centre
     near, far = queries - centre, train - centre
+    reach = near.norm(dim=1) + far.norm(dim=1).max()    # (N,), no distance is larger
     ratio, left, kept = queries.new_empty(len(queries)), torch.arange(len(queries), device=queries.device), _KEPT
     while len(left):
         kept = min(kept, len(train))
@@ -97,17 +109,16 @@ def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
         for rows in left.split(_ROWS):
             squares, index = _smallest(near[rows], far, kept)
             # What was left out lies no nearer than this, whatever the rounding of the product.
-            slack = _bound(train.dtype, train.shape[1]) * (near[rows].norm(dim=1) + far.norm(dim=1).max()) ** 2
-            outside = (squares[:, -1] - slack).clamp(min=0).sqrt()
-            if kept == len(train):
-                outside = torch.full_like(slack, math.inf)
+            slack = _bound(train.dtype, train.shape[1]) * reach[rows] ** 2
+            outside = (squares[:, -1] - slack).clamp(min=0).sqrt() if kept < len(train) else slack + math.inf
             one, other = _two_distances(queries[rows], train, index, distinct)
             sure = (other <= outside) & other.isfinite()
             ratio[rows] = one / other
             again.append(rows[~sure])
         left = torch.cat(again)
         if kept == len(train) and len(left):
-            raise Refused(f"no training row is farther than {distinct} from the nearest of query {int(left[0])}: lower `distinct`")
+            first = int(left[0])
+            raise Refused(f"query {first}: no training row is farther than {distinct} from its nearest: lower distinct")
         kept *= 8
     return ratio
 
@@ -116,9 +127,16 @@ def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """Both as (N, D) and (M, D) of one floating dtype, at least float32; or Refused."""
     shapes = tuple(queries.shape), tuple(train.shape)
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
-        raise Refused(f"neighbours need non-empty queries (N, D) and training rows (M, D), not {shapes[0]} and {shapes[1]}")
+        given = f"{shapes[0]} and {shapes[1]}"
+        raise Refused(f"neighbours need queries (N, D) and training rows (M, D), neither empty, not {given}")
     dtype = torch.promote_types(torch.promote_types(queries.dtype, train.dtype), torch.float32)
-    return queries.to(dtype), train.to(dtype)
+    queries, train = queries.to(dtype), train.to(dtype)
+    for name, rows in (("query", queries), ("training", train)):
+        finite = rows.norm(dim=1).isfinite()
+        if not finite.all():
+            first = int((~finite).nonzero()[0])
+            raise Refused(f"{name} row {first} is not finite: look at the image or the features behind it")
+    return queries, train
 
 
 def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
@@ -126,10 +144,9 @@ def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
     directions = []
     for name, rows in zip(("query", "training"), _rows(queries, train), strict=True):
         length = rows.norm(dim=1, keepdim=True)
-        if not ((length > 0) & length.isfinite()).all():
-            first = int((~((length > 0) & length.isfinite())).nonzero()[0, 0])
-            kind = "zero and has no direction" if length[first] == 0 else "not finite"
-            raise Refused(f"{name} row {first} is {kind}: leave that image out, or use other features")
+        if (length == 0).any():
+            first = int((length == 0).nonzero()[0, 0])
+            raise Refused(f"{name} row {first} is zero and has no direction: drop it, or use other features")
         directions.append(rows / length)
     return directions
 
@@ -142,26 +159,32 @@ def _products(train: Tensor) -> list[torch.dtype]:
 
 
 def _bound(dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: float | Tensor = 1.0) -> float | Tensor:
-    """How far a product of unit rows may lie from the fixed sum: by the cast, `width` additions, the last rounding."""
+    """How far a product of rows of length <= 1 and <= 2 may be off: by the cast, the additions, the last rounding."""
     addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
         lost = lost + 2**-7    # the user allows TF32 or bfloat16 inside float32 products
-    return 1.01 * (lost + 2 * width * addition + torch.finfo(dtype).eps / 2 * value)    # 1 % for products of these
+    return 1.01 * (lost + 4 * width * addition + torch.finfo(dtype).eps / 2 * value)    # 1 % for products of these
 
 
-def _propose(tile: Tensor, copy: Tensor, lost: float, k: int) -> tuple[Tensor, Tensor]:
-    """Blocks that may hold one of the k nearest, (M / block, n) bool, and the similarity those must reach, (n,)."""
+def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Blocks that may hold one of the k best, (M / block, n) bool, and the product those must reach, (n,)."""
     rows = tile.to(copy.dtype)
     tops = torch.cat([(part @ rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part in copy.split(_COLUMNS)])
     # k blocks reach the k-th best of these, so k rows do; with fewer blocks than k nothing can be left out.
-    best = tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1] if k <= len(tops) else -torch.ones_like(tops[0])
-    best = best.to(tile.dtype)
-    error = _bound(copy.dtype, tile.shape[1], lost + (tile - rows).norm(dim=1), best.abs())
+    if k <= len(tops):
+        best = (tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1]).to(tile.dtype)
+    else:
+        best = tile.new_full((len(tile),), -4.0)    # no product is lower than -2
+    error = _bound(copy.dtype, tile.shape[1], lost, best.abs())
     return tops >= best - 2 * error, best - error
 
 
 def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest of the first `count` training rows among the proposed blocks, (n, k) and (n, k)."""
+    if len(tile) > 1 and proposed.sum() > _PAIRS:
+        halves = zip(tile.chunk(2), proposed.chunk(2, dim=1), floor.chunk(2), strict=True)
+        found = [_settle(rows, train, count, blocks, least, k) for rows, blocks, least in halves]
+        return torch.cat([value for value, _ in found]), torch.cat([j for _, j in found])
     block, i = proposed.nonzero(as_tuple=True)
     value = _cosines(tile, train.view(-1, _BLOCK, train.shape[1]), i, block)    # (P, block)
     pair, place = (value >= floor[i, None]).nonzero(as_tuple=True)
