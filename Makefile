@@ -23,7 +23,7 @@ book: install vendor
 # Both parts run even if the first fails. The second is a session of its own: its cache is empty, so it really trains.
 test: install vendor
 	@status=0; \
-	$(BIN)/python -m pytest || status=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
 	$(BIN)/python -m pytest --nbval notebooks || status=1; \
 	exit $$status
 

@@ -9,10 +9,11 @@ import tempfile
 
 
 def pytest_configure(config):
-    """Point MEMLIB_CACHE at a fresh folder and silence progress bars; xdist workers inherit both."""
+    """Point MEMLIB_CACHE at a fresh folder, silence progress bars, one thread; xdist workers inherit all."""
     if hasattr(config, "workerinput"):
         return
     os.environ["TQDM_DISABLE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: a second thread costs more than it brings
     os.environ["MEMLIB_CACHE"] = config.memlib_cache = tempfile.mkdtemp(prefix="memlib-cache-")
 
 

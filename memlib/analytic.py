@@ -112,7 +112,7 @@ class GaussianMixture:
         for precision in (rows.dtype, torch.float64):
             logits, error = self._logits(rows.to(precision), self._variance(level.to(precision)))
             alive = int((logits > logits.amax(1, keepdim=True) - (_NATS + 2 * error)).sum(1).max())
-            if alive <= _FEW:
+            if 0 < alive <= _FEW:    # 0: x is NaN, and so is the answer
                 best, step = logits.topk(alive, 1).indices, max(1, _CELLS // (alive * rows.shape[1]))
                 few = zip(rows.split(step), level.split(step), best.split(step), strict=True)
                 return torch.cat([self._mean_of_few(*block) for block in few])

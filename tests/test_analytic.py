@@ -106,6 +106,12 @@ def test_empirical_at_zero_noise_is_the_nearest_point():
         Empirical(points).log_prob(x)
 
 
+def test_not_a_number_in_gives_not_a_number_out():
+    x = torch.tensor([[0.0, float("nan")], [1.0, 1.0]])
+    got = Empirical(torch.eye(2))(x, 0.1)
+    assert got[0].isnan().any() and got.shape == x.shape
+
+
 def test_empirical_is_differentiable_on_every_path():
     g = torch.Generator().manual_seed(0)
     points = torch.randn(60, 3, generator=g, dtype=torch.float64)

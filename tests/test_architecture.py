@@ -12,9 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "memlib"
 LAYERS = [
     {"errors"},
-    {"noise", "metrics", "data", "plots", "interactive", "runs"},
+    {"noise", "metrics", "data", "assets", "plots", "interactive", "runs"},
     {"denoiser"},
-    {"analytic", "losses", "nets", "adapters", "sample", "likelihood", "train"},
+    {"analytic", "losses", "nets", "adapters", "sample", "shards", "likelihood", "train"},
     {"features", "membership", "distill", "unlearn", "completion", "stability"},
     {"extract"},
     {"cli"},

@@ -123,7 +123,7 @@ def test_what_a_user_may_do_wrong(pets, tmp_path):
         ("folder:/nowhere", "no folder '/nowhere'"),
         ("folder:", "no folder ''"),
         (f"folder:{empty}", "holds no image"),
-        ("digit", "no data source 'digit'.*digits, folder"),
+        ("digit", "no data source 'digit'.*celeba, .*digits, .*folder"),
         ("digits:3", "without ':3'"),
     ):
         with pytest.raises(Refused, match=said):

@@ -1,4 +1,4 @@
-"""The command line: `memlib run`, `chapters`, `book`, `outputs`, `results`.
+"""The command line: `memlib run`, `chapters`, `book`, `outputs`, `results`, `doctor`.
 
 Heavy imports wait until a command needs them. A user's mistake ends in one sentence on stderr and exit 1 (2 for usage).
 """
@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     results = commands.add_parser("results", help="keep the claims of a run as results/SCALE/CHAPTER.json")
     results.add_argument("notebook", type=Path, help="an executed notebook, such as runs/02_side-book.ipynb")
     results.set_defaults(command=_results)
+
+    doctor = commands.add_parser("doctor", help="list the devices, data and weights found, and what is missing")
+    doctor.add_argument("--json", action="store_true", help="the same for a program")
+    doctor.add_argument("--hash", action="store_true", help="compute the SHA-256 of large files too")
+    doctor.set_defaults(command=_doctor)
     return parser
 
 
@@ -109,6 +114,14 @@ def _outputs(chosen: argparse.Namespace) -> int:
 
 def _results(chosen: argparse.Namespace) -> int:
     print(f"kept {_keep(chosen.notebook)}")
+    return 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from memlib.cli import doctor
+
+    seen = doctor.report(chosen.hash)
+    print(doctor.as_json(seen) if chosen.json else doctor.as_text(seen))
     return 0
 
 

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -93,6 +95,7 @@ def execute(
 ) -> Any:
     """Run a copy of `notebook`, cleared of its old outputs, into `out` with `values` injected; the executed notebook.
 
+    What the kernel writes to stderr, such as the progress of a training, goes to a terminal and not into the notebook.
     Raises `Failed` with the sentence of a `Refused`, else naming the cell and the error; `out` then holds what ran.
     """
     import nbformat
@@ -104,9 +107,12 @@ def execute(
     nbformat.write(cleared(nbformat.read(notebook, as_version=4)), out)
     bar = {"leave": False, "disable": None, "desc": notebook.stem}  # none where nobody is looking
     settings = {"cwd": cwd, "progress_bar": bar, "extra_arguments": ["--log-level=ERROR"]}
+    if sys.stderr.isatty():
+        settings |= {"log_output": True, "stderr_file": sys.stderr}
+        logging.getLogger("papermill").setLevel(logging.ERROR)  # or all that the cells print would be logged as well
     try:
         with environment(PYDEVD_DISABLE_FILE_VALIDATION="1"):  # the kernel's own warnings are no reader's business
-            return papermill.execute_notebook(out, out, dict(values), **settings)
+            executed = papermill.execute_notebook(out, out, dict(values), **settings)
     except papermill.PapermillExecutionError as error:
         if error.ename == Refused.__name__:
             raise Failed(error.evalue) from None
@@ -114,6 +120,11 @@ def execute(
         raise Failed(
             f"{notebook.stem} stopped in cell [{error.exec_count}], {error.ename}: {reason}; see {out}"
         ) from None
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    nbformat.write(executed, out)
+    return executed
 
 
 def cleared(notebook: Any) -> Any:

@@ -1,34 +1,82 @@
 """Images from anywhere, all in one form; and seeded, disjoint parts of them.
 
-One file a source, one entry in `SOURCES`: a function (place, size) -> Images, where `place` is what follows the colon.
+One file a source, one entry in `SOURCES`: a function (place, size, *, options) -> Images, where `place` is what stands
+between the colon and the options. Its keyword-only parameters (int, str or bool) are its options, by name.
 """
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
-from memlib.data import digits, folder
-from memlib.data.images import Images, collect, plant_duplicates
+from memlib.data import (
+    celeba,
+    cifar10,
+    digits,
+    faces,
+    folder,
+    hub,
+    imagenet,
+    lfw,
+    mnist,
+    olivetti,
+    options,
+    places365,
+    stl10,
+)
+from memlib.data.images import Images, collect, plant_duplicates, subset
 from memlib.errors import Refused
 
-__all__ = ["SOURCES", "Images", "collect", "load", "plant_duplicates", "split"]
+__all__ = ["SOURCES", "Images", "collect", "load", "plant_duplicates", "split", "subset"]
 
-SOURCES: dict[str, Callable[[str, int | None], Images]] = {"digits": digits.load, "folder": folder.load}
+SOURCES: dict[str, Callable[..., Images]] = {
+    "celeba": celeba.load,
+    "cifar10": cifar10.load,
+    "digits": digits.load,
+    "faces": faces.load,
+    "folder": folder.load,
+    "hub": hub.load,
+    "imagenet": imagenet.load,
+    "lfw": lfw.load,
+    "mnist": mnist.load,
+    "olivetti": olivetti.load,
+    "places365": places365.load,
+    "stl10": stl10.load,
+}
 
 _HALVES = 20_231    # the seed of the two halves; changing it mixes what was explored with what is reported
 
 
 def load(source: str, size: int | None = None) -> Images:
-    """The images of a source, `digits` or `folder:PATH`, (N, C, H, W) in [-1, 1]; `size` resamples to (size, size).
+    """The images of a source, (N, C, H, W) in [-1, 1]; `size` resamples to (size, size), None keeps what is stored.
 
-    Nothing is cached. Raises Refused for an unknown source and, in the source's own words, for what it cannot read.
+    `source` is `kind:PLACE,name=value,...`: one of `SOURCES`, where its files are, and options. Each kind has, beside
+    its own, `limit=N` (N images drawn by seed), `duplicates=10x5` (five further copies of ten images, appended) and
+    `seed=N` (0; draws both). Nothing is cached. Raises Refused for an unknown source, option or value and, in the
+    source's own words, for what it cannot read.
     """
-    kind, _, place = source.partition(":")
+    kind = source.partition(":")[0]
     if kind not in SOURCES:
         known = ", ".join(sorted(SOURCES))
         raise Refused(f"there is no data source {kind!r}: give one of {known}, as in 'digits' or 'folder:PATH'")
-    return SOURCES[kind](place, size)
+    if size is not None and size < 1:
+        raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
+    reader = SOURCES[kind]
+    place, given = options.read(source, reader)
+    declared = options.own(reader)
+    planted = re.fullmatch(r"(\d{1,9})x(\d{1,9})", wanted := given.get("duplicates", "0x0"), re.ASCII)
+    if not planted:
+        raise Refused(f"the option duplicates is IMAGESxCOPIES such as 10x5, not {wanted!r}")
+    if (seed := given.get("seed", 0)) > 2**62:
+        raise Refused(f"seed = {seed} is too large: give 0 to 2^62")
+    images = reader(place, size, **{name: value for name, value in given.items() if name in declared})
+    if "limit" in given and "limit" not in declared:
+        images = images[subset(len(images), given["limit"], seed)]
+    if "duplicates" in given:
+        images, _ = plant_duplicates(images, int(planted[1]), int(planted[2]), seed)
+    return replace(images, source=source)
 
 
 def split(

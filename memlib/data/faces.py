@@ -24,7 +24,7 @@ _OF_PERSON, _OF_MOMENT = 5, 2    # how many of the causes below belong to a pers
 _TRAITS = {
     #                age, vigour, complexion, flair, cheer; sun, mood; share of the rest that stays with the person
     "skin":         (0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 1.0),
-    "hair_tone":    (0.0, 0.0, -0.8, 0.2, 0.0, 0.0, 0.0, 1.0),
+    "hair_tone":    (0.0, 0.0, -0.9, 0.2, 0.0, 0.0, 0.0, 1.0),
     "grey":         (0.9, 0.0, 0.0, -0.1, 0.0, 0.0, 0.0, 1.0),
     "hair_length":  (-0.2, -0.6, 0.0, 0.5, 0.0, 0.0, 0.0, 0.95),
     "volume":       (-0.4, 0.0, 0.3, 0.4, 0.0, 0.0, 0.0, 0.9),
@@ -63,54 +63,38 @@ _TRAITS = {
     "beard":        (0.3, 0.8, 0.0, -0.2, 0.0, 0.0, 0.0, 0.9),
     "earrings":     (0.0, -0.6, 0.0, 0.6, 0.0, 0.0, 0.0, 0.6),
 }
-_N, _SIZE, _PEOPLE = 2000, 32, 200    # what `faces` alone means
 
 
-def load(place: str, size: int | None) -> Images:
-    """2,000 faces, (2000, 3, 32, 32), labelled by person; or what `place` says: `bangs,n=500,seed=1,first=2000`.
+def load(
+    place: str, size: int | None, *, n: int = 2000, seed: int = 0, first: int = 0, identities: int = 200
+) -> Images:
+    """2,000 faces, (2000, 3, 32, 32), labelled by person; or, as in `faces:bangs,n=500,first=2000`, what is asked for.
 
-    A bare word names the label, `identity` or one of `ATTRIBUTES`; the options n, seed, first and identities are those
-    of `draw`, in any order. Raises Refused for another word or option, and as `draw` does.
+    `place` names the label, `identity` if empty; the rest is as in `draw`, which also says what is refused.
     """
-    label, options = "identity", {}
-    for number, item in enumerate(place.split(",") if place else ()):
-        name, equals, value = item.partition("=")
-        if not equals and number == 0:
-            label = name
-        elif name not in ("n", "seed", "first", "identities") or name in options:
-            wrong = f"gives {name!r} twice" if name in options else f"holds {item!r}"
-            raise Refused(f"'faces:{place}' {wrong}: write faces:LABEL,n=500,seed=0,first=0,identities=200, or less")
-        elif not value.isdecimal():
-            raise Refused(f"'faces:{place}' has {value!r} for {name}: give a whole number")
-        else:
-            options[name] = int(value)
-    if place and "=" in place.split(",")[0]:
-        label = "identity"
-    return draw(options.pop("n", _N), _SIZE if size is None else size, label=label, **options)
+    return draw(n, 32 if size is None else size, seed, first, identities, place or "identity")
 
 
 def draw(
-    n: int, size: int = _SIZE, seed: int = 0, first: int = 0, identities: int = _PEOPLE, label: str = "identity"
+    n: int, size: int = 32, seed: int = 0, first: int = 0, identities: int = 200, label: str = "identity"
 ) -> Images:
     """Faces number first to first + n - 1 of a seed, (n, 3, size, size), in 256 levels as if read from a file.
 
-    The same number is the same image whatever n and first, and the same person whatever `identities` if that person
-    is drawn at all; another seed has other people. Raises Refused for a size outside 16..128, an unknown label, no
-    images, no people, and a seed or first below 0 or above 2^62.
+    A number means the same image whatever n and first; `identities` is how many people there are to draw from, and
+    another seed has other people. The label is `identity` or one of `ATTRIBUTES`. Raises Refused for a size outside
+    16..128, an unknown label, no images, no people, and a number below 0 or above 2^62.
     """
     if not 16 <= size <= 128:
-        raise Refused(f"faces are drawn 16 to 128 pixels wide, not {size}: give a size between")
+        raise Refused(f"faces are drawn 16 to 128 pixels wide, not {size}: give a size in between")
     if label != "identity" and label not in ATTRIBUTES:
         raise Refused(f"faces have no label {label!r}: give one of identity, {', '.join(ATTRIBUTES)}")
     traits = factors(n, seed, first, identities)
     names = tuple(f"person {i}" for i in range(identities)) if label == "identity" else (f"no {label}", label)
-    given = {"n": (n, _N), "seed": (seed, 0), "first": (first, 0), "identities": (identities, _PEOPLE)}
-    words = [label] * (label != "identity") + [f"{k}={now}" for k, (now, usual) in given.items() if now != usual]
-    source = "faces:" * bool(words) + ",".join(words) or "faces"
+    source = f"faces:{label},n={n},seed={seed},first={first},identities={identities}"
     return collect(render(traits, size), traits[label], names, source)
 
 
-def factors(n: int, seed: int = 0, first: int = 0, identities: int = _PEOPLE) -> dict[str, Tensor]:
+def factors(n: int, seed: int = 0, first: int = 0, identities: int = 200) -> dict[str, Tensor]:
     """What faces number first to first + n - 1 are made of, by name, each (n,).
 
     `identity` and the attributes are int64, the other traits float32, standard normal over people and moments (with
@@ -119,29 +103,27 @@ def factors(n: int, seed: int = 0, first: int = 0, identities: int = _PEOPLE) ->
     """
     for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0), ("identities", identities, 1)):
         if not least <= value <= 2**62:
-            raise Refused(f"faces cannot have {name} = {value}: give at least {least}")
-    table = numpy.array(list(_TRAITS.values()))                                       # (T, causes + 1)
-    loadings, share = table[:, :-1], table[:, -1]
+            raise Refused(f"faces cannot have {name} = {value}: give {least} to 2^62")
+    table = numpy.array(list(_TRAITS.values()))
+    loadings, stays = table[:, :-1], table[:, -1]                                     # (T, causes), (T,)
     rest = numpy.sqrt(1 - (loadings**2).sum(1))
-    moment = _uniform(seed, 1, first, n, 1 + _OF_MOMENT + len(table))
+    moment = _uniform(seed, 2, first, n, 1 + _OF_MOMENT + len(table))
     identity = (moment[:, 0] * identities).astype(numpy.int64)
     moment = ndtri(moment[:, 1:])
-    person = ndtri(_uniform(seed, 0, 0, identities, _OF_PERSON + len(table)))[identity]
+    person = ndtri(_uniform(seed, 1, 0, identities, _OF_PERSON + len(table)))[identity]
     causes = numpy.concatenate((person[:, :_OF_PERSON], moment[:, :_OF_MOMENT]), 1)
-    own = numpy.sqrt(share) * person[:, _OF_PERSON:] + numpy.sqrt(1 - share) * moment[:, _OF_MOMENT:]
-    values = causes @ loadings.T + rest * own                                         # (n, T)
-    found = {"identity": torch.from_numpy(identity)}
-    for name, value in zip(_TRAITS, values.T, strict=True):
-        has = name in ATTRIBUTES
-        found[name] = torch.from_numpy((value > -ndtri(ATTRIBUTES[name])).astype(numpy.int64) if has else
-                                       value.astype(numpy.float32))
-    return found
+    own = numpy.sqrt(stays) * person[:, _OF_PERSON:] + numpy.sqrt(1 - stays) * moment[:, _OF_MOMENT:]
+    # Summed cause by cause: the rounding of a matrix product depends on how many rows it has.
+    shared = sum(cause[:, None] * loading for cause, loading in zip(causes.T, loadings.T, strict=True))
+    traits = dict(zip(_TRAITS, torch.from_numpy(shared + rest * own).unbind(1), strict=True))
+    binary = {name: (traits[name] > -ndtri(share)).long() for name, share in ATTRIBUTES.items()}
+    return {"identity": torch.from_numpy(identity), **{k: v.float() for k, v in traits.items()}, **binary}
 
 
 def correlations() -> tuple[tuple[str, ...], Tensor]:
     """The names of the T traits and their correlations over all people and moments, (T, T), float64.
 
-    An attribute counts here as the normal that is cut at its share, so that its row is a probit model of it.
+    An attribute stands here for the normal that is cut at its share: the correlations are tetrachoric.
     """
     loadings = torch.tensor(list(_TRAITS.values()), dtype=torch.float64)[:, :-1]
     return tuple(_TRAITS), (loadings @ loadings.T).fill_diagonal_(1)

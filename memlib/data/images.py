@@ -14,7 +14,8 @@ class Images:
     """Images (N, C, H, W), float32 in [-1, 1], with labels (N,), int64, that index `names`.
 
     `fingerprint` is the SHA-256 of the shapes and bytes of images and labels, in hex; `source` says where they come
-    from, in words that `load` understands. Make them with `collect`; index with a slice or a tensor.
+    from, in words that `load` understands; `skipped` is how many further ones could not be read and were left out on
+    request. Make them with `collect`; index with a slice or a tensor.
     """
 
     images: Tensor
@@ -22,15 +23,16 @@ class Images:
     names: tuple[str, ...]
     fingerprint: str
     source: str
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: slice | Tensor) -> "Images":
-        return collect(self.images[index], self.labels[index], self.names, self.source)
+        return collect(self.images[index], self.labels[index], self.names, self.source, self.skipped)
 
 
-def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str) -> Images:
+def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str, skipped: int = 0) -> Images:
     """`Images` of (N, C, H, W) in [-1, 1] and labels (N,), with the fingerprint of what was given.
 
     Raises ValueError for a shape, range or label that does not fit: an error of the source, not of its user.
@@ -39,13 +41,27 @@ def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str)
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"{source}: images are (N, C, H, W) with labels (N,), not {shapes}")
     images, labels = images.to(torch.float32).contiguous(), labels.to(torch.int64).contiguous()
-    if len(images) and not (images.abs().max() <= 1 and labels.min() >= 0 and labels.max() < len(names)):
-        raise ValueError(f"{source}: images must lie in [-1, 1] and labels in 0..{len(names) - 1}")
+    if images.numel():
+        low, high = images.aminmax()    # NaN where there is one, and no copy of a large set
+        if not (low >= -1 and high <= 1 and labels.min() >= 0 and labels.max() < len(names)):
+            raise ValueError(f"{source}: images must lie in [-1, 1] and labels in 0..{len(names) - 1}")
     digest = hashlib.sha256()
     for tensor in (images, labels):
         digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().numpy().tobytes())
-    return Images(images, labels, names, digest.hexdigest(), source)
+        digest.update(tensor.cpu().numpy().reshape(-1).data)
+    return Images(images, labels, names, digest.hexdigest(), source, skipped)
+
+
+def subset(total: int, limit: int | None, seed: int = 0) -> Tensor:
+    """The positions, (N,), of N = `limit` of `total` images, drawn by `seed`, in order; all if limit is None.
+
+    The images of a smaller limit are among those of a larger one. Raises Refused for a limit outside 1..total.
+    """
+    if limit is None:
+        return torch.arange(total)
+    if not 1 <= limit <= total:
+        raise Refused(f"limit={limit} cannot be drawn from {total} images: give 1 to {total}, or leave limit out")
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
 
 
 def plant_duplicates(images: Images, count: int, copies: int, seed: int = 0) -> tuple[Images, Tensor]:

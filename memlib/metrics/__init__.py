@@ -1,26 +1,43 @@
 """What a set of samples remembers, from tensors alone: a metric never sees a model.
 
 `neighbours` finds which training image a sample resembles, `counts` turns similarities into counts k of n, and
-`intervals` says how far to trust them. *Score* in this field means grad log p, hence the room's name.
+`intervals` says how far to trust them. `frechet`, `mmd` and `quality` compare whole sets of features, `roc` judges
+a membership statistic. *Score* in this field means grad log p, hence the room's name.
 """
 
 from memlib.metrics.counts import Count, ams, in_band, threshold, top_means, tpr_at_fpr, ums
+from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
+from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
 from memlib.metrics.neighbours import l2_ratio, matches, nearest
+from memlib.metrics.quality import density_coverage, inception_score, precision_recall
+from memlib.metrics.roc import auc, roc
 from memlib.metrics.unique import expected_unique, extrapolate_unique
 
 __all__ = [
     "Count",
+    "Moments",
     "ams",
+    "auc",
+    "density_coverage",
     "expected_unique",
     "extrapolate_unique",
+    "frechet_distance",
     "in_band",
+    "inception_score",
+    "kid",
     "l2_ratio",
     "matches",
     "mean_interval",
+    "median_distance",
+    "mmd2",
+    "mmd2_difference",
+    "mmd2_p_value",
     "nearest",
     "paired_interval",
+    "precision_recall",
     "ratio_interval",
+    "roc",
     "threshold",
     "top_means",
     "tpr_at_fpr",

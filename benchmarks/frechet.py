@@ -1,0 +1,95 @@
+"""The Frechet distance against torchmetrics and SciPy's matrix square root, from the same float32 features.
+
+torchmetrics is its FrechetInceptionDistance with a feature extractor that passes features through; like ours it sums
+in float64. The rows "from moments" leave out what both spend on the covariances. `agrees` holds where the distances
+differ by less than 1e-5 of themselves. Prints one JSON row a size: `python benchmarks/frechet.py`.
+"""
+
+import json
+import time
+from functools import partial
+
+import scipy.linalg
+import torch
+import torchmetrics
+from interleaved import row
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
+
+from memlib.metrics import Moments, frechet_distance
+
+PATH, TARGET, TARGET_FEW = "Frechet distance", 5, 20
+PEER = f"torchmetrics {torchmetrics.__version__}"
+
+
+class Identity(nn.Module):
+    """Features for images."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        return x
+
+
+def by_torchmetrics(a: Tensor, b: Tensor) -> float:
+    """Features (N, D) and (M, D) through update and compute."""
+    metric = FrechetInceptionDistance(feature=Identity(a.shape[1]), normalize=True, input_img_size=(1, 1, 1))
+    metric.update(a, real=True)
+    metric.update(b, real=False)
+    return float(metric.compute())
+
+
+def by_scipy(a: Moments, b: Moments) -> float:
+    """The formula with sqrtm, as the first implementations have it."""
+    root = scipy.linalg.sqrtm((a.covariance @ b.covariance).numpy()).real
+    traces = a.covariance.trace() + b.covariance.trace()
+    return float((a.mean - b.mean).square().sum() + traces - 2 * root.trace())
+
+
+def close(theirs: float | Tensor, ours: float) -> bool:
+    """Equal, rounding apart."""
+    return abs(float(theirs) - ours) < 1e-5 * ours
+
+
+def share_of_covariances(a: Tensor, b: Tensor, repeats: int = 5) -> str:
+    """How much of our time goes into what the peer does as well."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        Moments(a.shape[1]).update(a), Moments(b.shape[1]).update(b)
+        middle = time.perf_counter()
+        frechet_distance(a, b)
+        times.append((middle - start, time.perf_counter() - middle))
+    part, whole = (min(t) for t in zip(*times, strict=True))
+    return f"the two float64 covariances, which the peer computes as well, take {part / whole:.0%} of our time"
+
+
+def main() -> None:
+    """Print one row a size."""
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2000, 512, generator=g), 1.2 * torch.randn(2000, 512, generator=g) + 0.1
+    m, n = Moments(512).update(a), Moments(512).update(b)
+    theirs = partial(_compute_fid, m.mean, m.covariance, n.mean, n.covariance)
+    ours = partial(frechet_distance, m, n)
+    rows = [
+        row(PATH, PEER, "D=512, from moments", theirs, ours, close, TARGET, repeats=15),
+        row(PATH, "scipy sqrtm", "D=512, from moments", partial(by_scipy, m, n), ours, close, TARGET, repeats=3),
+    ]
+    for count in (600, 2000):
+        pair = a[:count], b[:count]
+        theirs, ours = partial(by_torchmetrics, *pair), partial(frechet_distance, *pair)
+        why = share_of_covariances(*pair)
+        rows.append(row(PATH, PEER, f"N=M={count}, D=512", theirs, ours, close, TARGET, repeats=9, reason=why))
+    pair = torch.randn(300, 768, generator=g), 1.2 * torch.randn(300, 768, generator=g) + 0.1
+    theirs, ours = partial(by_torchmetrics, *pair), partial(frechet_distance, *pair)
+    rows.append(row(PATH, PEER, "N=M=300, D=768", theirs, ours, close, TARGET_FEW, repeats=9))
+    for found in rows:
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A network of T discrete noise levels as a denoiser: rescale its input, name its level by number, read off x0."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from memlib.denoiser import Denoiser
+from memlib.errors import Refused
+from memlib.noise import discrete, like
+
+_NEAR = 1e-3    # a sigma this near a level, relatively, is that level: alpha_bar in float32 is no more exact at t = 0
+
+
+def from_discrete(
+    net: Callable[..., Tensor],
+    alphas_cumprod: Tensor,
+    predicts: Literal["eps", "v", "x0"],
+    *,
+    between: Literal["refuse", "interpolate"] = "refuse",
+) -> Denoiser:
+    """The denoiser (B, *S) of a network that is trained at T levels: it sees x_t = sqrt(alpha_bar_t) x and t < T.
+
+    net: net(x_t, t) or, where labels are given, net(x_t, t, y) -> its prediction (B, *S), bare or as `.sample` (as the
+        models of diffusers return it); t (B,) int64. Called in its own dtype; x keeps that of the caller. It may be
+        untrained: the result, a `Discrete`, is a module to train, and what was trained so can be exported.
+    alphas_cumprod: alpha_bar (T,), decreasing, within [0, 1]; Ho et al. 2020, eq. 4.
+    predicts: `eps`, the noise; `v` = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, sec. 4); `x0`.
+    between: what to do with a sigma between two levels, where the network was never trained. A sampler on
+        `noise.discrete(alphas_cumprod, n)` meets none. A continuous likelihood does: `interpolate` then gives the
+        network a fractional t (B,) float32, linear in log sigma between its neighbours.
+
+    A level of pure noise (alpha_bar = 0, sigma = inf: zero terminal SNR, Lin et al. 2023) has no place in x = x_t /
+    alpha_t and is left out of `sigmas`. The denoiser raises Refused for a sigma outside the levels, naming their
+    range, and between them unless asked; this function does for arguments that make no sense.
+    """
+    return Discrete(net, alphas_cumprod, predicts, between)
+
+
+class Discrete(nn.Module):
+    """What `from_discrete` returns: D(x, sigma), and a module to train, move, copy and export.
+
+    `sigmas` (n + 1,) are its finite levels, decreasing, then 0; `noise.discrete(denoiser.alphas_cumprod, n)` are those
+    that diffusers' schedulers visit in n steps. From a diffusers folder the `shape` (C, H, W) of a sample and the
+    configuration of the scheduler, `schedule`, come along; else they are None.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        alphas_cumprod: Tensor,
+        predicts: Literal["eps", "v", "x0"],
+        between: Literal["refuse", "interpolate"] = "refuse",
+    ) -> None:
+        super().__init__()
+        bar = torch.as_tensor(alphas_cumprod).detach().double().cpu()
+        if predicts not in ("eps", "v", "x0"):
+            raise Refused(f"a network predicts 'eps', 'v' or 'x0', not {predicts!r}")
+        if between not in ("refuse", "interpolate"):
+            raise Refused(f"between levels a denoiser can 'refuse' or 'interpolate', not {between!r}")
+        if bar.ndim != 1 or len(bar) < 2 or not (bar[0] < 1 and bar[-1] >= 0 and (bar.diff() < 0).all()):
+            raise Refused(
+                f"alphas_cumprod must be (T,), T >= 2, decreasing from below 1 to 0 or above, not {tuple(bar.shape)} "
+                f"from {bar.flatten()[0]:.6g} to {bar.flatten()[-1]:.6g}: give the cumulative product of 1 - beta"
+            )
+        self.net, self.alphas_cumprod, self.predicts, self.between = net, bar, predicts, between
+        self.sigmas = discrete(bar[bar > 0])
+        self.shape: tuple[int, int, int] | None = None
+        self.schedule: dict | None = None
+        self._levels = self.sigmas[:-1].flip(0)                                # (n,) increasing: at t = 0 ... n - 1
+        self._logs = self._levels.log()
+        self._borders = (self._levels[1:] * self._levels[:-1]).sqrt()          # (n - 1,) between nearest levels
+
+    def forward(self, x: Tensor, sigma: float | Tensor, y: int | Tensor | None = None) -> Tensor:
+        """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S). `y`, a label or (B,), is for a
+        class-conditional network: bind it, `functools.partial(denoiser, y=y)`."""
+        t, level = self._place(sigma)
+        level = level.item() if len(level) == 1 else level    # one level for all: its coefficients stay Python floats
+        alpha = (1 + level**2) ** -0.5
+        skip, scale = {"eps": (1.0, -level), "v": (alpha**2, -alpha * level), "x0": (0.0, 1.0)}[self.predicts]
+        alpha, skip, scale = (c if isinstance(c, float) else like(c, x) for c in (alpha, skip, scale))
+        output = self._call(alpha * x, t.to(x.device).expand(len(x)), y).to(x.dtype)
+        return skip * x + scale * output
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """(B,) weights for `losses.denoising` under which the network's own error counts equally at every level, as
+        DDPM trains: 1 where it predicts eps, 1 + sigma^2 for v, sigma^2 for x0."""
+        return {"eps": torch.ones_like(sigma), "v": 1 + sigma**2, "x0": sigma**2}[self.predicts]
+
+    def _place(self, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Timesteps and levels of sigma, each (1,) or (B,), on the CPU: a sigma that lives on a GPU is looked at here,
+        one sync a call, since it must be refused before the network answers."""
+        near = max(_NEAR, torch.finfo(torch.result_type(sigma, 1.0)).eps)    # bfloat16 holds no sigma to 1e-3
+        sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").detach().reshape(-1)
+        step = torch.searchsorted(self._borders, sigma)
+        level = self._levels[step]                                             # the nearest
+        if not ((sigma / level - 1).abs() <= near).all():                      # not so for nan
+            self._check(sigma, level, near)
+        if self.between == "refuse":
+            return step, level
+        above = torch.searchsorted(self._levels, sigma).clamp(1, len(self._levels) - 1)
+        low, high = self._logs[above - 1], self._logs[above]
+        return (above - 1 + ((sigma.log() - low) / (high - low)).clamp(0, 1)).float(), sigma
+
+    def _check(self, sigma: Tensor, level: Tensor, near: float) -> None:
+        """Refuse what is outside the levels and, unless asked to interpolate, what is between them; both (n,)."""
+        low, high = self._levels[0].item(), self._levels[-1].item()
+        outside = ~((sigma >= low * (1 - near)) & (sigma <= high * (1 + near)))
+        if outside.any():
+            raise Refused(
+                f"sigma={sigma[outside][0]:.6g} is outside the levels that this network was trained on, {low:.6g} to "
+                f"{high:.6g}: choose sigmas within them"
+            )
+        if self.between == "refuse":
+            far = (sigma / level - 1).abs().argmax()
+            raise Refused(
+                f"sigma={sigma[far]:.6g} is none of the {len(self._levels)} levels that this network was trained on, "
+                f"{low:.6g} to {high:.6g} (nearest: {level[far]:.6g}): visit its own, "
+                "noise.discrete(denoiser.alphas_cumprod, n), or ask for between='interpolate'"
+            )
+
+    def _call(self, x_t: Tensor, t: Tensor, y: int | Tensor | None) -> Tensor:
+        """The network's prediction (B, *S), in its own dtype."""
+        if y is None and getattr(self.net, "class_embedding", None) is not None:
+            raise Refused("this network is class-conditional: bind labels first, functools.partial(denoiser, y=y)")
+        if isinstance(self.net, nn.Module) and (parameter := next(self.net.parameters(), None)) is not None:
+            x_t = x_t.to(parameter.dtype)
+        labels = () if y is None else (torch.as_tensor(y, device=x_t.device).expand(len(x_t)),)
+        output = self.net(x_t, t, *labels)
+        output = getattr(output, "sample", output)
+        if len(output) == len(x_t) and output.shape[1] == 2 * x_t.shape[1]:
+            output = output[:, : x_t.shape[1]]    # the other half is a learned variance (Nichol & Dhariwal 2021)
+        if output.shape != x_t.shape:
+            raise Refused(f"the network maps {tuple(x_t.shape)} to {tuple(output.shape)}: it must keep the shape")
+        return output

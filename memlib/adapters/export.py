@@ -1,0 +1,79 @@
+"""Networks made here as folders that diffusers loads, with nothing of ours in them."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from memlib.adapters.discrete import Discrete
+from memlib.denoiser import Denoiser
+from memlib.errors import Refused
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+
+_PREDICTION = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+
+
+def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
+    """Save a denoiser (B, C, H, W) as a folder for `DDPMPipeline.from_pretrained`, safetensors; returns the folder.
+
+    Only a `from_discrete` around a UNet2DModel (`nets.UNet(...).unet` makes one) *is* such a pipeline, exactly: it was
+    trained on diffusers' timesteps. The scheduler is a DDPMScheduler with the options that the network came with, else
+    with its betas and without clipping, so that it samples what `sample.ancestral` with eta = 1 does. DDPMPipeline
+    gives no labels: a class-conditional network loads there but wants a loop of one's own.
+
+    Written beside and renamed, so that the folder is whole or absent. Raises Refused for any other denoiser and for a
+    folder that is not empty.
+    """
+    from diffusers import DDPMPipeline, UNet2DModel
+
+    net = getattr(denoiser, "net", None)
+    net = getattr(net, "_orig_mod", net)    # compiled
+    if not (isinstance(denoiser, Discrete) and isinstance(net, UNet2DModel)):
+        held = f" around a {type(net).__name__}" if net is not None else ""
+        raise Refused(
+            f"a {type(denoiser).__name__}{held} cannot be a diffusers pipeline, whose networks know integer timesteps: "
+            "train adapters.from_discrete(nets.UNet(...).unet, alphas_cumprod, 'v') instead"
+        )
+    folder = Path(folder).expanduser()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise Refused(f"{str(folder)!r} exists already: give a new folder, or empty that one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(".partial", folder.name, folder.parent) as beside:
+        whole = Path(beside) / folder.name
+        DDPMPipeline(net, _scheduler(denoiser)).save_pretrained(whole)
+        config = json.loads((whole / "unet" / "config.json").read_text(encoding="utf8"))
+        config.pop("_name_or_path", None)    # where it was loaded from is nobody's business
+        (whole / "unet" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
+    return folder
+
+
+def _scheduler(denoiser: Discrete) -> "DDPMScheduler":
+    """A DDPMScheduler of the same levels and prediction type."""
+    from diffusers import DDPMScheduler
+
+    if denoiser.schedule is not None:
+        return DDPMScheduler.from_config({"clip_sample": False, **denoiser.schedule})
+    return DDPMScheduler(
+        num_train_timesteps=len(denoiser.alphas_cumprod),
+        trained_betas=_betas(denoiser.alphas_cumprod),
+        prediction_type=_PREDICTION[denoiser.predicts],
+        clip_sample=False,
+    )
+
+
+def _betas(alphas_cumprod: torch.Tensor) -> list[float]:
+    """float32 betas (T,) whose cumulative product, as a scheduler takes it in float32, is alpha_bar (T,): each makes up
+    for the rounding of those before it."""
+    betas, product = [], 1.0
+    for bar in alphas_cumprod.tolist():
+        beta = torch.tensor(1 - bar / product, dtype=torch.float32)
+        betas.append(beta.item())
+        product *= (1 - beta).item()
+    return betas

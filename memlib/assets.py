@@ -1,0 +1,288 @@
+"""What the book can use but does not bring along: data sets and weights, where from, on what terms, and are they here?
+
+Facts were looked up, at the publishers' or in catalogues and code that many check downloads against (TensorFlow
+Datasets, Keras, scikit-learn, pages of the Hugging Face Hub); what was not found there is None. Data sets lie in the
+folder that MEMLIB_DATA names, each in one of its own name, or in scikit-learn's own; weights in the folder that
+MEMLIB_WEIGHTS names, or in the caches of the Hugging Face Hub and of torch.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class File(NamedTuple):
+    """A file as published: its name, and its size in bytes and SHA-256 where they are known."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+class Found(NamedTuple):
+    """Whether an asset is here, where, and what was seen; `partial` can be used, `broken` cannot."""
+
+    state: Literal["found", "partial", "broken", "missing"]
+    path: Path | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One data set or set of weights.
+
+    It is here if one of the `layouts` is: patterns in its folder, each of which must match something; and whole if the
+    first of them gives `count` images or, where folders vary, folders. `size` is in bytes, about; `obtain` is what to
+    do to have it found; `published` names files whose size or SHA-256 is known; `hub` is its name on the Hugging Face
+    Hub. Weights whose files have telling names may also lie loose.
+    """
+
+    name: str
+    kind: Literal["data", "weights"]
+    origin: str
+    licence: str
+    size: int | None
+    layouts: tuple[tuple[str, ...], ...]
+    obtain: str
+    published: tuple[str, ...] = ()
+    count: int | None = None
+    hub: str = ""
+    loose: bool = False
+
+
+_FILES = """
+img_align_celeba.zip                   1443490838 46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74
+list_attr_celeba.txt                     26721026 f0e5da289d5ccf75ffe8811132694922b60f2af59256ed362afa03fefba324d0
+train-images-idx3-ubyte.gz                9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
+train-labels-idx1-ubyte.gz                  28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
+t10k-images-idx3-ubyte.gz                 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
+t10k-labels-idx1-ubyte.gz                    4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
+mnist.npz                                       - 731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1
+cifar-10-python.tar.gz                  170498071 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce
+cifar-10-binary.tar.gz                  170052171 c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd
+stl10_binary.tar.gz                    2640397119 f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866
+ILSVRC2012_img_train.tar             147897477120 b08200a27a8e34218a0e58fde36b0fe8f73bc377f4acea2d91602057c3ca45bb
+ILSVRC2012_img_val.tar                 6744924160 c7e06a6c0baccf06d8dbeb6577d71efff84673a5dbdd50633ab44f8ea0456ae0
+train_256_places365standard.tar       26103685120 0ade5d7d38c682aa0203014a2b99ad3bf608bf1de0f151dc0d80efba54660a0a
+val_256.tar                             525158400 24b4e639ef12a0012af525bc4cb443e4ab4aaea8369a1fb009b70e4a4aad5d48
+olivettifaces.mat                               - b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794
+lfw-funneled.tgz                                - b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a
+sscd_disc_mixup.torchscript.pt           98791638 9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56
+pt_inception-2015-12-05-6726825d.pth     95628359 6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2
+open_clip_pytorch_model.bin            3944692325 9a78ef8e8c73fd0df621682e7a8e8eb36c6916cb3c16b291a082ecd52ab79cc4
+"""
+
+FILES = {
+    name: File(name, None if size == "-" else int(size), sha256)
+    for name, size, sha256 in map(str.split, _FILES.strip().splitlines())
+}
+
+_IMAGE = "*.[jJpP][pPnN]*[gG]"    # jpg, jpeg, JPEG, png
+_DIFFUSERS = (("unet/config.json", "unet/*.safetensors"), ("config.json", "diffusion_pytorch_model.safetensors"))
+
+ASSETS = (
+    Asset(
+        "celeba", "data", "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html", "non-commercial research",
+        1_470_000_000,
+        tuple((f"{folder}img_align_celeba/{_IMAGE}", f"{lists}{name}")
+              for folder, lists in (("", ""), ("Img/", "Anno/"), ("img_align_celeba/", ""))
+              for name in ("list_attr_celeba.txt", "identity_CelebA.txt")),
+        "unpack into $MEMLIB_DATA/celeba: img_align_celeba/*.jpg, list_attr_celeba.txt and,\n"
+        "to label by person, identity_CelebA.txt", ("img_align_celeba.zip", "list_attr_celeba.txt"), 202_599,
+    ),
+    Asset(
+        "mnist", "data", "https://storage.googleapis.com/cvdf-datasets/mnist/", "CC BY-SA 3.0", 11_600_000,
+        (*((f"{folder}train-images*ubyte*", f"{folder}train-labels*ubyte*") for folder in ("", "raw/", "MNIST/raw/")),
+         ("train.npz",), ("mnist.npz",)),
+        "put the four *-ubyte.gz files, or Keras's mnist.npz, into $MEMLIB_DATA/mnist",
+        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz",
+         "t10k-labels-idx1-ubyte.gz", "mnist.npz"),
+    ),
+    Asset(
+        "cifar10", "data", "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated", 170_000_000,
+        (("cifar-10-batches-py/data_batch_1",), ("data_batch_1",), ("cifar-10-batches-bin/data_batch_1.bin",),
+         ("data_batch_1.bin",), (f"train/*/{_IMAGE}",), (f"*/{_IMAGE}", f"airplane/{_IMAGE}")),
+        "unpack an archive into $MEMLIB_DATA/cifar10, or lay out {train,test}/CLASS/*.png there",
+        ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),
+    ),
+    Asset(
+        "stl10", "data", "https://cs.stanford.edu/~acoates/stl10/", "none stated (ImageNet's images)", 2_640_000_000,
+        (("train_X.bin", "train_y.bin"), ("stl10_binary/train_X.bin", "stl10_binary/train_y.bin")),
+        "unpack stl10_binary.tar.gz into $MEMLIB_DATA/stl10", ("stl10_binary.tar.gz",),
+    ),
+    Asset(
+        "imagenet", "data", "https://image-net.org/download", "non-commercial research", 154_600_000_000,
+        ((f"n*/{_IMAGE}",), (f"train/n*/{_IMAGE}",)),
+        "unpack into $MEMLIB_DATA/imagenet, a folder a class, named as in n01440764",
+        ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"), 1000,
+    ),
+    Asset(
+        "places365", "data", "http://places2.csail.mit.edu", "images belong to their owners", 26_600_000_000,
+        ((f"*/{_IMAGE}",), (f"*/*/{_IMAGE}",), (f"*/*/*/{_IMAGE}",)),
+        "unpack into $MEMLIB_DATA/places365, a folder a class",
+        ("train_256_places365standard.tar", "val_256.tar"),
+    ),
+    Asset(
+        "olivetti", "data", "https://cam-orl.co.uk/facedatabase.html", "none stated (credit AT&T)", None,
+        (("olivetti*.pkz",),), "python -c 'from sklearn.datasets import fetch_olivetti_faces as fetch; fetch()'",
+        ("olivettifaces.mat",),
+    ),
+    Asset(
+        "lfw", "data", "http://vis-www.cs.umass.edu/lfw/", "none stated", 233_000_000,
+        ((f"lfw_home/lfw_funneled/*/{_IMAGE}",),),
+        "python -c 'from sklearn.datasets import fetch_lfw_people as fetch; fetch()'", ("lfw-funneled.tgz",),
+    ),
+    Asset(
+        "sscd", "weights", "https://github.com/facebookresearch/sscd-copy-detection", "MIT", 98_800_000,
+        (("sscd_disc_mixup.torchscript.pt",),),
+        "cd $MEMLIB_WEIGHTS\n"
+        "curl -LO https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt",
+        ("sscd_disc_mixup.torchscript.pt",), loose=True,
+    ),
+    Asset(    # the network of the first FID; the i2i paper took torchvision's Inception-v3, which has other weights
+        "inception", "weights", "https://github.com/mseitzer/pytorch-fid", "Apache-2.0", 95_600_000,
+        (("pt_inception-2015-12-05-6726825d.pth",), ("weights-inception-2015-12-05-6726825d.pth",)),
+        "cd $MEMLIB_WEIGHTS; releases=https://github.com/mseitzer/pytorch-fid/releases/download\n"
+        "curl -LO $releases/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        ("pt_inception-2015-12-05-6726825d.pth",), loose=True,
+    ),
+    Asset(
+        "clip", "weights", "https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "MIT", 3_940_000_000,
+        (("open_clip_pytorch_model.bin",), ("open_clip_model.safetensors",)),
+        "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K open_clip_pytorch_model.bin",
+        ("open_clip_pytorch_model.bin",), "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", loose=True,
+    ),
+    Asset(
+        "mage", "weights", "https://github.com/LTH14/mage", "MIT", None,
+        (("mage-vitb-1600.pth", "vqgan_jax_strongaug.ckpt"),),
+        "download the ViT-Base checkpoint and the VQGAN tokenizer linked there into $MEMLIB_WEIGHTS", loose=True,
+    ),
+    Asset(
+        "vit-mae-base", "weights", "https://huggingface.co/facebook/vit-mae-base",
+        "Apache-2.0 (first CC BY-NC 4.0)", 448_000_000, (("config.json", "model.safetensors"),),
+        "hf download facebook/vit-mae-base config.json model.safetensors", hub="facebook/vit-mae-base",
+    ),
+    Asset(
+        "ddpm-cifar10-32", "weights", "https://huggingface.co/google/ddpm-cifar10-32", "Apache-2.0", 143_000_000,
+        _DIFFUSERS, "hf download google/ddpm-cifar10-32 --exclude '*.bin'", hub="google/ddpm-cifar10-32",
+    ),
+    Asset(    # on the Hub only as a pickle, which this project does not read: diffusers turns it into safetensors
+        "ddpm-celebahq-256", "weights", "https://huggingface.co/google/ddpm-celebahq-256", "Apache-2.0", 455_000_000,
+        _DIFFUSERS,
+        "python -c \"from diffusers import DDPMPipeline as P; \\\n"
+        "    P.from_pretrained('google/ddpm-celebahq-256') \\\n"
+        "    .save_pretrained('$MEMLIB_WEIGHTS/ddpm-celebahq-256')\"", hub="google/ddpm-celebahq-256",
+    ),
+)    # fmt: skip
+
+CHAPTERS = ("gaussian", "side", "i2i", "sgu", "stability", "synthesis", "loop")
+
+NEEDS: dict[tuple[str, str], tuple[str, ...]] = {    # beyond what the package brings; `cuda` is a GPU
+    ("side", "gpu"): ("cuda",),
+    ("side", "paper"): ("cuda", "celeba", "sscd"),
+    ("i2i", "gpu"): ("cuda",),
+    ("i2i", "paper"): ("cuda", "places365", "imagenet", "mage", "vit-mae-base", "inception", "clip"),
+    ("sgu", "gpu"): ("cuda", "mnist", "cifar10"),
+    ("sgu", "paper"): ("cuda", "mnist", "cifar10", "stl10", "celeba", "clip", "inception"),
+    ("stability", "gpu"): ("cuda",),
+    ("stability", "paper"): ("cuda",),
+    ("synthesis", "gpu"): ("cuda",),
+    ("synthesis", "paper"): ("cuda", "imagenet", "celeba", "sscd"),
+    ("loop", "gpu"): ("cuda",),
+    ("loop", "paper"): ("cuda", "celeba", "sscd"),
+}
+
+
+def look(asset: Asset) -> Found:
+    """Look for an asset on this machine, without a network: the first place where it is whole, else what is amiss."""
+    broken = None
+    for place, own in _places(asset):
+        try:
+            seen = _inspect(asset, place, own)
+        except OSError as error:
+            seen = Found("broken", place, f"cannot be read: {error.strerror or error}")
+        if seen.state in ("found", "partial"):
+            return seen
+        broken = broken or (seen if seen.state == "broken" else None)
+    return broken or Found("missing", None, "")
+
+
+def here(asset: Asset, place: Path) -> Iterator[tuple[Path, File]]:
+    """Files in an asset's folder that can be told by a hash: those published with one, and all weights."""
+    names = {*asset.published, *(name for layout in asset.layouts for name in layout if asset.kind == "weights")}
+    for name in sorted(names):
+        for path in sorted(place.glob(name)):
+            if path.is_file() and path.suffix != ".json":
+                yield path, FILES.get(path.name.replace("weights-inception", "pt_inception"), File(name, None, None))
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _places(asset: Asset) -> Iterator[tuple[Path, bool]]:
+    """Folders in which an asset may lie, and whether a folder is the asset's own."""
+    user = Path(os.path.expanduser("~"))    # Path.home() fails where there is none
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or user / ".cache")
+    root = os.path.expanduser(os.environ.get("MEMLIB_DATA" if asset.kind == "data" else "MEMLIB_WEIGHTS", ""))
+    places = [(Path(root) / asset.name, True)] if root else []
+    if asset.name in ("olivetti", "lfw"):
+        places.append((Path(os.environ.get("SCIKIT_LEARN_DATA") or user / "scikit_learn_data"), False))
+    if asset.loose:
+        torch_home = Path(os.environ.get("TORCH_HOME") or cache / "torch")
+        places += [(Path(root), False)] if root else []
+        places.append((torch_home / "hub" / "checkpoints", False))
+    if asset.hub:
+        hub = Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
+        model = Path(os.environ.get("HF_HUB_CACHE") or hub) / f"models--{asset.hub.replace('/', '--')}" / "snapshots"
+        places += [(snapshot, True) for snapshot in sorted(model.glob("*/"))]
+    yield from ((place, own) for place, own in places if place.is_dir())
+
+
+def _inspect(asset: Asset, place: Path, own: bool) -> Found:
+    """What a folder holds of an asset; in a folder of its own, holding nothing of it is a fault."""
+    lacking: list[str] = []
+    for layout in asset.layouts:
+        missed = [pattern for pattern in layout if not any(place.glob(pattern))]
+        if not missed:
+            return _whole(asset, place, layout)
+        if len(missed) < len(layout):
+            lacking = lacking or missed
+    if asset.hub and own and (any(place.glob("*.bin")) or any(place.glob("unet/*.bin"))):
+        return Found("broken", place, "has its weights as a pickle (.bin) alone, and only safetensors are read")
+    if lacking:
+        return Found("broken", place, f"lacks {_words(lacking)}")
+    if not own:
+        return Found("missing", None, "")
+    if packed := [name for name in asset.published if (place / name).is_file()]:
+        return Found("broken", place, f"holds {_words(packed)}, still packed: unpack it there")
+    wanted = ", or ".join(_words(layout) for layout in asset.layouts)
+    return Found("broken", place, f"holds none of: {wanted}" if any(place.iterdir()) else "is empty")
+
+
+def _whole(asset: Asset, place: Path, layout: tuple[str, ...]) -> Found:
+    """An asset whose files are all there: how many, and whether their sizes are those published."""
+    odd = [
+        f"{path.name} has {path.stat().st_size:,} bytes where {file.size:,} are published"
+        for path, file in here(asset, place)
+        if file.size not in (None, path.stat().st_size)
+    ]
+    if odd and asset.kind == "weights":
+        return Found("broken", place, f"{odd[0]}: download it again")
+    folders, _, last = layout[0].rpartition("/")
+    if last != _IMAGE:
+        return Found("partial" if odd else "found", place, "; ".join(odd))
+    what = "folders" if "*" in folders else "images"
+    count = sum(1 for _ in place.glob(f"{folders}/" if "*" in folders else layout[0]))
+    part = asset.count is not None and count < asset.count
+    told = f"{count:,} of {asset.count:,} {what}" if part else f"{count:,} {what}"
+    return Found("partial" if part or odd else "found", place, "; ".join([told, *odd]))
+
+
+def _words(patterns: tuple[str, ...] | list[str]) -> str:
+    return " and ".join(pattern.replace(_IMAGE, "*.jpg") for pattern in patterns)

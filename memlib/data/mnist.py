@@ -1,0 +1,94 @@
+"""MNIST (LeCun et al. 1998) and the sets in its format: IDX files, plain or gzipped, or NumPy archives."""
+
+import gzip
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy
+import torch
+from numpy.typing import NDArray
+
+from memlib.data.files import located, resampled
+from memlib.data.images import Images, collect, subset
+from memlib.errors import Refused
+
+_STEMS = {"train": "train", "test": "t10k"}
+
+
+def load(place: str, size: int | None, *, split: str = "train", limit: int | None = None, seed: int = 0) -> Images:
+    """Grey digits, (N, 1, 28, 28) or (N, 1, size, size): 60,000 to train, 10,000 of split=test; labels 0 to 9.
+
+    `place` holds `train-images-idx3-ubyte` and its kin (a dot for the second dash, and .gz, are understood; raw/ and
+    MNIST/raw/ are looked into), or `train.npz` with x and y, or `mnist.npz` with x_train and y_train; or it is such an
+    archive itself. Raises Refused for another split, for missing files, and for files that are cut, of another kind, or
+    that do not fit each other.
+    """
+    if split not in _STEMS:
+        raise Refused(f"MNIST has no split {split!r}: give train or test")
+    root = Path(place).expanduser()
+    root = root if place.endswith(".npz") and root.is_file() else located(place, "mnist")
+    archives = [root] if root.is_file() else [path for path in (root / f"{split}.npz", root / "mnist.npz") if
+                                              path.exists()]
+    images, labels = _archived(archives[0], split) if archives else _idx_pair(root, split)
+    if images.dtype != numpy.uint8 or images.ndim != 3 or not images.size:
+        raise Refused(f"{place!r} has images of shape {images.shape} and type {images.dtype}, not (N, H, W) and uint8: "
+                      "download it again")
+    if labels.shape != (len(images),):
+        raise Refused(f"{place!r} has {len(images)} images and {labels.size} labels for {split}: download it again")
+    if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() <= 9:
+        raise Refused(f"{place!r} has labels from {labels.min()} to {labels.max()}, not whole ones from 0 to 9: give a "
+                      "set of ten classes")
+    chosen = subset(len(images), limit, seed)
+    pixels = resampled(images[chosen.numpy()], size)
+    return collect(pixels, torch.from_numpy(labels.astype(numpy.int64))[chosen], tuple("0123456789"), f"mnist:{place}")
+
+
+def _archived(path: Path, split: str) -> tuple[NDArray, NDArray]:
+    try:
+        with numpy.load(path, allow_pickle=False) as archive:
+            for x, y in (("x", "y"), (f"x_{split}", f"y_{split}")):
+                if x in archive and y in archive:
+                    return archive[x], archive[y]
+            held = ", ".join(archive.files) or "nothing"
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise Refused(f"{str(path)!r} is damaged or no NumPy archive of numbers: make it again") from error
+    raise Refused(f"{str(path)!r} holds {held}, not x and y or x_{split} and y_{split}: rename its arrays")
+
+
+def _idx_pair(root: Path, split: str) -> tuple[NDArray, NDArray]:
+    for folder in (root, root / "raw", root / "MNIST" / "raw"):
+        found = [_named(folder, f"{_STEMS[split]}-{what}", n) for what, n in (("images", 3), ("labels", 1))]
+        if found[0] and found[1]:
+            return _idx(found[0], 3), _idx(found[1], 1)
+        if found[0] or found[1]:
+            lacks = "labels-idx1" if found[0] else "images-idx3"
+            raise Refused(f"{str(folder)!r} has {(found[0] or found[1]).name!r} and no {_STEMS[split]}-{lacks}-ubyte: "
+                          "download it too")
+    raise Refused(f"{str(root)!r} has no {_STEMS[split]}-images-idx3-ubyte (or .gz), {split}.npz or mnist.npz: give "
+                  "mnist:PATH with the folder that has one")
+
+
+def _named(folder: Path, stem: str, dimensions: int) -> Path | None:
+    names = (f"{stem}{mark}idx{dimensions}-ubyte{end}" for mark in "-." for end in ("", ".gz"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _idx(path: Path, dimensions: int) -> NDArray[numpy.uint8]:
+    """An IDX file: magic 0, 0, 8 (bytes), dimensions; sizes, big-endian, four bytes each; the bytes."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise Refused(f"{str(path)!r} is cut short or not compressed by gzip: download it again") from error
+    magic, start = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
+    if content[:4] != magic:
+        kind = "images" if dimensions == 3 else "labels"
+        raise Refused(f"{str(path)!r} begins with {content[:4].hex() or 'nothing'}, not with {magic.hex()} as IDX "
+                      f"files of {kind} do: download it again")
+    shape = tuple(numpy.frombuffer(content[4:start].ljust(4 * dimensions, b"\0"), ">u4").tolist())
+    wanted = start + math.prod(shape)
+    if len(content) != wanted:
+        raise Refused(f"{str(path)!r} has {len(content)} bytes where its header promises {wanted}: download it again")
+    return numpy.frombuffer(content, numpy.uint8, offset=start).reshape(shape)

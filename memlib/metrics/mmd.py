@@ -1,0 +1,194 @@
+"""The maximum mean discrepancy between two sets of features, in tiles, so that no kernel matrix is ever held.
+
+    MMD^2 = |mu_a - mu_b|^2 in the space of the kernel = E k(a, a') + E k(b, b') - 2 E k(a, b)
+
+Gretton et al. 2012, lemma 6; Real-Fake eq. 17-20, whose training loss takes the space of the features themselves,
+|mean_a - mean_b|^2.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from memlib.errors import Refused
+from memlib.metrics.rows import checked
+
+_ROWS = 512          # a tile of the kernel is this square: a cache's worth in float64
+_DYADIC = 1e-12      # how far a ratio of squared bandwidths may be off a power of two
+
+_Kernel = Callable[[Tensor, Tensor], Tensor]    # of rows (n, D) and (m, D), (n, m)
+
+
+def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bool = True) -> float:
+    """Squared MMD of features a (N, D) and b (M, D) under k(x, y) = sum_s exp(-|x - y|^2 / 2 s^2), s in `bandwidths`.
+
+    In float64; the unbiased estimate leaves out pairs of a row with itself and may be negative. Bandwidths are in
+    units of feature distance (`median_distance` is a usual middle); those that differ by powers of sqrt(2) share one
+    exponential. As s grows, s^2 MMD^2 tends to |mean_a - mean_b|^2. Raises Refused for bandwidths that are not
+    positive, for fewer than two rows, for shapes that do not fit and for values that are not finite.
+    """
+    return _mmd2(*_centred(a, b), _gaussian(bandwidths), unbiased)
+
+
+def kid(
+    a: Tensor, b: Tensor, degree: int = 3, gamma: float | None = None, coef: float = 1.0, unbiased: bool = True
+) -> float:
+    """Squared MMD of features a (N, D) and b (M, D) under k(x, y) = (gamma x.y + coef)^degree; gamma None is 1/D.
+
+    The defaults are the kernel Inception distance (Binkowski et al. 2018, sec. 4), over all rows at once instead of
+    averaged over subsets. degree=1, gamma=1, coef=0, unbiased=False is |mean_a - mean_b|^2. Raises Refused as `mmd2`.
+    """
+    a, b = _pair(a, b)
+    scale = 1 / a.shape[1] if gamma is None else gamma
+    return _mmd2(a, b, lambda x, y: (x @ y.T).mul_(scale).add_(coef).pow_(degree), unbiased)
+
+
+@torch.no_grad()
+def mmd2_difference(
+    a: Tensor, b: Tensor, reference: Tensor, bandwidths: float | Sequence[float], level: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """MMD^2(a, reference) - MMD^2(b, reference), unbiased, and its interval; below 0 where a lies nearer.
+
+    a (N, D), b (M, D), reference (R, D), drawn independently of each other. The estimate is a difference of
+    U-statistics, and the interval the normal one with the variance of its linear part, the influence of each row
+    (after Bounliphone et al. 2016). Wider than it need be where all three distributions agree. Raises Refused as
+    `mmd2`.
+    """
+    kernel = _gaussian(bandwidths)
+    a, b, reference = _centred(a, b, reference)
+    own_a, own_b = _own(a, kernel) / (len(a) - 1), _own(b, kernel) / (len(b) - 1)    # mean kernel with the own set
+    a_r, r_a = _cross(a, reference, kernel)
+    b_r, r_b = _cross(b, reference, kernel)
+    value = float(own_a.mean() - 2 * a_r.mean() - own_b.mean() + 2 * b_r.mean())
+    influences = 2 * (own_a - a_r), 2 * (own_b - b_r), 2 * (r_a - r_b)
+    half = norm.ppf((1 + level) / 2) * math.sqrt(sum(float(rows.var()) / len(rows) for rows in influences))
+    return value, (value - half, value + half)
+
+
+@torch.no_grad()
+def mmd2_p_value(
+    a: Tensor,
+    b: Tensor,
+    bandwidths: float | Sequence[float],
+    permutations: int = 999,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Permutation p-value of "a (N, D) and b (M, D) come from one distribution", exact at any sample size.
+
+    The share of random relabellings of all rows, the true one among them, whose unbiased `mmd2` is as large, so never
+    below 1 / (permutations + 1) (Phipson and Smyth 2010). Memory: (N + M) x permutations numbers. Raises Refused as
+    `mmd2`.
+    """
+    rows, n, m = torch.cat(_centred(a, b)), len(a), len(b)
+    labels = torch.zeros(n + m, permutations + 2, dtype=torch.float64)    # 1: belongs to a
+    labels[:n, 0] = 1
+    for column in range(1, permutations + 1):
+        labels[torch.randperm(n + m, generator=generator)[:n], column] = 1
+    labels[:, -1] = 1                                                     # everybody, for the row sums of K
+    labels = labels.to(rows.device)
+    reached = torch.zeros_like(labels)                                    # K labels, one column a relabelling
+    for i, j, tile in _upper(rows, _gaussian(bandwidths)):
+        reached[i] += tile @ labels[j]
+        if i != j:
+            reached[j] += tile.T @ labels[i]
+    labels, reached, total = labels[:, :-1], reached[:, :-1], reached[:, -1]
+    within_a = (labels * reached).sum(0)                                  # (permutations + 1,)
+    across = total @ labels - within_a
+    within_b = total.sum() - within_a - 2 * across
+    values = within_a / (n * (n - 1)) + within_b / (m * (m - 1)) - 2 * across / (n * m)
+    slack = 1e-12 * float(total.sum()) / (n * m)    # the same split may come up again, summed in another order
+    return int((values >= values[0] - slack).sum()) / len(values)
+
+
+@torch.no_grad()
+def median_distance(a: Tensor, b: Tensor, pairs: int = 100_000, generator: torch.Generator | None = None) -> float:
+    """Median distance of random pairs of rows of a (N, D) and b (M, D) taken together: the usual Gaussian bandwidth.
+
+    Gretton et al. 2012, sec. 8. Raises Refused as `mmd2`.
+    """
+    rows = torch.cat(_pair(a, b))
+    i = torch.randint(len(rows), (pairs,), generator=generator)
+    j = (i + torch.randint(1, len(rows), (pairs,), generator=generator)) % len(rows)    # never a row with itself
+    parts = zip(i.to(rows.device).split(_ROWS), j.to(rows.device).split(_ROWS), strict=True)
+    return float(torch.cat([(rows[p] - rows[q]).norm(dim=1) for p, q in parts]).median())
+
+
+@torch.no_grad()
+def _mmd2(a: Tensor, b: Tensor, kernel: _Kernel, unbiased: bool) -> float:
+    own = []
+    for rows in (a, b):
+        total, count = _own(rows, kernel).sum(), len(rows)
+        if not unbiased:
+            total = total + sum(kernel(row, row)[0, 0] for row in rows.split(1))
+        own.append(total / (count * (count - 1 if unbiased else count)))
+    return float(own[0] + own[1] - 2 * _cross(a, b, kernel)[0].mean())
+
+
+def _gaussian(bandwidths: float | Sequence[float]) -> _Kernel:
+    """sum_s exp(-|x - y|^2 / 2 s^2) from one matrix product, with one exponential for all dyadic s^2."""
+    widths = sorted([bandwidths] if isinstance(bandwidths, int | float) else bandwidths, reverse=True)
+    if not widths or not all(0 < s < math.inf for s in widths):
+        raise Refused(f"bandwidths are one or more positive distances, not {bandwidths}")
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        rate = 1 / widths[0] ** 2
+        exponent = torch.addmm(-0.5 * rate * y.square().sum(1), x, y.T, alpha=rate)
+        exponent.sub_(0.5 * rate * x.square().sum(1, keepdim=True)).clamp_(max=0)
+        value = exponent.exp()
+        total = value.clone() if len(widths) > 1 else value
+        for wide, narrow in zip(widths, widths[1:], strict=False):
+            squarings = 2 * math.log2(wide / narrow)    # exp(-d/2s^2) to the power wide^2 / narrow^2
+            if abs(squarings - round(squarings)) < _DYADIC:
+                for _ in range(round(squarings)):
+                    value.square_()
+            else:
+                value = (exponent * (widths[0] / narrow) ** 2).exp_()
+            total += value
+        return total
+
+    return kernel
+
+
+def _own(rows: Tensor, kernel: _Kernel) -> Tensor:
+    """Kernel of each row with every other, summed, (N,)."""
+    sums = rows.new_zeros(len(rows))
+    for i, j, tile in _upper(rows, kernel):
+        sums[i] += tile.sum(1)
+        if i != j:
+            sums[j] += tile.sum(0)
+    return sums
+
+
+def _upper(rows: Tensor, kernel: _Kernel) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The tiles on and above the diagonal of the symmetric kernel matrix, with a zero diagonal."""
+    for start in range(0, len(rows), _ROWS):
+        for column in range(start, len(rows), _ROWS):
+            i, j = slice(start, start + _ROWS), slice(column, column + _ROWS)
+            tile = kernel(rows[i], rows[j])
+            yield i, j, tile.fill_diagonal_(0) if i == j else tile
+
+
+def _cross(a: Tensor, b: Tensor, kernel: _Kernel) -> tuple[Tensor, Tensor]:
+    """Mean kernel of each row of a with those of b, (N,), and of each row of b with those of a, (M,)."""
+    of_a, of_b = [], b.new_zeros(len(b))
+    for x in a.split(_ROWS):
+        tiles = [kernel(x, y) for y in b.split(_ROWS)]
+        of_a.append(sum(tile.sum(1) for tile in tiles))
+        of_b += torch.cat([tile.sum(0) for tile in tiles])
+    return torch.cat(of_a) / len(b), of_b / len(a)
+
+
+def _pair(*sets: Tensor) -> list[Tensor]:
+    """All in float64 and equally wide, or Refused."""
+    names = ("first", "second", "reference")
+    return [checked(rows, name, width=sets[0].shape[-1]).double() for rows, name in zip(sets, names, strict=False)]
+
+
+def _centred(*sets: Tensor) -> list[Tensor]:
+    """The same about one centre: distances stay, and their product form cancels less."""
+    sets = _pair(*sets)
+    centre = sets[0].mean(0)
+    return [rows - centre for rows in sets]

@@ -1,0 +1,134 @@
+"""Precision, recall, density and coverage against scikit-learn, the Inception score against torchmetrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+from torchmetrics.image.inception import InceptionScore
+
+from memlib.errors import Refused
+from memlib.metrics import density_coverage, inception_score, precision_recall, quality
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Tiles that leave ragged ends in both directions."""
+    monkeypatch.setattr(quality, "_ROWS", 16)
+    monkeypatch.setattr(quality, "_COLUMNS", 24)
+    monkeypatch.setattr(quality, "_CELLS", 100)
+
+
+def by_scikit_learn(points, centres, k):
+    """The (M, N) matrix of which point lies in which ball."""
+    tree = NearestNeighbors(algorithm="brute", metric="sqeuclidean").fit(centres)
+    radii = tree.kneighbors(centres, k + 1)[0][:, -1]    # the first neighbour is the row itself
+    differences = points.numpy()[:, None] - centres.numpy()[None]
+    return (differences**2).sum(2) <= radii
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+@pytest.mark.parametrize("kind", ["normal", "grid"])
+def test_equals_scikit_learn(k, kind):
+    real, fake = normal(60, 3), 0.8 * normal(75, 3, seed=1) + 1.2
+    if kind == "grid":    # whole numbers: duplicates, and many distances that touch a surface exactly
+        real, fake = (real * 1.5).round() + 1000, (fake * 1.5).round() + 1000
+    inside_real, inside_fake = by_scikit_learn(fake, real, k), by_scikit_learn(real, fake, k)
+    found = precision_recall(real, fake, k)
+    assert (found.precision.k, found.precision.n) == (inside_real.any(1).sum(), 75)
+    assert (found.recall.k, found.recall.n) == (inside_fake.any(1).sum(), 60)
+    density, coverage = density_coverage(real, fake, k)
+    assert density == pytest.approx(inside_real.sum() / (k * 75), rel=1e-12)
+    assert (coverage.k, coverage.n) == (inside_real.any(0).sum(), 60)
+    assert 0 < found.precision.k < 75 and 0 < found.recall.k < 60    # else nothing was compared
+
+
+def test_a_corner_by_hand():
+    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])    # k = 1: radii 1, 1, 2, 7
+    fake = torch.tensor([[-1.0], [-1.1], [5.0], [17.0], [17.1]])
+    assert str(precision_recall(real, fake, 1).precision) == "3/5"
+    # About 0: [-1, 1]; 1: [0, 2]; 3: [1, 5]; 10: [3, 17]. In them: -1, none, 5, and 5 with 17.
+    density, coverage = density_coverage(real, fake, 1)
+    assert (density, str(coverage)) == (4 / 5, "3/4")
+
+
+def test_copies_are_inside_and_a_distant_centre_costs_nothing():
+    real = normal(50, 4) + 1e6
+    assert str(precision_recall(real, real.flip(0)).precision) == "50/50"
+    # Every real image twice: all radii of k = 1 are 0, and only exact copies lie in such a ball.
+    twice = real.repeat(2, 1)
+    fake = torch.cat((real[:10], real[10:20] + 1e-8 * 2**7))
+    assert str(precision_recall(twice, fake, 1).precision) == "10/20"
+
+
+def test_half_a_distribution_is_precise_and_recalls_half():
+    real = torch.cat((normal(200, 2), normal(200, 2, seed=1) + 50))
+    precision, recall = precision_recall(real, normal(400, 2, seed=2))
+    assert precision.rate > 0.9
+    assert 0.4 < recall.rate <= 0.5
+
+
+class Logits(nn.Module):
+    """A feature extractor for torchmetrics that takes logits for images."""
+
+    num_features = 7
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torchmetrics")
+@pytest.mark.parametrize(("n", "splits"), [(60, 1), (60, 6), (60, 4)])
+def test_inception_score_equals_torchmetrics(n, splits):
+    logits = 2 * normal(n, 7, dtype=torch.float32)
+    peer = InceptionScore(feature=Logits(), splits=splits)
+    peer.update(logits)
+    torch.manual_seed(3)
+    want = [float(value) for value in peer.compute()]
+    torch.manual_seed(3)
+    order = torch.randperm(n)    # it shuffles first
+    mean, std = inception_score(logits.double().softmax(1)[order], splits)
+    assert mean == pytest.approx(want[0], rel=1e-5)
+    assert math.isnan(std) if splits == 1 else std == pytest.approx(want[1], rel=1e-4)
+
+
+def test_inception_score_of_certain_and_of_clueless_classifiers():
+    certain = torch.eye(5).repeat(8, 1)    # exact zeros: 0 log 0 is 0
+    assert inception_score(certain, 4) == pytest.approx((5.0, 0.0))
+    assert inception_score(torch.full((40, 5), 0.2), 4) == pytest.approx((1.0, 0.0))
+    by_class = torch.eye(5).repeat_interleave(8, 0)
+    assert inception_score(by_class, 1)[0] == pytest.approx(5.0)
+    assert inception_score(by_class, 5)[0] == pytest.approx(1.0)    # consecutive parts of one class each
+
+
+@pytest.mark.parametrize(
+    ("rows", "splits", "words"),
+    [
+        (normal(20, 5), 2, "apply softmax"),
+        (torch.full((20, 5), 0.1), 2, "apply softmax"),
+        (torch.full((4, 5), 0.2), 5, "give splits from 1 to 4"),
+        (torch.full((4, 5), 0.2), 0, "give splits from 1 to 4"),
+        (torch.full((4,), 0.2), 1, r"shape \(N, D\)"),
+    ],
+)
+def test_what_is_no_probability_is_refused(rows, splits, words):
+    with pytest.raises(Refused, match=words):
+        inception_score(rows, splits)
+
+
+@pytest.mark.parametrize("metric", [precision_recall, density_coverage])
+def test_refusals(metric):
+    with pytest.raises(Refused, match="give k from 1 to 3"):
+        metric(torch.zeros(4, 2), torch.zeros(9, 2), 4)
+    with pytest.raises(Refused, match="give k from 1 to 8"):
+        metric(torch.zeros(9, 2), torch.zeros(9, 2), 0)
+    with pytest.raises(Refused, match=r"fake features must have shape \(N, 2\)"):
+        metric(torch.zeros(9, 2), torch.zeros(9, 3))
+    with pytest.raises(Refused, match="real row 0 is not finite"):
+        metric(torch.full((9, 2), np.nan), torch.zeros(9, 2))
