@@ -6,13 +6,12 @@ differ by less than 1e-5 of themselves. Prints one JSON row a size: `python benc
 """
 
 import json
-import time
 from functools import partial
 
 import scipy.linalg
 import torch
 import torchmetrics
-from interleaved import row
+from interleaved import row, seconds
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
@@ -54,16 +53,10 @@ def close(theirs: float | Tensor, ours: float) -> bool:
     return abs(float(theirs) - ours) < 1e-5 * ours
 
 
-def share_of_covariances(a: Tensor, b: Tensor, repeats: int = 5) -> str:
+def share_of_covariances(a: Tensor, b: Tensor) -> str:
     """How much of our time goes into what the peer does as well."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        Moments(a.shape[1]).update(a), Moments(b.shape[1]).update(b)
-        middle = time.perf_counter()
-        frechet_distance(a, b)
-        times.append((middle - start, time.perf_counter() - middle))
-    part, whole = (min(t) for t in zip(*times, strict=True))
+    part = seconds(lambda: [Moments(a.shape[1]).update(rows) for rows in (a, b)], 7)
+    whole = seconds(partial(frechet_distance, a, b), 7)
     return f"the two float64 covariances, which the peer computes as well, take {part / whole:.0%} of our time"
 
 

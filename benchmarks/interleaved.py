@@ -6,6 +6,17 @@ from collections.abc import Callable
 from threadpoolctl import threadpool_limits
 
 
+def seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    """Minimum wall time of a call."""
+    times = []
+    with threadpool_limits(1):
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def row(
     path: str,
     peer: str,
@@ -21,18 +32,19 @@ def row(
 
     `agree` is asked of the first results of both. `reason` says what bounds the ratio, or what else must be known.
     """
+    times, results = [], ()
     with threadpool_limits(1):
-        first, times = (theirs(), ours()), []
         for _ in range(repeats):
             start = time.perf_counter()
-            theirs()
+            their_result = theirs()
             middle = time.perf_counter()
-            ours()
+            our_result = ours()
             times.append((middle - start, time.perf_counter() - middle))
+            results = results or (their_result, our_result)
     slow, fast = (min(t) for t in zip(*times, strict=True))
     ratios = sorted(a / b for a, b in times)
     return {
         "path": path, "peer": peer, "size": size,
         "ratio": round(slow / fast, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)], "target": target,
-        "agrees": bool(agree(*first)), "reason": reason,
+        "agrees": bool(agree(*results)), "reason": reason,
     }    # fmt: skip

@@ -1,6 +1,8 @@
 """Sources in one form, from files written here; what a user may do wrong, said with the file's name; splits."""
 
 import hashlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from memlib import data
+from memlib.data import options
 from memlib.errors import Refused
+
+PAGE = (Path(__file__).parents[1] / "book" / "howto-images.md").read_text(encoding="utf8")
 
 
 def picture(seed, high=12, wide=12, colour=True):
@@ -207,3 +212,20 @@ def test_planted_duplicates():
     assert not torch.equal(data.plant_duplicates(digits, 4, 3, seed=2)[1], origin)
     with pytest.raises(Refused, match="51 cannot"):
         data.plant_duplicates(digits, 51, 1)
+
+
+def test_the_page_lists_every_source_with_its_options():
+    rows = {row.split("`")[1].partition(":")[0]: row for row in re.findall(r"^\| `.*$", PAGE, re.M)}
+    assert sorted(rows) == sorted(data.SOURCES)
+    for kind, row in rows.items():
+        told = {word.partition("=")[0] for word in re.findall(r"`([^`]+)`", row.split("|")[-2])}
+        told -= {"test", "val", "valid", "unlabeled"}    # further values of split
+        assert told == set(options.own(data.SOURCES[kind])) - {"limit", "seed"}, kind
+    assert all(f"`{name}=" in PAGE for name in options.COMMON)
+
+
+def test_the_code_on_the_page_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.S | re.M)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "book/howto-images.md", "exec"), {})
