@@ -43,7 +43,8 @@ def ascent(eps_hat: Tensor, eps: Tensor) -> Tensor:
 def orthogonal(eps_hat: Tensor, eps: Tensor, weight: float | Tensor = 1.0) -> Tensor:
     """weight (eps_hat . eps)^2, (B,): 0 where the learned score is orthogonal to the forget score. SGU eq. 9 and 13.
 
-    Both scores carry 1/sigma, so eq. 9 with the lambda = sigma^2 of eq. 8 is weight = 1/sigma^2; eq. 13 is weight = 1.
+    Both scores carry 1/sigma, so eq. 9 with lambda = sigma^2 is weight = 1/sigma^2. Eq. 13 carries the DDPM weight
+    beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)); 1 where that is dropped, as in Ho et al. 2020, eq. 14.
     """
     return weight * _inner(eps_hat, eps) ** 2
 

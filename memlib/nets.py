@@ -26,7 +26,8 @@ class Preconditioned(nn.Module):
         """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
         sigma = like(sigma, x)
         total = sigma**2 + self.sigma_data**2
-        output = self.net(x * total.rsqrt(), (sigma.log() / 4).flatten().expand(len(x)))
+        code = sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4    # finite at sigma = 0, where D = x
+        output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
         return self.sigma_data**2 / total * x + sigma * self.sigma_data * total.rsqrt() * output
 
     def weight(self, sigma: Tensor) -> Tensor:

@@ -229,3 +229,22 @@ def test_the_code_on_the_page_runs():
     assert blocks
     for block in blocks:
         exec(compile(block, "book/howto-images.md", "exec"), {})
+
+
+def test_dealt_parts_are_disjoint_and_as_promised():
+    digits = data.load("digits")
+    parts = data.deal(digits, half="explore", seed=3)
+    assert [len(parts[name]) for name in ("members", "ghosts")] == [250, 250]
+    assert len(parts["reference"]) == 132 and len(parts["calibration"]) == 266    # 898 - 500, a third and two
+    few = data.deal(digits[torch.arange(200)])
+    assert {name: len(part) for name, part in few.items()} == {
+        "members": 28, "ghosts": 28, "reference": 22, "calibration": 22,
+    }    # fmt: skip
+    numbered = data.collect(torch.linspace(-1, 1, 400)[:, None, None, None], torch.zeros(400), ("",), "test")
+    drawn = torch.cat([part.images.flatten() for part in data.deal(numbered).values()])
+    assert len(drawn.unique()) == len(drawn) == 200
+    apart = data.deal(digits, 40, others=numbered)
+    assert len(apart["members"]) == 40 and apart["members"].images.shape[1:] == (1, 8, 8)
+    assert all(apart[name].images.shape[1:] == (1, 1, 1) for name in ("ghosts", "reference", "calibration"))
+    with pytest.raises(Refused, match="500 members and 500 ghosts leave 0 held-out images of 1797"):
+        data.deal(digits, 500)

@@ -24,7 +24,7 @@ def test_levels_as_float_scalar_or_per_sample(name):
     x = torch.randn(3, *shape)
     for level in (0.5, torch.tensor(0.5), torch.tensor([0.5])):
         torch.testing.assert_close(denoise(x, level), denoise(x, torch.full((3,), 0.5)))
-    assert denoise(x, 0.5).shape == x.shape
+    assert denoise(x, 0.5).shape == x.shape and torch.equal(denoise(x, 0.0), x)
     bare = [net(x, torch.full((3,), t)) for t in (-1.0, 0.5)]
     assert (bare[0] - bare[1]).abs().max() > 1e-4
 

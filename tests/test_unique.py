@@ -19,6 +19,7 @@ def test_formula_against_simulation():
     gap = metrics.expected_unique(p, sizes) - counted.mean(1)
     assert (gap.abs() < 4 * counted.std(1) / 2000**0.5).all()
     torch.testing.assert_close(metrics.expected_unique(p, sizes[:1]), p.sum()[None])
+    assert metrics.expected_unique(torch.tensor([1.0, 0.0]), torch.tensor([0, 3])).tolist() == [0.0, 1.0]
 
 
 def test_rarefaction_is_the_average_over_all_sub_runs():

@@ -29,7 +29,7 @@ from memlib.data import (
 from memlib.data.images import Images, collect, plant_duplicates, subset
 from memlib.errors import Refused
 
-__all__ = ["SOURCES", "Images", "collect", "load", "plant_duplicates", "split", "subset"]
+__all__ = ["SOURCES", "Images", "collect", "deal", "load", "plant_duplicates", "split", "subset"]
 
 SOURCES: dict[str, Callable[..., Images]] = {
     "celeba": celeba.load,
@@ -102,3 +102,32 @@ def split(
     pool = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
     parts = pool[: sum(sizes.values())].split(list(sizes.values()))
     return {name: images[part] for name, part in zip(sizes, parts, strict=True)}
+
+
+def deal(
+    images: Images,
+    n: int = 0,
+    half: Literal["explore", "report"] = "report",
+    seed: int = 0,
+    others: Images | None = None,
+    reference: int = 64,
+) -> dict[str, Images]:
+    """What an audit needs: `members` to train on, as many `ghosts`, a `reference` and a `calibration` part, disjoint.
+
+    n members, or two sevenths of the half and at most 250 if n is 0. Ghosts are scored like members though no model saw
+    them; the reference fits features and the calibration part thresholds. The last two share what is left, a third and
+    two thirds, or up to `reference` images and at most half for the reference where that is more. `others` are images
+    that the model never saw; without them all parts come from `images`. Raises Refused where nothing is left.
+    """
+    wanted, source = n or max(1, min(250, len(images) // 7)), others or images
+    room = len(source) // 2 - wanted * (1 if others else 2)
+    if room < 4:
+        raise Refused(
+            f"{wanted} members and {wanted} ghosts leave {max(room, 0)} held-out images of {len(source)}, half of which "
+            "are put aside: give fewer members, or more images"
+        )
+    kept = max(room // 3, min(reference, room // 2))
+    unseen = {"ghosts": wanted, "reference": kept, "calibration": room - kept}
+    if others is None:
+        return split(images, {"members": wanted} | unseen, half, seed)
+    return split(images, {"members": wanted}, half, seed) | split(others, unseen, half, seed)

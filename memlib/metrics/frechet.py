@@ -99,7 +99,7 @@ def _nuclear_norm(cross: Tensor, scale: Tensor) -> Tensor:
     """The sum of the singular values of (r, s): from the eigenvalues of the square, where those are exact enough."""
     if cross.shape[0] > cross.shape[1]:
         cross = cross.T
-    values = torch.linalg.eigvalsh(cross @ cross.T).clamp(min=0)
+    values = torch.linalg.eigvalsh(_gram(cross.T)).clamp(min=0)
     # An eigenvalue is off by rounding of the largest, and the root of a small one by the root of that.
     off = 4 * torch.finfo(values.dtype).eps * values.amax()
     if ((values + off).sqrt() - values.sqrt()).sum() <= _EXACT * scale:

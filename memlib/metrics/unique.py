@@ -11,7 +11,7 @@ def expected_unique(probability: Tensor, n: Tensor) -> Tensor:
 
     The p_i are per sample and need not sum to 1: the rest of the samples resemble no training image.
     """
-    return -torch.expm1(n[:, None] * torch.log1p(-probability)).sum(1)
+    return -torch.expm1(torch.special.xlog1py(n[:, None], -probability)).sum(1)
 
 
 def extrapolate_unique(hits: Tensor, samples: int, n: Tensor) -> Tensor:
