@@ -63,7 +63,7 @@ def test_copies_are_inside_and_a_distant_centre_costs_nothing():
     assert str(precision_recall(real, real.flip(0)).precision) == "50/50"
     # Every real image twice: all radii of k = 1 are 0, and only exact copies lie in such a ball.
     twice = real.repeat(2, 1)
-    fake = torch.cat((real[:10], real[10:20] + 1e-8 * 2**7))
+    fake = torch.cat((real[:10], real[10:20] + 2**-26))
     assert str(precision_recall(twice, fake, 1).precision) == "10/20"
 
 

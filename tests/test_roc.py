@@ -94,6 +94,7 @@ def test_where_all_pairs_agree_the_interval_is_that_of_disjoint_pairs():
 
 def test_larger_is_more_member_like():
     assert auc(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))[0] == 1
+    assert auc(torch.tensor([2**24 + 1] * 2), torch.tensor([2**24] * 2))[0] == 1    # float32 sees a tie
     fpr, tpr = roc(torch.tensor([2.0]), torch.tensor([1.0]))
     assert (fpr.tolist(), tpr.tolist()) == ([0, 0, 1], [0, 1, 1])
 

@@ -123,8 +123,8 @@ def deal(
     room = len(source) // 2 - wanted * (1 if others else 2)
     if room < 4:
         raise Refused(
-            f"{wanted} members and {wanted} ghosts leave {max(room, 0)} held-out images of {len(source)}, half of which "
-            "are put aside: give fewer members, or more images"
+            f"{wanted} members and {wanted} ghosts leave {max(room, 0)} held-out images of {len(source)}, half of them "
+            "put aside: give fewer members, or more images"
         )
     kept = max(room // 3, min(reference, room // 2))
     unseen = {"ghosts": wanted, "reference": kept, "calibration": room - kept}

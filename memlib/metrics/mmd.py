@@ -54,7 +54,7 @@ def mmd2_difference(
 
     a (N, D), b (M, D), reference (R, D), drawn independently of each other. The estimate is a difference of
     U-statistics, and the interval the normal one with the variance of its linear part, the influence of each row
-    (after Bounliphone et al. 2016). Wider than it need be where all three distributions agree. Raises Refused as
+    (after Bounliphone et al. 2016): for dozens of rows a set, not a few; too wide where all three agree. Raises Refused as
     `mmd2`.
     """
     kernel = _gaussian(bandwidths)
