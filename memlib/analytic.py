@@ -14,7 +14,8 @@ from torch import Tensor
 from memlib.noise import like
 
 _CELLS = 1 << 25     # logits held at once, (rows, K): 128 MiB in float32
-_SHARP = 5e-6        # error of a logit, in nats, that float32 may keep
+_SHARP = 1e-4        # bound on the error of a logit, in nats, that float32 may keep: D then errs by less than 1e-5
+_WIDE = 512          # coordinates from which on float64 products cost too much to be taken whenever in doubt
 _NATS = 25.0         # a component this far below the best adds less than e^-25, 1e-11, to any mean
 _FEW = 32            # up to this many surviving components per row, gathering them beats a second product with all
 
@@ -41,6 +42,7 @@ class GaussianMixture:
         self.weights = (weights.double() / weights.double().sum()).to(means.device)
         self.means = means.reshape(count, -1)
         self.std = torch.as_tensor(std, dtype=torch.float64, device=means.device).expand(count)
+        self._shared = bool((self.std == self.std[0]).all())
         self.spectrum = None
         if covariances is not None:
             size = self.means.shape[1]
@@ -49,7 +51,9 @@ class GaussianMixture:
             self.spectrum = torch.linalg.eigh(covariances.double())    # values (K, d), vectors (K, d, d)
         # Distances lose the least where the coordinates are small, so they are taken about the mean of the means.
         self.centre = self.means.double().mean(0).to(means)
-        self.spread = float((self.means - self.centre).double().square().sum(1).max().sqrt())
+        self._about = self.means - self.centre
+        self._half_square = torch.cat([0.5 * rows.double().square().sum(1) for rows in self._about.split(1 << 12)])
+        self.spread = float((2 * self._half_square.max()).sqrt())
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """D(x, sigma) = E[x0 | x], (B, *S) -> (B, *S); sigma a float, () or (B,). At 0 the limit is returned."""
@@ -88,44 +92,57 @@ class GaussianMixture:
     # Isotropic components: log p(k) N(x; m_k, s_k^2 I) up to what all k share, with s_k^2 = std_k^2 + sigma^2.
 
     def _variance(self, level: Tensor, std: Tensor | None = None) -> Tensor:
-        """s_k^2 for levels (B, 1): (B, K), or (B, 1) where all components share it. Never exactly 0."""
-        if std is None:
-            std = self.std[:1] if bool((self.std == self.std[0]).all()) else self.std
+        """s_k^2 for levels (B, 1) and components of `std` (k,), (B, k); by default of all, or (B, 1) where they share
+        it. Never exactly 0."""
+        std = (self.std[:1] if self._shared else self.std) if std is None else std
         floor = (1e-9 * (self.spread or 1.0)) ** 2    # sigma = 0 on points: the limit, which is the nearest one
         return (std.to(level) ** 2 + level**2).clamp_min(floor)
 
-    def _logits(self, rows: Tensor, variance: Tensor) -> tuple[Tensor, float]:
-        """log w_k + log N(x; m_k, s_k^2 I), (B, K), up to a constant of the row, by one matrix product; and how far off
-        rounding may have left it, in nats."""
-        about, means = rows - self.centre.to(rows), self.means.to(rows) - self.centre.to(rows)
+    def _logits(self, rows: Tensor, variance: Tensor, columns: Tensor | slice = slice(None)) -> tuple[Tensor, float]:
+        """log w_k + log N(x; m_k, s_k^2 I), (B, k), up to a constant of the row, by one matrix product with the
+        components `columns`; and how far off rounding may have left it, in nats."""
+        if rows.dtype == self._about.dtype:
+            means, half_square = self._about[columns].to(rows), self._half_square[columns].to(rows)
+        else:    # finer than what is kept: from the means themselves
+            means = self.means[columns].to(rows) - self.centre.to(rows)
+            half_square = 0.5 * means.square().sum(1)
+        about, rounding = rows - self.centre.to(rows), 4 * torch.finfo(rows.dtype).eps / variance.min()
         product = about @ means.T
-        error = 4 * torch.finfo(rows.dtype).eps * (product.detach().abs().max() + self.spread**2) / variance.min()
-        logits = (product - 0.5 * means.square().sum(1)) / variance + self.weights.to(rows).log()
+        error = rounding * (product.detach().abs().max() + self.spread**2)
+        logits = (product - half_square) / variance + self.weights[columns].to(rows).log()
         if variance.shape[1] > 1:    # the row's |x|^2 and log s^2 cancel only where all components share s
             square = about.square().sum(1, keepdim=True)
             logits = logits - 0.5 * square / variance - 0.5 * rows.shape[1] * variance.log()
-            error = error + 4 * torch.finfo(rows.dtype).eps * square.detach().max() / variance.min()
+            error = error + rounding * square.detach().max()
         return logits, float(error)
 
     def _mean(self, rows: Tensor, level: Tensor) -> Tensor:
         """Posterior means of a block of rows (B, d)."""
+        columns: Tensor | slice = slice(None)
         for precision in (rows.dtype, torch.float64):
-            logits, error = self._logits(rows.to(precision), self._variance(level.to(precision)))
-            alive = int((logits > logits.amax(1, keepdim=True) - (_NATS + 2 * error)).sum(1).max())
-            if 0 < alive <= _FEW:    # 0: x is NaN, and so is the answer
+            std = self.std[:1] if self._shared else self.std[columns]
+            logits, error = self._logits(rows.to(precision), self._variance(level.to(precision), std), columns)
+            near = logits > logits.amax(1, keepdim=True) - (_NATS + 2 * error)
+            alive = int(near.sum(1).max())
+            if 0 < alive <= _FEW:
                 best, step = logits.topk(alive, 1).indices, max(1, _CELLS // (alive * rows.shape[1]))
+                best = best if isinstance(columns, slice) else columns[best]
                 few = zip(rows.split(step), level.split(step), best.split(step), strict=True)
                 return torch.cat([self._mean_of_few(*block) for block in few])
-            if error < _SHARP or precision == torch.float64:
+            enough = error < _SHARP and rows.shape[1] >= _WIDE
+            if enough or precision == torch.float64 or alive == 0:    # 0: x is NaN, and so is the answer
                 break
-        return self._combine(logits.softmax(1), rows.to(logits), level.to(logits)).to(rows)
+            columns = near.any(0).nonzero()[:, 0]    # no other can matter to any row of the block
+        return self._combine(logits.softmax(1), rows.to(logits), level.to(logits), columns).to(rows)
 
-    def _combine(self, probability: Tensor, rows: Tensor, level: Tensor) -> Tensor:
-        """sum_k p_k [sigma^2 m_k + std_k^2 x] / s_k^2 for probabilities p (B, K)."""
+    def _combine(self, probability: Tensor, rows: Tensor, level: Tensor, columns: Tensor | slice) -> Tensor:
+        """sum_k p_k [sigma^2 m_k + std_k^2 x] / s_k^2 for probabilities p (B, k) of the components `columns`."""
+        means = self.means[columns].to(rows)
         if not self.std.any():
-            return probability @ self.means.to(rows)
-        pull = probability * self.std.to(rows) ** 2 / self._variance(level)
-        return (probability - pull) @ self.means.to(rows) + pull.sum(1, keepdim=True) * rows
+            return probability @ means
+        std = self.std[columns].to(rows)
+        pull = probability * std**2 / self._variance(level, std)
+        return (probability - pull) @ means + pull.sum(1, keepdim=True) * rows
 
     def _mean_of_few(self, rows: Tensor, level: Tensor, best: Tensor) -> Tensor:
         """The same from the components `best` (B, k) of each row alone, by exact differences in float64."""

@@ -54,8 +54,8 @@ def mmd2_difference(
 
     a (N, D), b (M, D), reference (R, D), drawn independently of each other. The estimate is a difference of
     U-statistics, and the interval the normal one with the variance of its linear part, the influence of each row
-    (after Bounliphone et al. 2016): for dozens of rows a set, not a few; too wide where all three agree. Raises Refused as
-    `mmd2`.
+    (after Bounliphone et al. 2016): give each set dozens of rows. Too wide where all three distributions agree.
+    Raises Refused as `mmd2`.
     """
     kernel = _gaussian(bandwidths)
     a, b, reference = _centred(a, b, reference)
