@@ -91,10 +91,9 @@ class GaussianMixture:
 
     # Isotropic components: log p(k) N(x; m_k, s_k^2 I) up to what all k share, with s_k^2 = std_k^2 + sigma^2.
 
-    def _variance(self, level: Tensor, std: Tensor | None = None) -> Tensor:
-        """s_k^2 for levels (B, 1) and components of `std` (k,), (B, k); by default of all, or (B, 1) where they share
-        it. Never exactly 0."""
-        std = (self.std[:1] if self._shared else self.std) if std is None else std
+    def _variance(self, level: Tensor, columns: Tensor | slice = slice(None)) -> Tensor:
+        """s_k^2 for levels (B, 1) of components `columns`, (B, k), or (B, 1) where all share it. Never exactly 0."""
+        std = self.std[:1] if self._shared else self.std[columns]
         floor = (1e-9 * (self.spread or 1.0)) ** 2    # sigma = 0 on points: the limit, which is the nearest one
         return (std.to(level) ** 2 + level**2).clamp_min(floor)
 
@@ -120,8 +119,8 @@ class GaussianMixture:
         """Posterior means of a block of rows (B, d)."""
         columns: Tensor | slice = slice(None)
         for precision in (rows.dtype, torch.float64):
-            std = self.std[:1] if self._shared else self.std[columns]
-            logits, error = self._logits(rows.to(precision), self._variance(level.to(precision), std), columns)
+            variance = self._variance(level.to(precision), columns)
+            logits, error = self._logits(rows.to(precision), variance, columns)
             near = logits > logits.amax(1, keepdim=True) - (_NATS + 2 * error)
             alive = int(near.sum(1).max())
             if 0 < alive <= _FEW:
@@ -140,15 +139,14 @@ class GaussianMixture:
         means = self.means[columns].to(rows)
         if not self.std.any():
             return probability @ means
-        std = self.std[columns].to(rows)
-        pull = probability * std**2 / self._variance(level, std)
+        pull = probability * self.std[columns].to(rows) ** 2 / self._variance(level, columns)
         return (probability - pull) @ means + pull.sum(1, keepdim=True) * rows
 
     def _mean_of_few(self, rows: Tensor, level: Tensor, best: Tensor) -> Tensor:
         """The same from the components `best` (B, k) of each row alone, by exact differences in float64."""
         near, x = self.means.to(rows.device)[best].double(), rows.double()[:, None]    # (B, k, d), (B, 1, d)
         std, level = self.std.to(rows.device)[best], level.double()                    # (B, k), (B, 1)
-        variance = self._variance(level, std)
+        variance = self._variance(level, best)
         logits = -0.5 * ((x - near).square().sum(2) / variance + rows.shape[1] * variance.log())
         probability = (logits + self.weights.to(rows.device)[best].log()).softmax(1)[..., None]
         pull = (std**2 / variance)[..., None]    # and 1 - pull, not sigma^2 / s^2, which is 0/0 at sigma = 0 on points
