@@ -1,7 +1,7 @@
-"""Frozen embedders, images (N, C, H, W) -> features (N, D), in which metrics look for neighbours.
+"""Pixels and their principal components: features that are fitted in closed form.
 
-None normalises its rows: `metrics.nearest` does. A reference set, disjoint from the images that are scored, fixes what
-is subtracted and rescaled; it is fitted once in float64 and kept in the dtype of the reference.
+A reference set, disjoint from the images that are scored, fixes what is subtracted and rescaled; it is fitted once in
+float64 and kept in the dtype of the reference.
 """
 
 from collections.abc import Callable
