@@ -17,9 +17,9 @@ from memlib.errors import Refused
 class Bound(NamedTuple):
     """Theorem 1 on K codes, in nats: printed <= infonce <= ceiling < 1, and what it rests on.
 
-    printed: eq. 8 or 9. infonce: the bound before Cauchy-Schwarz (B.12). ceiling: the largest value that K unit codes can
-    give. distance: mean of the epsilon_i or delta_i, 0 to 2. spread: the standard deviation of the lengths of codes over
-    their mean, of both encoders, before they are divided by them; the theorem assumes 0.
+    printed: eq. 8 or 9. infonce: the bound before Cauchy-Schwarz (B.12). ceiling: the largest value that K unit codes
+    can give. distance: mean of the epsilon_i or delta_i, 0 to 2. spread: standard deviation over mean of the lengths of
+    codes before they are scaled to 1, the larger of the two encoders'; the theorem assumes 0.
     """
 
     printed: float
@@ -90,18 +90,19 @@ def matched(x: Tensor) -> dict[str, Tensor]:
     humps = torch.stack([-0.5 * ((x - m) / std).square() for m in (-centre, centre)]).logsumexp(0)
     return {
         "gaussian": normal,
-        "uniform": torch.where(x.abs() <= half, -math.log(2 * half), -math.inf),
+        "uniform": torch.where(x.abs() <= half, torch.full_like(x, -math.log(2 * half)), -math.inf),
         "laplace": -x.abs() / scale - math.log(2 * scale),
         "mixture": humps - math.log(2 * std) - 0.5 * math.log(2 * math.pi),
     }
 
 
 def divergence(log_p: Tensor, log_q: Tensor, x: Tensor) -> float:
-    """KL(p || q), in nats, of two log-densities (N,) on an even grid x (N,), by the trapezoid rule; inf where only q is 0.
+    """KL(p || q), in nats, of log-densities (N,) on an even grid x (N,), by the trapezoid rule; inf where only q is 0.
 
-    With q = N(0, Sigma) and p of the same covariance it is h(q) - h(p) >= 0, what p lacks of the largest entropy: the true
-    neighbour of lemma 1 (Cover and Thomas 2006, theorem 8.6.5). Lemma 1 claims that N(0, Sigma) is the q farthest from p;
-    p = N(0, Sigma) itself is at distance 0 from it, nearer than from any other.
+    With q = N(0, Sigma) and p of the same covariance it is h(q) - h(p) >= 0, what p lacks of the largest entropy: the
+    true neighbour of lemma 1 (Cover and Thomas 2006, theorem 8.6.5). Lemma 1 claims that N(0, Sigma) is the q farthest
+    from p; p = N(0, Sigma) itself is at distance 0 from it, nearer than from any other.
     """
-    terms = torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q))
+    p = log_p.exp()
+    terms = torch.where(p == 0, 0.0, p * (log_p - log_q))
     return float(torch.trapezoid(terms, x.double()))

@@ -1,7 +1,7 @@
 """What is hidden from a completion model: seven tasks, each a mask of whole patches, True where hidden.
 
-A mask is bool, (n, 1, size, size), and broadcasts over images (B, C, size, size); n is 1 but for random masks. Patches are
-what a transformer takes for a token: 16 pixels a side in the paper (appendix C.3), fewer on small images.
+A mask is bool, (n, 1, size, size), and broadcasts over images (B, C, size, size); n is 1 but for random masks. Patches
+are what a transformer takes for a token: 16 pixels a side in the paper (appendix C.3), fewer on small images.
 """
 
 import math
@@ -19,7 +19,7 @@ TASKS: tuple[Task, ...] = ("centre", "random", "up", "down", "left", "right", "o
 def mask(
     task: Task, size: int, patch: int, ratio: float, n: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:
-    """The mask of a task that hides a share `ratio` of the patches, or the nearest share it can, (n or 1, 1, size, size).
+    """The mask of a task that hides a share `ratio` of the patches, or about it, (1, 1, size, size), or n if random.
 
     The sides of a square are whole patches: of 16 x 16, ratio 0.25 hides the 8 x 8 in the middle as `centre`, the upper
     4 rows as `up`, all but the 14 x 14 in the middle as `outpaint`. n and generator are those of `random`. Raises
@@ -38,7 +38,7 @@ def mask(
 
 
 def centre(size: int, patch: int, k: int) -> Tensor:
-    """The k x k patches in the middle are hidden, (1, 1, size, size): inpainting, the paper's tables 1 (k = 8) and 2 (4).
+    """The k x k patches in the middle are hidden, (1, 1, size, size): inpainting. I2I table 1 (k = 8) and 2 (k = 4).
 
     Where k and the grid differ by an odd number, the square lies half a patch up and left. Raises Refused unless
     1 <= k < size / patch.
@@ -58,7 +58,7 @@ def outpaint(size: int, patch: int, k: int) -> Tensor:
 
 
 def extension(side: Literal["up", "down", "left", "right"], size: int, patch: int, ratio: float) -> Tensor:
-    """The image is to be extended on one side: round(ratio * grid) rows or columns there are hidden, (1, 1, size, size).
+    """round(ratio * grid) rows or columns of patches on one side are hidden, (1, 1, size, size). I2I appendix E.1.
 
     Raises Refused for another side, and where that is none of them or all.
     """

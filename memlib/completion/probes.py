@@ -1,7 +1,7 @@
 """Does the unlearned model still know? Three questions put to it from outside, by codes, by training, by features.
 
-An encoder that sends forget images to noise may still hold them: a linear probe reads them off its codes, and a few steps
-on a few of them bring them back.
+An encoder that sends forget images to noise may still hold them: a linear probe reads them off its codes, and a few
+steps on a few of them bring them back.
 """
 
 import itertools
@@ -21,8 +21,8 @@ from memlib.metrics import Count, auc
 def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor, strength: float = 1.0) -> Tensor:
     """Which held-out codes (M, D) a linear classifier of frozen codes (N, D) gives their class, (M,), bool.
 
-    labels (N,), answers (M,). Logistic regression on standardised codes, `strength` the inverse of its L2 penalty; codes
-    of further dimensions are flattened. All classes compete, those to be forgotten and those to be retained:
+    labels (N,), answers (M,). Logistic regression on standardised codes, `strength` the inverse of its L2 penalty;
+    codes of further dimensions are flattened. All classes compete, those to be forgotten and those to be retained:
     `counted` counts the hits of either; rows of two encoders pair up in `metrics.paired_interval`. Raises Refused for
     codes and labels that do not pair up, for a single class and for codes that are not finite.
     """
@@ -30,7 +30,7 @@ def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, answers: Tenso
         shapes = ", ".join(str(tuple(t.shape)) for t in (codes, labels, held_out, answers))
         raise Refused(f"a probe takes codes (N, D), labels (N,), codes (M, D), answers (M,), not {shapes}")
     if len(labels.unique()) < 2:
-        raise Refused(f"all {len(labels)} codes have one label, so nothing is to be told apart: give two classes or more")
+        raise Refused(f"all {len(labels)} codes have one label, and nothing is to be told apart: give two classes")
     fitted, asked = (part.detach().flatten(1).double().cpu() for part in (codes, held_out))
     if not (fitted.isfinite().all() and asked.isfinite().all()):
         raise Refused("codes contain NaN or infinity, which no probe can read: look at the encoder")
@@ -40,7 +40,7 @@ def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, answers: Tenso
 
 
 def counted(hits: Tensor, labels: Tensor, classes: Sequence[int]) -> Count:
-    """Hits (M,) among the rows whose label (M,) is one of `classes`: k of n, with an interval. Refused if there is none."""
+    """Hits (M,) among the rows whose label (M,) is one of `classes`, k of n. Refused where there is no such row."""
     rows = torch.isin(labels.cpu(), torch.as_tensor(classes))
     if not rows.any():
         raise Refused(f"none of the {len(labels)} labels is among the classes {list(classes)}: give others")
@@ -50,10 +50,10 @@ def counted(hits: Tensor, labels: Tensor, classes: Sequence[int]) -> Count:
 def relearning(
     steps: Iterable[object], score: Callable[[], float], at: Sequence[int] = (0, 1, 2, 5, 10, 20, 50, 100)
 ) -> Iterator[tuple[int, float]]:
-    """(steps taken, score) along training that goes on: `steps` is it, such as `train.fit(...)` on a few forget images.
+    """(steps taken, score) along training that goes on: `steps`, such as `train.fit(...)` on a few forget images.
 
-    `score` reads the network as it then is, a scalar. Numbers of steps in `at` rise; the curve ends early if training does.
-    Nothing is trained beyond the last. Raises Refused for numbers that do not rise from 0 or more.
+    `score` reads the network as it then is, a scalar. Numbers of steps in `at` rise; the curve ends early if training
+    does. Nothing is trained beyond the last. Raises Refused for numbers that do not rise from 0 or more.
     """
     if not at or at[0] < 0 or any(a >= b for a, b in itertools.pairwise(at)):
         raise Refused(f"the numbers of steps to score at must rise from 0 or more, not {list(at)}")

@@ -34,8 +34,8 @@ def gaussian(images: Tensor, std: float = 1.0) -> Target:
 def uniform(images: Tensor, half_width: float = 1.0) -> Target:
     """U[-half_width, half_width] in each coordinate of images (M, C, H, W); 1, as in the paper's ablation (E.1).
 
-    Its variance is half_width^2 / 3: the paper's has a third of its Gaussian's, and the two differ in size as well as in
-    shape. half_width = sqrt(3) has variance 1, which leaves the shape.
+    Its variance is half_width^2 / 3: the paper's has a third of its Gaussian's, and the two differ in size as well as
+    in shape. half_width = sqrt(3) has variance 1, which leaves the shape.
     """
 
     def target(n: int, generator: torch.Generator) -> Tensor:
@@ -62,7 +62,7 @@ def covariance(images: Tensor) -> Target:
 
 
 def low_rank(images: Tensor, k: int) -> Target:
-    """N(mean, U diag(l) U^T + s^2 (I - U U^T)): the k largest principal variances l of images (M, C, H, W), the rest even.
+    """N(mean, U diag(l) U^T + s^2 (I - U U^T)): the k largest principal variances l of images (M, C, H, W), then even.
 
     s^2 is the mean of the other D - k variances, so the total is that of the images: the maximum-likelihood model of
     rank k (Tipping and Bishop 1999, eq. 7-8). The paper names it as future work (C.4). Nothing of D x D is ever formed:

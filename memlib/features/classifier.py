@@ -21,20 +21,24 @@ _BATCH = 512    # images judged at once
 class Classifier(nn.Module):
     """Images (N, C, H, W) in [-1, 1] -> classes: 3 x 3 convolutions that halve the image until it is 4 wide or less.
 
-    Channels double with each halving, from `width`; the mean over what is left is the embedding. `forward` is for
+    Strides bring it to 16 or less, pairs of convolutions and pooling do the rest, with twice the channels after each
+    halving, from `width`; the mean over what is left is the embedding. `forward` is for
     training; `logits`, `probabilities` and `embed` judge, in batches and without gradients.
     """
 
     def __init__(self, channels: int, size: int, classes: int, width: int = 32) -> None:
         super().__init__()
         layers, before, now = [], channels, width
+        while size > 16:
+            layers += _convolution(before, now, stride=2)
+            size, before = (size + 1) // 2, now
         while True:
             layers += [*_convolution(before, now), *_convolution(now, now)]
             before = now
             if size <= 4:
                 break
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            size, now = (size + 1) // 2, min(2 * now, 8 * width)
+            size, now = (size + 1) // 2, 2 * now
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(before, classes)
 
@@ -63,7 +67,7 @@ class Classifier(nn.Module):
 class HeldOut(NamedTuple):
     """How a classifier does on images it never saw: hits, and the mean probability of its answers.
 
-    Where `confidence` is above the interval of `accuracy` it is too sure of itself, and an Inception score by it too high.
+    Where `confidence` is above the interval of `accuracy` it is too sure of itself, and its Inception scores too high.
     """
 
     accuracy: Count
@@ -81,7 +85,7 @@ def classifier(
     shift: int = 1,
     seed: int = 0,
 ) -> Classifier:
-    """Train a `Classifier` on images (N, C, H, W) in [-1, 1] and labels (N,), 0 to K - 1; a yes-or-no attribute is K = 2.
+    """A `Classifier` trained on images (N, C, H, W) in [-1, 1] and labels (N,), 0 to K - 1; yes or no is K = 2.
 
     Cross-entropy with Adam; each image of a batch moved by up to `shift` pixels either way, its edge repeated. The same
     seed gives the same network. Returned in eval mode, its parameters frozen. Raises Refused for images and labels that
@@ -108,13 +112,13 @@ def classifier(
 
 
 def held_out(net: Classifier, images: Tensor, labels: Tensor) -> HeldOut:
-    """Accuracy and mean confidence of a classifier on images (N, C, H, W) with labels (N,) that it was not trained on."""
+    """Accuracy and mean confidence of a classifier on images (N, C, H, W), labels (N,), that it was not trained on."""
     confidence, answers = net.probabilities(images).max(1)
     return HeldOut(Count(int((answers == labels.to(answers)).sum()), len(labels)), float(confidence.mean()))
 
 
-def _convolution(before: int, after: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+def _convolution(before: int, after: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
 
 
 def _moved(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
