@@ -90,8 +90,8 @@ def scattered(size: int, patch: int, ratio: float, n: int = 1, generator: torch.
     hidden = round(ratio * grid**2)
     if not 1 <= hidden < grid**2:
         raise Refused(f"a share {ratio} of {grid**2} patches is {hidden}: give one that hides 1 to {grid**2 - 1}")
-    rank = torch.rand(n, grid**2, generator=generator).argsort(1).argsort(1)
-    return _pixels((rank < hidden).view(n, grid, grid), patch)
+    order = torch.rand(n, grid**2, generator=generator).argsort(1)
+    return _pixels((order < hidden).view(n, grid, grid), patch)
 
 
 def _grid(size: int, patch: int) -> int:

@@ -79,7 +79,7 @@ def classifier(
     labels: Tensor,
     *,
     steps: int = 300,
-    batch: int = 128,
+    batch: int = 64,
     width: int = 32,
     lr: float = 3e-3,
     shift: int = 1,
