@@ -88,8 +88,9 @@ def classifier(
     """A `Classifier` trained on images (N, C, H, W) in [-1, 1] and labels (N,), 0 to K - 1; yes or no is K = 2.
 
     Cross-entropy with Adam; each image of a batch moved by up to `shift` pixels either way, its edge repeated. The same
-    seed gives the same network. Returned in eval mode, its parameters frozen. Raises Refused for images and labels that
-    do not pair up or for a single class.
+    seed gives the same network. Returned in eval mode, its parameters frozen. Digits of 8 pixels take 3 s of one core;
+    at 16 to 28 pixels width=16 takes 5 s and judges as well. Raises Refused for images and labels that do not pair up
+    or for a single class.
     """
     if images.dim() != 4 or labels.shape != images.shape[:1]:
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
