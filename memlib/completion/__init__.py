@@ -1,4 +1,4 @@
-"""Image-to-image models that complete what is hidden of an image, and how they are made to forget. I2I (Li et al. 2024).
+"""Image-to-image models that complete what is hidden of an image, and how they are made to forget: Li et al. 2024.
 
 A family a file, with one face: `mae` (masked autoencoder), `vqgan` (VQ-GAN with a masked-token transformer) and
 `diffusion` (Palette-like inpainter) all `complete(images, mask)`, and build their own encoder's inputs. `methods` holds

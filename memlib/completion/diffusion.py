@@ -55,7 +55,7 @@ class Inpainter(nn.Module):
     def small(
         cls, shape: tuple[int, int, int], widths: tuple[int, ...] = (32, 64), layers: int = 1, steps: int = 1000
     ) -> Self:
-        """An untrained one for images of `shape` (C, H, H): DDPM's `steps` levels, channels `widths` as the image halves.
+        """An untrained one for images of `shape` (C, H, H): `widths` channels, halving the image, `steps` DDPM levels.
 
         Raises Refused where it cannot be halved so often.
         """

@@ -1,7 +1,7 @@
 """What is hidden and what is known, as every family reads it: T(x) of I2I eq. 1, and known pixels put back untouched.
 
-A mask is bool, True where a pixel is hidden: (H, W) for a whole batch or (B, 1, H, W), as `masks` makes them. Images are
-standardised, so that 0, which stands in hidden places, is their mean.
+A mask is bool, True where a pixel is hidden: (H, W) for a whole batch, or (n, 1, H, W) as `masks` makes them. Images
+are standardised, so that 0, which stands in hidden places, is their mean.
 """
 
 import torch

@@ -46,7 +46,7 @@ class MAE(nn.Module):
         cls, shape: tuple[int, int, int], patch: int, width: int = 64, depth: int = 3, heads: int = 4, decoder: int = 1
     ) -> Self:
         """An untrained MAE for images of `shape` (C, H, H): `depth` blocks encode, `decoder` blocks decode."""
-        from transformers import ViTMAEConfig, ViTMAEForPreTraining    # heavy: only where a model is wanted
+        from transformers import ViTMAEConfig, ViTMAEForPreTraining  # heavy: only where a model is wanted
 
         net = ViTMAEForPreTraining(ViTMAEConfig(
             num_channels=shape[0], image_size=shape[1], patch_size=patch,

@@ -118,9 +118,8 @@ def unlearn(
     retain (N, C, H, W), forget (M, C, H, W): every step draws `batch` images of each, so a smaller set is oversampled
     until both weigh the same (D.1). mask: draws the mask of a step. noise: a target of `memlib.completion.targets`.
     `model` stays as it is: a copy is trained, and in equal budgets, since steps, images and optimiser do not depend on
-    the method. Adam without
-    weight decay; the paper has lr = 1e-4, alpha = 0.25 and 5 epochs (1e-5 and 3 for diffusion, C.3). Raises Refused for an
-    empty set, for images that differ in shape and as `train.fit` does.
+    the method. Adam without weight decay; the paper has alpha = 0.25, lr = 1e-4 and 5 epochs (1e-5 and 3 for diffusion,
+    C.3). Raises Refused for an empty set, for images that differ in shape and as `train.fit` does.
     """
     if not len(retain) or not len(forget) or retain.shape[1:] != forget.shape[1:]:
         shapes = f"{tuple(retain.shape)} and {tuple(forget.shape)}"

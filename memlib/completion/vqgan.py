@@ -1,8 +1,8 @@
-"""VQ-GAN with a masked-token transformer, in the manner of MAGE (Li et al. 2023): images as words, hidden words guessed.
+"""VQ-GAN with a masked-token transformer, in the manner of MAGE (Li et al. 2023): images as words, guessed when hidden.
 
-A vector-quantised autoencoder (diffusers' VQModel) turns an image into a grid of codebook indices and back, and stays as
-it is during unlearning. On those indices works a transformer: its encoder reads the known ones, with a mask token for
-every hidden one, its decoder gives each hidden place a distribution over the codebook, and completion draws from it.
+A vector-quantised autoencoder (diffusers' VQModel) turns an image into a grid of codebook indices and back, and is
+left as it is by unlearning. On those indices works a transformer: its encoder reads the known ones, with a mask token
+for every hidden one, its decoder gives each hidden place a distribution over the codebook, and completion draws.
 """
 
 import json
@@ -111,7 +111,7 @@ class VQGAN(nn.Module):
         return self.tokenizer.decode(latents, force_not_quantize=True).sample
 
     def tokenizer_loss(self, images: Tensor) -> Tensor:
-        """Reconstruction and codebook terms of the tokenizer on images (B, C, H, W), a scalar. Van den Oord et al. 2017.
+        """Reconstruction and codebook terms on images (B, C, H, W), a scalar: van den Oord et al. 2017, eq. 3.
 
         Without the perceptual and adversarial terms of Esser et al. 2021 (VQGAN), which small images do not need.
         """
@@ -153,7 +153,7 @@ class VQGAN(nn.Module):
         return (surprise * inputs.hidden).sum(1) / inputs.hidden.sum(1)
 
     @torch.no_grad()
-    def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4) -> Tensor:
+    def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4, temperature: float = 1.0) -> Tensor:
         """Images (B, C, H, W) with the hidden pixels filled in and the others untouched.
 
         MaskGIT's decoding (Chang et al. 2022): in each of `rounds` every hidden word is drawn, and those it was surest
@@ -162,7 +162,7 @@ class VQGAN(nn.Module):
         indices, hidden = self.inputs(images, mask)
         total, still = int(hidden[0].sum()), hidden
         for r in range(1, rounds + 1):
-            logits = self.decode(self.encode(Tokens(indices, still)), still)
+            logits = self.decode(self.encode(Tokens(indices, still)), still) / temperature
             uniform = torch.special.ndtr(noise(logits)).clamp(1e-6, 1 - 1e-6)
             drawn = (logits - (-uniform.log()).log()).argmax(2)                      # Gumbel's trick: a draw each
             sure = logits.log_softmax(2).gather(2, drawn[..., None])[..., 0].masked_fill(~still, -math.inf)
