@@ -6,10 +6,22 @@ the paper's unlearning and its baselines, `targets` the noise that forget images
 `bound` puts its theory into numbers and `probes` asks what is still known. Images are standardised throughout.
 """
 
-from memlib.completion import bound, masks, methods, probes, targets
+from memlib.completion import bound, masks, methods, probes, quality, targets
 from memlib.completion.diffusion import Inpainter
 from memlib.completion.mae import MAE
 from memlib.completion.methods import i2i, unlearn
 from memlib.completion.vqgan import VQGAN
 
-__all__ = ["MAE", "VQGAN", "Inpainter", "bound", "i2i", "masks", "methods", "probes", "targets", "unlearn"]
+__all__ = [
+    "MAE",
+    "VQGAN",
+    "Inpainter",
+    "bound",
+    "i2i",
+    "masks",
+    "methods",
+    "probes",
+    "quality",
+    "targets",
+    "unlearn",
+]

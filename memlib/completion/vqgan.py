@@ -153,7 +153,9 @@ class VQGAN(nn.Module):
         return (surprise * inputs.hidden).sum(1) / inputs.hidden.sum(1)
 
     @torch.no_grad()
-    def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4, temperature: float = 1.0) -> Tensor:
+    def complete(
+        self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4, temperature: float = 1.0
+    ) -> Tensor:
         """Images (B, C, H, W) with the hidden pixels filled in and the others untouched.
 
         MaskGIT's decoding (Chang et al. 2022): in each of `rounds` every hidden word is drawn, and those it was surest
@@ -179,7 +181,7 @@ class _Blocks(nn.Module):
         super().__init__()
         self.settings = {"width": width, "depth": depth, "heads": heads}
         self.words = nn.Embedding(words, width)
-        self.places = nn.Parameter(0.02 * torch.randn(1, 1 + places, width))
+        self.places = nn.Parameter(0.5 * torch.randn(1, 1 + places, width))
         self.first = nn.Parameter(torch.zeros(1, 1, width))
         self.layers = nn.ModuleList(_layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -197,7 +199,7 @@ class _Head(nn.Module):
     def __init__(self, words: int, places: int, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.enter = nn.Linear(width, width)
-        self.places = nn.Parameter(0.02 * torch.randn(1, 1 + places, width))
+        self.places = nn.Parameter(0.5 * torch.randn(1, 1 + places, width))
         self.layers = nn.ModuleList(_layer(width, heads) for _ in range(depth))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, words))
 
