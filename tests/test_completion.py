@@ -11,7 +11,7 @@ from torch import nn
 from memlib import noise, train
 from memlib.completion import MAE, VQGAN, Inpainter, i2i, masks, methods, unlearn
 from memlib.completion.hidden import hidden_tokens, hide, paste
-from memlib.completion.quality import quality
+from memlib.completion.quality import Judge, quality
 from memlib.errors import Refused
 
 SHAPE, PATCH = (1, 8, 8), 2
@@ -287,15 +287,17 @@ class TestHidden:
 class TestQuality:
     def test_only_the_hidden_region_counts(self, images):
         made = torch.where(CENTRE, images.flip(0), images)
-        judge = dict(embed=lambda x: x.flatten(1)[:, 18:46] + 1, probabilities=lambda x: x.flatten(1).softmax(1))
-        first = quality(made, images, CENTRE, **judge)
+        embed = lambda x: x.flatten(1)[:, 18:46] + 1  # noqa: E731
+        judge = Judge(embed, lambda x: x.flatten(1).softmax(1), embed)
+        first = quality(made, images, CENTRE, judge)
         other = torch.where(CENTRE, images, images.roll(1, 0))
-        second = quality(torch.where(CENTRE, made, other), other, CENTRE, **judge)
+        second = quality(torch.where(CENTRE, made, other), other, CENTRE, judge)
         assert first.frechet == second.frechet and first.inception == second.inception
         assert torch.equal(first.cosine, second.cosine)
         hidden = (made - images)[:, 0, 2:6, 2:6]
         torch.testing.assert_close(first.error, hidden.square().mean((1, 2)))
 
     def test_a_perfect_completion(self, images):
-        best = quality(images, images, CENTRE, lambda x: x.flatten(1), lambda x: x.flatten(1).softmax(1))
+        judge = Judge(lambda x: x.flatten(1), lambda x: x.flatten(1).softmax(1), lambda x: x.flatten(1))
+        best = quality(images, images, CENTRE, judge)
         assert best.frechet < 1e-6 and torch.allclose(best.cosine, torch.ones(24)) and best.error.abs().max() == 0
