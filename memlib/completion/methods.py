@@ -58,8 +58,8 @@ def i2i(
     takes no gradient.
     """
     with torch.no_grad():
-        kept, noise = _joined(frozen(retain)), _joined(frozen(target))
-    return _distance(_joined(encode(retain)), kept), _distance(_joined(encode(forget)), noise)
+        kept, noise = joined(frozen(retain)), joined(frozen(target))
+    return _distance(joined(encode(retain)), kept), _distance(joined(encode(forget)), noise)
 
 
 def ours(model: Completer, frozen: Completer, batch: Batch, generator: torch.Generator) -> Terms:
@@ -89,9 +89,9 @@ def random_encoder(model: Completer, frozen: Completer, batch: Batch, generator:
     says that a decoder knows it."""
     retain = model.inputs(batch.retain, batch.mask, generator)
     with torch.no_grad():
-        kept = _joined(frozen.encode(retain))
-    codes = _joined(model.encode(model.inputs(batch.forget, batch.mask, generator)))
-    return _distance(_joined(model.encode(retain)), kept), _distance(codes, drawn(generator)(codes))
+        kept = joined(frozen.encode(retain))
+    codes = joined(model.encode(model.inputs(batch.forget, batch.mask, generator)))
+    return _distance(joined(model.encode(retain)), kept), _distance(codes, drawn(generator)(codes))
 
 
 Method = Callable[[Completer, Completer, Batch, torch.Generator], Terms]
@@ -149,7 +149,7 @@ def _untaught(model: Completer, batch: Batch, truth: Tensor, generator: torch.Ge
     return model.loss(batch.forget, truth, batch.mask, generator)
 
 
-def _joined(codes: Codes) -> Tensor:
+def joined(codes: Codes) -> Tensor:
     """Codes of one stage or of several as rows, (B, D)."""
     return torch.cat([stage.flatten(1) for stage in ((codes,) if isinstance(codes, Tensor) else codes)], 1)
 
