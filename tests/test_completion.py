@@ -132,10 +132,9 @@ class TestMethods:
             drawn.append(n)
             return gaussian(n, generator)
 
-        for unlearned, step in unlearn(  # noqa: B007
+        *_, (unlearned, step) = unlearn(
             model, method, images[:10], images[10:], lambda g: CENTRE, noted, alpha=0.5, steps=3, batch=6, lr=1e-2
-        ):
-            pass
+        )
         assert step.index == 2 and drawn == [6, 6, 6]
         assert moved(before, model) == set()
         rooms = {name.split(".")[0] for name in moved(before, unlearned)}
@@ -145,8 +144,7 @@ class TestMethods:
         runs = []
         for _ in range(2):
             steps = unlearn(model, method, images[:10], images[10:], lambda g: CENTRE, gaussian, steps=2, batch=4)
-            for unlearned, _ in steps:  # noqa: B007
-                pass
+            *_, (unlearned, _) = steps
             runs.append(unlearned)
         assert moved(*runs) == set()
 
@@ -186,8 +184,7 @@ class TestMethodsOnTheirOwn:
         target = lambda n, g: torch.randn(1, *SHAPE, generator=generator(7)).expand(n, -1, -1, -1)  # noqa: E731
         before = _terms(model, model, retain, forget, target)
         steps = unlearn(model, methods.ours, retain, forget, lambda g: CENTRE, target, alpha=1.0, steps=200, lr=5e-3)
-        for unlearned, _ in steps:  # noqa: B007
-            pass
+        *_, (unlearned, _) = steps
         after = _terms(unlearned, model, retain, forget, target)
         assert after[1] < 0.5 * before[1]
         assert after[0] < 0.25 * before[1]
