@@ -12,7 +12,7 @@ from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2
 from memlib.metrics.neighbours import l2_ratio, matches, nearest
 from memlib.metrics.quality import density_coverage, inception_score, precision_recall
 from memlib.metrics.roc import auc, roc
-from memlib.metrics.unique import expected_unique, extrapolate_unique
+from memlib.metrics.unique import expected_unique, extrapolate_unique, unique_difference
 
 __all__ = [
     "Count",
@@ -42,4 +42,5 @@ __all__ = [
     "top_means",
     "tpr_at_fpr",
     "ums",
+    "unique_difference",
 ]
