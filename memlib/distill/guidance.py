@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
@@ -79,18 +79,23 @@ def bayes_direction(
 
 
 class Agreement(NamedTuple):
-    """How a learned direction compares with the exact one: mean cosine over the samples for which the exact one is not
-    0, and the ratio of their root mean squares (1 is right, more overshoots)."""
+    """How a learned direction compares with the exact one: the mean cosine over the samples whose exact one is not 0;
+    the same weighted by its length, so by how much guidance moves them; and the ratio of their root mean squares (1 is
+    right, more overshoots)."""
 
     cosine: float
+    weighted: float
     length: float
 
 
 def agreement(learned: Tensor, exact: Tensor) -> Agreement:
-    """Agreement of directions (B, *S) with the exact ones of the same shape."""
-    learned, exact = learned.flatten(1), exact.flatten(1)
-    cosine = cosine_similarity(learned, exact, eps=torch.finfo(exact.dtype).tiny)
-    return Agreement(float(cosine[exact.any(1)].mean()), float(learned.norm() / exact.norm()))
+    """Agreement of directions (B, *S) with the exact ones of the same shape; NaN if all of these are 0."""
+    learned, exact = learned.flatten(1).double(), exact.flatten(1).double()
+    weight = exact.norm(dim=1)
+    cosine = (learned * exact).sum(1) / (learned.norm(dim=1) * weight)
+    cosine = cosine.nan_to_num(0.0)    # a learned direction of 0 agrees with none; an exact one counts in neither mean
+    weighted = (weight * cosine).sum() / weight.sum()
+    return Agreement(float(cosine[weight > 0].mean()), float(weighted), float(learned.norm() / weight.norm()))
 
 
 def evaluating(classifier: Logits) -> None:
