@@ -199,21 +199,24 @@ class ResNet(nn.Module):
     """A residual network with one time module in each block, images (B, channels, H, W) -> logits (B, K).
 
     He et al. 2016, sec. 3.3, modified as in SIDE sec. 3.3.2 and appendix C. `blocks` basic blocks at each of `widths`;
-    where the width changes, the image is halved. `stem` "7x7" is that of He et al., which leaves the blocks a
-    quarter of the image's size; "3x3" leaves all of it, for images of 8 to 32 pixels. time=False leaves the time
-    modules out; since these start as the identity, the state of a network without fits one with (strict=False).
+    where the width changes, the image is halved. `stem` "7x7" is that of He et al., which leaves the blocks a quarter
+    of the image's size; "3x3" leaves all of it, for images of 8 to 32 pixels. time=False leaves the time modules out;
+    since these start as the identity, the state of a network without them fits one that has them (strict=False).
+    Raises ValueError unless there is one count of blocks a width.
     """
 
     def __init__(
         self,
         classes: int,
         channels: int = 1,
-        widths: tuple[int, ...] = (16, 32),
-        blocks: tuple[int, ...] = (1, 1),
+        widths: tuple[int, ...] = (16, 32, 64),
+        blocks: tuple[int, ...] = (1, 1, 1),
         stem: Literal["3x3", "7x7"] = "3x3",
         time: bool = True,
     ) -> None:
         super().__init__()
+        if len(widths) != len(blocks):
+            raise ValueError(f"{len(widths)} widths and {len(blocks)} counts of blocks: give one count a width")
         self.time = time
         self.code = nn.Sequential(TimeCode(64), nn.Linear(64, 128), nn.SiLU()) if time else None
         size, stride = (7, 2) if stem == "7x7" else (3, 1)

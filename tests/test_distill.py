@@ -232,7 +232,7 @@ class TestGuidance:
     @pytest.mark.parametrize("time", [True, False])
     def test_log_p_of_the_wanted_label_and_its_pull(self, time):
         torch.manual_seed(0)
-        net = nets.Classifier(nets.ResNet(5, 1, (8, 16), time=time)).double().eval()
+        net = nets.Classifier(nets.ResNet(5, 1, (8, 16), (1, 1), time=time)).double().eval()
         x, labels, sigma = randn(6, 1, 8, 8), torch.arange(6) % 5, torch.tensor(0.7, dtype=torch.float64)
         value = distill.log_p(net, labels)
         wanted = net(x, sigma).log_softmax(1)[range(6), labels]

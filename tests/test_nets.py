@@ -199,6 +199,11 @@ def test_one_time_module_a_block_right_after_its_first_batch_norm():
         torch.testing.assert_close(timed, (1 + scale) * normed + shift)
 
 
+def test_resnet_refuses_widths_without_blocks():
+    with pytest.raises(ValueError, match="3 widths and 2 counts"):
+        nets.ResNet(5, 1, (8, 16, 32), (1, 1))
+
+
 def test_time_modules_start_as_the_identity():
     """So the weights of a teacher without time are a student's start."""
     torch.manual_seed(0)

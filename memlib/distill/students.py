@@ -23,7 +23,7 @@ def teach(
     steps: int = 600,
     *,
     batch: int = 64,
-    lr: float = 3e-3,
+    lr: float = 5e-3,
     seed: int = 0,
     checkpoint: str | Path | None = None,
 ) -> nn.Module:
@@ -52,8 +52,8 @@ def tdkd(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """
     if temperature != 1:
         targets = (targets.log() / temperature).softmax(1)
-    entropy = -torch.special.xlogy(targets, targets).sum(1)
-    return temperature**2 * (cross_entropy(logits / temperature, targets, reduction="none") - entropy)
+    negentropy = torch.special.xlogy(targets, targets).sum(1)
+    return temperature**2 * (cross_entropy(logits / temperature, targets, reduction="none") + negentropy)
 
 
 def distil(
@@ -62,7 +62,7 @@ def distil(
     steps: int = 600,
     *,
     batch: int = 64,
-    lr: float = 3e-3,
+    lr: float = 5e-3,
     levels: tuple[float, float] = (0.0, 1.4),
     temperature: float = 1.0,
     seed: int = 0,

@@ -114,7 +114,7 @@ def prune(features: Tensor, labels: Tensor, cohesion: float = 0.0, smallest: int
 def cluster_labels(generated: Tensor, clusters: Clusters) -> Surrogate:
     """CL-TD: the clusters of `generated` (N, *S) as hard labels, without the images of clusters that were dropped.
 
-    The attacker with nothing but the model: not even the feature extractor need have seen a training image.
+    The attacker with nothing but the model, as long as the features were fitted to generated images or are public.
     """
     stay = clusters.labels >= 0
     targets = one_hot(clusters.labels[stay], int(clusters.kept.sum())).to(generated)
