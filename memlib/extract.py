@@ -9,7 +9,7 @@ classifier come from `distill`, thresholds from held-out images (`metrics.thresh
     found = score(sweep(denoiser, classifier, x, labels, [0, 4, 8], sigmas)[:, 1], embed, members, ghosts)
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,14 +17,10 @@ from torch import Tensor
 
 from memlib import metrics, sample
 from memlib.denoiser import Denoiser, guided
-from memlib.distill import log_p
+from memlib.distill import Logits, log_p
 from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.noise import Noise
-
-Classifier = Callable[[Tensor, Tensor], Tensor]
-"""Logits of K labels for a noisy sample: x (B, *S), sigma () or (B,) -> (B, K)."""
-
 
 def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
     """A label for each of n samples, (n,) integers, uniform on 0 .. classes - 1. SIDE sec. 3.3.3.
@@ -41,7 +37,7 @@ def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
 @torch.no_grad()
 def sweep(
     denoiser: Denoiser,
-    classifier: Classifier,
+    classifier: Logits,
     x: Tensor,
     labels: Tensor,
     weights: Sequence[float] | Tensor,
@@ -70,7 +66,7 @@ def sweep(
     return sample.ancestral(steered, states, sigmas[1:]).unflatten(0, (len(x), count))
 
 
-def _steered(denoiser: Denoiser, classifier: Classifier, labels: Tensor, weights: Tensor) -> Denoiser:
+def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Tensor) -> Denoiser:
     """`guided`, with the classifier on the rows of other weight than 0 alone; labels and weights (B,)."""
     rows = weights.nonzero()[:, 0]
     if len(rows) in (0, len(weights)):
@@ -84,7 +80,7 @@ def _steered(denoiser: Denoiser, classifier: Classifier, labels: Tensor, weights
     return steered
 
 
-def _push(classifier: Classifier, x: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
+def _push(classifier: Logits, x: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
     """sigma^2 grad log p(y | x, sigma), (B, *S): what guidance at weight 1 adds to a denoiser."""
     return guided(lambda x, _: torch.zeros_like(x), log_p(classifier, labels), 1.0)(x, sigma)
 

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch.distributions import Categorical, kl_divergence
 
 from memlib import distill, nets, noise, train
-from memlib.analytic import GaussianMixture
+from memlib.analytic import Empirical, GaussianMixture
 from memlib.denoiser import guided
 from memlib.errors import Refused
 
@@ -376,3 +376,19 @@ class TestWhatAnArmSees:
         assert torch.equal(given.targets.sum(1), torch.ones(3000).double()) and (counts - 1000).abs().max() < 100
         again = distill.random_labels(randn(3000, 4, seed=5), 3, generator())
         assert torch.equal(given.targets, again.targets)
+
+
+def test_guidance_on_a_finite_set_is_judged_by_its_own_bayes_classifier():
+    """The exact posterior of three labelled points agrees perfectly at every level; its negation points away."""
+    g = torch.Generator().manual_seed(0)
+    points, labels = torch.randn(12, 3, generator=g, dtype=torch.float64), torch.arange(12) % 3
+
+    def exact(x, sigma):
+        inside = Empirical(points).posterior(x, sigma)
+        return torch.stack([inside[:, labels == label].sum(1) for label in range(3)], 1).log()
+
+    levels = [0.4, 1.0, 3.0]
+    for found in distill.agreement_on_points(exact, points, labels, levels, noise.seeded(range(12))):
+        assert found.cosine > 1 - 1e-6 and abs(found.length - 1) < 1e-6
+    for found in distill.agreement_on_points(lambda x, s: -exact(x, s), points, labels, levels, noise.seeded(range(12))):
+        assert found.cosine < 0.9

@@ -3,7 +3,17 @@
 `surrogates` holds the arms, `students` the training (TDKD), `guidance` what is done with the result.
 """
 
-from memlib.distill.guidance import Agreement, Logits, accuracy, agreement, as_ddpm, bayes_direction, direction, log_p
+from memlib.distill.guidance import (
+    Agreement,
+    Logits,
+    accuracy,
+    agreement,
+    agreement_on_points,
+    as_ddpm,
+    bayes_direction,
+    direction,
+    log_p,
+)
 from memlib.distill.students import distil, tdkd, teach
 from memlib.distill.surrogates import (
     Clusters,
@@ -23,6 +33,7 @@ __all__ = [
     "Surrogate",
     "accuracy",
     "agreement",
+    "agreement_on_points",
     "as_ddpm",
     "bayes_direction",
     "cluster",

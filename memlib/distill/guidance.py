@@ -1,12 +1,13 @@
 """The pull of a classifier, grad_x log p(y | x, sigma): made for `denoiser.guided`, and judged at every noise level."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from memlib.analytic import Empirical
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
 from memlib.metrics import Count
@@ -63,7 +64,7 @@ def direction(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float
 
 
 def bayes_direction(
-    model: Denoiser, conditionals: Sequence[Denoiser], labels: Tensor, x: Tensor, sigma: float | Tensor
+    model: Denoiser, conditionals: Sequence[Denoiser] | Mapping[int, Denoiser], labels: Tensor, x: Tensor, sigma: float | Tensor
 ) -> Tensor:
     """The exact grad_x log p(y | x, sigma), (B, *S), where the denoisers of the whole and of K classes are known.
 
@@ -96,6 +97,26 @@ def agreement(learned: Tensor, exact: Tensor) -> Agreement:
     cosine = cosine.nan_to_num(0.0)    # a learned direction of 0 agrees with none; an exact one counts in neither mean
     weighted = (weight * cosine).sum() / weight.sum()
     return Agreement(float(cosine[weight > 0].mean()), float(weighted), float(learned.norm() / weight.norm()))
+
+
+def agreement_on_points(
+    classifier: Logits, images: Tensor, labels: Tensor, sigmas: Sequence[float] | Tensor, noise: Noise, n: int = 200
+) -> list[Agreement]:
+    """Agreement of a classifier's guidance with the exact one at each of `sigmas` (L,), where the data are a finite set.
+
+    images (N, *S) with labels (N,) are all there is, so the denoisers of the whole set and of each class are closed
+    forms (`analytic.Empirical`) and so is the direction between them. Asked at n of the images, noised, each for the
+    label of another of them: the attack wants any label anywhere, and at small sigma an image's own gives no direction.
+    """
+    whole, found = Empirical(images), labels.unique()
+    classes = dict(zip(found.tolist(), (Empirical(images[labels == label]) for label in found), strict=True))
+    rows = torch.arange(0, len(images), max(1, len(images) // n), device=images.device)[:n]
+    wanted, result = labels[rows].roll(1), []
+    for sigma in torch.as_tensor(sigmas).to(images):
+        x = add_noise(images[rows], sigma, noise)
+        exact = bayes_direction(whole, classes, wanted, x, sigma)
+        result.append(agreement(direction(log_p(classifier, wanted), x, sigma), exact))
+    return result
 
 
 def evaluating(classifier: Logits) -> None:
