@@ -1,10 +1,26 @@
 """Frozen embedders, images (N, C, H, W) -> features (N, D), in which metrics look for neighbours and compare sets.
 
 None normalises its rows unless it says so: `metrics.nearest` does. `principal` needs nothing but a reference set of
-images, `copies` trains on one, and `sscd` reads published weights.
+images, `copies` trains on one (`alterations` says what survives as a copy), and `sscd` reads published weights.
 """
 
+from memlib.features.alterations import UNSEEN, augment, planted
+from memlib.features.copies import copies, copy_loss, learn_copies, recall
 from memlib.features.principal import Embed, centred, half_whitened, latents, pixels
 from memlib.features.sscd import sscd
 
-__all__ = ["Embed", "centred", "half_whitened", "latents", "pixels", "sscd"]
+__all__ = [
+    "UNSEEN",
+    "Embed",
+    "augment",
+    "centred",
+    "copies",
+    "copy_loss",
+    "half_whitened",
+    "latents",
+    "learn_copies",
+    "pixels",
+    "planted",
+    "recall",
+    "sscd",
+]
