@@ -125,6 +125,7 @@ def test_adaptive_l2_by_hand():
 @pytest.mark.parametrize("shift", [0.0, 100.0])
 def test_adaptive_l2_by_scikit_learn(shift, monkeypatch):
     monkeypatch.setattr(sys.modules[cliques.__module__], "_CELLS", 2000)    # several tiles
+    monkeypatch.setattr(sys.modules[cliques.__module__], "_ROWS", 32)
     queries, train = normal(70, 12) + shift, normal(200, 12, seed=1) + shift
     index = NearestNeighbors(n_neighbors=20, algorithm="brute").fit(train)
     distance, found = index.kneighbors(queries)

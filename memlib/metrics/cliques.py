@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.metrics.neighbours import matches
+from memlib.metrics.neighbours import _smallest, matches
 from memlib.metrics.rows import checked
 
-_CELLS = 1 << 24    # distances held at once
+_ROWS = 1024        # queries held at once
+_CELLS = 1 << 22    # numbers held at once while distances are computed again
 
 
 @torch.no_grad()
@@ -118,13 +119,11 @@ def _clique(near: Tensor, other: Tensor, first: Tensor, count: Tensor) -> Tensor
 def _neighbours(queries: Tensor, train: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Distance to the nearest row (N,), its index (N,), and the mean distance to the n nearest (N,).
 
-    The fast form of the distance proposes the n; the distances themselves are computed from differences.
+    A matrix product proposes the n; the distances themselves are computed from differences.
     """
-    centre = train.mean(0)
-    proposed = [
-        torch.cdist(tile - centre, train - centre).topk(n, largest=False).indices
-        for tile in queries.split(max(1, _CELLS // len(train)))
-    ]
+    centre = train.mean(0)    # about which the product form cancels less
+    far = train - centre
+    proposed = [_smallest(tile - centre, far, n)[1] for tile in queries.split(_ROWS)]
     step = max(1, _CELLS // (n * train.shape[1]))
     nearest, index, mean = [], [], []
     for rows, places in zip(queries.split(step), torch.cat(proposed).split(step), strict=True):
