@@ -64,7 +64,11 @@ def direction(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float
 
 
 def bayes_direction(
-    model: Denoiser, conditionals: Sequence[Denoiser] | Mapping[int, Denoiser], labels: Tensor, x: Tensor, sigma: float | Tensor
+    model: Denoiser,
+    conditionals: Sequence[Denoiser] | Mapping[int, Denoiser],
+    labels: Tensor,
+    x: Tensor,
+    sigma: float | Tensor,
 ) -> Tensor:
     """The exact grad_x log p(y | x, sigma), (B, *S), where the denoisers of the whole and of K classes are known.
 
@@ -102,7 +106,7 @@ def agreement(learned: Tensor, exact: Tensor) -> Agreement:
 def agreement_on_points(
     classifier: Logits, images: Tensor, labels: Tensor, sigmas: Sequence[float] | Tensor, noise: Noise, n: int = 200
 ) -> list[Agreement]:
-    """Agreement of a classifier's guidance with the exact one at each of `sigmas` (L,), where the data are a finite set.
+    """Agreement of a classifier's guidance with the exact one at each of `sigmas` (L,), if the data are a finite set.
 
     images (N, *S) with labels (N,) are all there is, so the denoisers of the whole set and of each class are closed
     forms (`analytic.Empirical`) and so is the direction between them. Asked at n of the images, noised, each for the

@@ -8,6 +8,7 @@ grad log p, hence the room's name.
 
 from memlib.metrics.cliques import adaptive_l2, cliques, medoids
 from memlib.metrics.counts import Count, ams, in_band, threshold, top_means, tpr_at_fpr, ums
+from memlib.metrics.emm import Emm, emm
 from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
@@ -18,12 +19,14 @@ from memlib.metrics.unique import expected_unique, extrapolate_unique, unique_di
 
 __all__ = [
     "Count",
+    "Emm",
     "Moments",
     "adaptive_l2",
     "ams",
     "auc",
     "cliques",
     "density_coverage",
+    "emm",
     "expected_unique",
     "extrapolate_unique",
     "frechet_distance",
