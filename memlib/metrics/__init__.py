@@ -6,6 +6,7 @@ a membership statistic. *Score* in this field means grad log p, hence the room's
 """
 
 from memlib.metrics.counts import Count, ams, in_band, threshold, top_means, tpr_at_fpr, ums
+from memlib.metrics.emm import Emm, emm
 from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
@@ -16,10 +17,12 @@ from memlib.metrics.unique import expected_unique, extrapolate_unique
 
 __all__ = [
     "Count",
+    "Emm",
     "Moments",
     "ams",
     "auc",
     "density_coverage",
+    "emm",
     "expected_unique",
     "extrapolate_unique",
     "frechet_distance",
