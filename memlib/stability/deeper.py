@@ -31,6 +31,10 @@ class Deep:
         """A copy of some members, by index or mask (M,)."""
         return Deep([w[index].clone() for w in self.weights], [b[index].clone() for b in self.biases])
 
+    def to(self, other: Tensor) -> "Deep":
+        """The networks in the dtype and on the device of a tensor of any shape."""
+        return Deep([w.to(other) for w in self.weights], [b.to(other) for b in self.biases])
+
     def holding(self, trained: list[Tensor]) -> "Deep":
         """The same networks with these tensors (M, ...) in the place of `trained`."""
         return Deep(trained[len(self.biases) :], trained[: len(self.biases)])
@@ -42,9 +46,12 @@ class Deep:
             return list(torch.autograd.grad(risk(self.holding(leaves), batch).sum(), leaves))
 
 
-def deep(seeds: Tensor, width: int, dim: int = 1, layers: int = 2, *, reach: float = 2.0, scale: float = 1.0) -> Deep:
+def deep(
+    seeds: Tensor, width: int, dim: int = 1, layers: int = 2, *, reach: float = 2.0, scale: float | Tensor = 1.0
+) -> Deep:
     """Fresh members, one a seed (M,), of `layers` hidden layers: the first and last as in `two_layer`, inner matrices
     normal of variance 2/m (He et al. 2015) with biases 0, in torch's default dtype."""
+
     def drawn(seed: int) -> list[Tensor]:
         generator = keyed(seed, -1)
 
@@ -53,11 +60,12 @@ def deep(seeds: Tensor, width: int, dim: int = 1, layers: int = 2, *, reach: flo
 
         first = normal(dim, width)
         b = reach * (2 * torch.rand(width, generator=generator, dtype=torch.float64) - 1)
-        last = scale * normal(width, dim)
+        last = normal(width, dim)
         inner = [normal(width, width) * (2 / width) ** 0.5 for _ in range(layers - 1)]
         return [first / first.norm(dim=0), *inner, last, b, *[torch.zeros_like(b)] * (layers - 1)]
 
     names, which = seeds.unique(return_inverse=True)
     parts = zip(*(drawn(int(name)) for name in names), strict=True)
     stacked = [torch.stack(part)[which].to(torch.get_default_dtype()) for part in parts]
+    stacked[layers] *= torch.as_tensor(scale).to(stacked[0]).reshape(-1, 1, 1)
     return Deep(stacked[: layers + 1], stacked[layers + 1 :])

@@ -10,7 +10,7 @@ from memlib.errors import Refused
 from memlib.stability.problem import Batch, Task, ceiling, risk
 
 _LOOK = 64       # steps between looks for members that diverged
-_BLOWN = 1e4     # times the risk of the zero function, from which on a member counts as diverged
+_BLOWN = 1e12     # times the risk of the zero function, from which on a member counts as diverged: many overshoot and return
 _BETAS, _TINY = (0.9, 0.999), 1e-8    # of Adam; Kingma & Ba 2015
 
 
@@ -57,7 +57,7 @@ def descend(
     batches: one a step, such as `minibatches(...)`, or `repeat(quadrature(task), steps)` for the whole risk.
     optimiser: "adam" moves each parameter by eta times its normalised gradient: neither m nor a bound on curvature.
 
-    A member whose parameters are not finite, or whose risk exceeds 10^4 times that of s = 0, is zeroed and stays so;
+    A member whose parameters are not finite, or whose risk exceeds 10^12 times that of s = 0, is zeroed and stays so;
     nothing passes between members. Looked for every 64 steps and at each `Progress`. Raises Refused for settings that
     make no sense.
     """

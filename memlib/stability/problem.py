@@ -93,13 +93,13 @@ def minibatches(task: Task, seeds: Tensor, size: int, steps: int, first: int = 0
     seeds: (M,), integers. What a member sees depends on its seed and the step alone, so members of one seed see the
     same (their differences are paired) and no member depends on its neighbours.
     """
-    names, which = seeds.unique(return_inverse=True)
+    names, which = seeds.cpu().unique(return_inverse=True)
     members, count, width = task.points.shape
     rows = torch.arange(members, device=task.points.device)[:, None]
     weight = task.points.new_full((size,), 1 / size)
     for block in range(first // _STEPS, -(-(first + steps) // _STEPS)):
         drawn = [_drawn(int(name), block, size, count, width) for name in names]
-        index, z = (torch.stack(part).to(task.points.device)[which] for part in zip(*drawn, strict=True))
+        index, z = (torch.stack(part)[which].to(task.points.device) for part in zip(*drawn, strict=True))
         z = z.to(task.points)                                                           # (M, 64, B, d)
         y = task.points[rows, index.flatten(1)].view_as(z).mul(_column(task.mu)[..., None])
         y.addcmul_(z, _column(task.sigma)[..., None])

@@ -36,6 +36,10 @@ class TwoLayer:
         """A copy of some members, by index or mask (M,)."""
         return TwoLayer(self.w1[index].clone(), self.b[index].clone(), self.w2[index].clone(), self.free)
 
+    def to(self, other: Tensor) -> "TwoLayer":
+        """The networks in the dtype and on the device of a tensor of any shape."""
+        return TwoLayer(*(t.to(other) for t in (self.w1, self.b, self.w2)), self.free)
+
     def holding(self, trained: list[Tensor]) -> "TwoLayer":
         """The same networks with these tensors (M, ...) in the place of `trained`."""
         b, w2, w1 = trained if self.free else (*trained, self.w1)
@@ -90,18 +94,20 @@ class TwoLayer:
 
 
 def two_layer(
-    seeds: Tensor, width: int, dim: int = 1, *, reach: float = 2.0, scale: float = 1.0, free: bool = False
+    seeds: Tensor, width: int, dim: int = 1, *, reach: float = 2.0, scale: float | Tensor = 1.0, free: bool = False
 ) -> TwoLayer:
     """Fresh members, one a seed (M,), of `width` = m units: w1 uniform on the sphere, b uniform within `reach`, w2
-    normal of deviation `scale`, in torch's default dtype. Members of one seed start alike, whatever their neighbours.
+    normal of deviation `scale`, a number or (M,), in torch's default dtype. Members of one seed start alike, whatever
+    their neighbours.
     """
+
     def drawn(seed: int) -> tuple[Tensor, ...]:
         generator = keyed(seed, -1)    # apart from the batches, whose blocks count from 0
         w1 = torch.randn(dim, width, generator=generator, dtype=torch.float64)
         b = reach * (2 * torch.rand(width, generator=generator, dtype=torch.float64) - 1)
-        return w1 / w1.norm(dim=0), b, scale * torch.randn(width, dim, generator=generator, dtype=torch.float64)
+        return w1 / w1.norm(dim=0), b, torch.randn(width, dim, generator=generator, dtype=torch.float64)
 
     names, which = seeds.unique(return_inverse=True)
     parts = zip(*(drawn(int(name)) for name in names), strict=True)
     w1, b, w2 = (torch.stack(part)[which].to(torch.get_default_dtype()) for part in parts)
-    return TwoLayer(w1, b, w2, free)
+    return TwoLayer(w1, b, w2 * torch.as_tensor(scale).to(w2).reshape(-1, 1, 1), free)
