@@ -1,5 +1,7 @@
 """Networks: shapes, the preconditioning's promises, and that each can be trained to beat the linear denoiser."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
@@ -212,3 +214,33 @@ def test_time_modules_start_as_the_identity():
     assert not unexpected and all(".time." in key or ".code." in key for key in missing)
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(student(x, 0.0), teacher(x, 0.0))
+
+
+def test_a_stack_is_its_networks_and_they_train_apart():
+    torch.manual_seed(0)
+    singles = [nets.Preconditioned(nets.ResidualMLP((1, 2, 2), width=16, blocks=1)).double() for _ in range(3)]
+    for net in singles:
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    stack = nets.Stack(singles)
+    assert sum(p.numel() for p in stack.parameters()) == 3 * sum(p.numel() for p in singles[0].parameters())
+    x, sigma = torch.randn(12, 1, 2, 2, dtype=torch.float64), torch.rand(12, dtype=torch.float64) + 0.1
+    blocks = list(zip(singles, x.split(4), sigma.split(4), strict=True))
+    torch.testing.assert_close(stack(x, sigma), torch.cat([net(*block) for net, *block in blocks]))
+    torch.testing.assert_close(stack(x, 0.5), torch.cat([net(block, 0.5) for net, block, _ in blocks]))
+
+    stack(x, sigma).square().sum().backward()
+    for i, (net, *block) in enumerate(blocks):
+        net(*block).square().sum().backward()
+        for name, weight in zip(stack.names, stack.weights, strict=True):
+            torch.testing.assert_close(weight.grad[i], dict(net.named_parameters())[name].grad)
+
+    with torch.no_grad():
+        stack.weights[0][1] += 1
+    for i, (net, *block) in enumerate(blocks):
+        same = torch.equal(stack.unstack()[i](*block), net(*block))
+        assert same == (i != 1)    # a copy of its own weights, and of no other's
+    copied = copy.deepcopy(stack)
+    assert torch.equal(copied(x, sigma), stack(x, sigma))
+    with pytest.raises(ValueError, match="one architecture"):
+        nets.Stack([nets.MLP(2, 8), nets.MLP(2, 9)])
