@@ -22,6 +22,7 @@ from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.noise import Noise
 
+
 def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
     """A label for each of n samples, (n,) integers, uniform on 0 .. classes - 1. SIDE sec. 3.3.3.
 
@@ -86,7 +87,7 @@ def _push(classifier: Logits, x: Tensor, labels: Tensor, sigma: Tensor) -> Tenso
 
 
 class Scores(NamedTuple):
-    """What N samples resemble: `similarity` (N,) to the `nearest` (N,) member, and `ghostly` (N,) to the nearest ghost."""
+    """What N samples resemble: `similarity` (N,) to the `nearest` member (N,), `ghostly` (N,) to the nearest ghost."""
 
     similarity: Tensor
     nearest: Tensor
@@ -99,7 +100,7 @@ class Scores(NamedTuple):
 
 def score(samples: Tensor | Iterable[Tensor], embed: Embed, members: Tensor, ghosts: Tensor) -> Scores:
     """Compare samples (N, C, H, W), or batches of them as they come from disk, with members (M, C, H, W) and with
-    `ghosts`, images of the same kind that no model saw: what resemblance alone would earn. Cosine of `embed`'s features.
+    `ghosts`, images of the same kind that no model saw: what resemblance alone would earn. By cosine of `embed`.
     """
     known, control = embed(members), embed(ghosts)
     found = []

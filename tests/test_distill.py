@@ -390,5 +390,6 @@ def test_guidance_on_a_finite_set_is_judged_by_its_own_bayes_classifier():
     levels = [0.4, 1.0, 3.0]
     for found in distill.agreement_on_points(exact, points, labels, levels, noise.seeded(range(12))):
         assert found.cosine > 1 - 1e-6 and abs(found.length - 1) < 1e-6
-    for found in distill.agreement_on_points(lambda x, s: -exact(x, s), points, labels, levels, noise.seeded(range(12))):
+    away = distill.agreement_on_points(lambda x, s: -exact(x, s), points, labels, levels, noise.seeded(range(12)))
+    for found in away:
         assert found.cosine < 0.9

@@ -180,7 +180,7 @@ def test_resnet34_is_that_of_he_et_al():
 
 
 def test_one_time_module_a_block_right_after_its_first_batch_norm():
-    """Appendix C of SIDE, seen by hooks: what comes in is what the first norm put out, and the activation comes after."""
+    """Appendix C of SIDE, seen by hooks: the first norm's output comes in, the activation comes after."""
     net = nets.ResNet(3, 1, (8, 16), (2, 2)).eval()
     for block in net.blocks:
         torch.nn.init.normal_(block.time.film.weight)

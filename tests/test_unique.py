@@ -70,7 +70,8 @@ def test_the_difference_covers_the_true_one():
     g = torch.Generator().manual_seed(1)
     weights = torch.rand(2, 80, generator=g, dtype=torch.float64) ** 3
     p = torch.tensor([[0.5], [0.3]]) * weights / weights.sum(1, keepdim=True)
-    true = (metrics.expected_unique(p[0], torch.tensor([400])) - metrics.expected_unique(p[1], torch.tensor([400]))).item()
+    expected = [metrics.expected_unique(q, torch.tensor([400])).item() for q in p]
+    true = expected[0] - expected[1]
     covered = 0
     for _ in range(200):
         arms = [torch.multinomial(torch.cat([q, 1 - q.sum()[None]]), 400, True, generator=g) for q in p]

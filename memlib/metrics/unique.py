@@ -51,8 +51,8 @@ def _log_choose(total: Tensor, size: float) -> Tensor:
 def unique_difference(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[int, tuple[float, float]]:
     """Distinct images hit by arm a less those hit by arm b, and a jackknife interval of it. Efron & Stein 1981.
 
-    a, b: (N,), the image that sample i of each arm hit, -1 for none; equal i share a seed. Leaving out sample i costs an
-    arm one image if no other of its samples hit that one, so the jackknife needs only these singletons. The variance
+    a, b: (N,), the image that sample i of each arm hit, -1 for none; equal i share a seed. Leaving out sample i costs
+    an arm one image if no other of its samples hit that one, so the jackknife needs only these singletons. The variance
     errs upwards; a bootstrap would not do, as every resample repeats hits and so loses images. Raises Refused for rows
     that do not pair up.
     """
