@@ -1,0 +1,117 @@
+"""Networks that denoise, each a denoiser once wrapped in `Preconditioned`.
+
+A bare network F(x, t) takes a scaled sample (B, *S) and a time code t (B,) = ln(sigma) / 4 and returns (B, *S).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from memlib.nets.blocks import FiLMBlock, TimeCode
+from memlib.noise import like
+
+
+class Preconditioned(nn.Module):
+    """D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma) / 4), a denoiser. Karras et al. 2022, eq. 7 and table 1.
+
+    F sees inputs and is asked for targets of unit variance at every sigma. `sigma_data` is the standard deviation of
+    the data's coordinates about 0: centre the data, or F must learn their mean as well.
+    """
+
+    def __init__(self, net: nn.Module, sigma_data: float = 0.5) -> None:
+        super().__init__()
+        self.net, self.sigma_data = net, sigma_data
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
+        sigma = like(sigma, x)
+        total = sigma**2 + self.sigma_data**2
+        code = sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4    # finite at sigma = 0, where D = x
+        output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
+        return self.sigma_data**2 / total * x + sigma * self.sigma_data * total.rsqrt() * output
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """(B,) weights for `losses.denoising` under which F's own error counts equally at every sigma. Table 1 there,
+        carried from errors of x0 to errors of eps by the factor sigma^2."""
+        return (sigma**2 + self.sigma_data**2) / self.sigma_data**2
+
+
+class MLP(nn.Module):
+    """A plain perceptron on [x, t] for toys: `depth` hidden layers of `width`, SiLU, samples of shape (dim,)."""
+
+    def __init__(self, dim: int, width: int = 128, depth: int = 3) -> None:
+        super().__init__()
+        sizes = [dim + 1, *[width] * depth]
+        layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B, dim), t (B,) -> (B, dim)."""
+        return self.layers(torch.cat([x, 4 * t[:, None]], 1))
+
+
+class ResidualMLP(nn.Module):
+    """A residual MLP whose blocks are scaled and shifted by the time code (FiLM): small, and quick to memorize.
+
+    shape: sample shape S, any. Suits vectors of some 10 to 100 coordinates (8x8 digits, PCA latents); in raw pixels of
+    larger images an MLP memorizes nothing, and a U-Net is needed. FiLM: Perez et al. 2018.
+    """
+
+    def __init__(self, shape: tuple[int, ...], width: int = 256, blocks: int = 2) -> None:
+        super().__init__()
+        size = math.prod(shape)
+        self.code = nn.Sequential(TimeCode(64), nn.Linear(64, width), nn.SiLU())
+        self.enter = nn.Linear(size, width)
+        self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(blocks))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
+        nn.init.zeros_(self.leave[1].weight)    # start at F = 0: D is then the linear denoiser c_skip x
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B, *S), t (B,) -> (B, *S)."""
+        h, code = self.enter(x.flatten(1)), self.code(t)
+        for block in self.blocks:
+            h = block(h, code)
+        return self.leave(h).reshape(x.shape)
+
+
+class UNet(nn.Module):
+    """diffusers' UNet2DModel as F(x, t), for images (channels, size, size).
+
+    `widths` are the channels of each resolution, halving the image between them; self-attention where the image is
+    `attention` pixels wide or less. Any other option of UNet2DModel keeps its default. Raises ValueError when `size`
+    cannot be halved len(widths) - 1 times.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: int = 3,
+        widths: tuple[int, ...] = (64, 128, 128),
+        layers: int = 2,
+        attention: int = 16,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel  # heavy: only where a U-Net is wanted
+
+        if size % 2 ** (len(widths) - 1):
+            raise ValueError(f"images of {size} pixels cannot be halved {len(widths) - 1} times; give fewer widths")
+        here = [size // 2**i <= attention for i in range(len(widths))]
+        self.unet = UNet2DModel(
+            sample_size=size,
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=layers,
+            block_out_channels=widths,
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in here),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(here)),
+            norm_num_groups=math.gcd(32, *widths),
+            attention_head_dim=math.gcd(32, *widths),
+            dropout=dropout,
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B, channels, size, size), t (B,) -> the same shape."""
+        # Its sinusoids are made for steps 0 to 1000: ln(sigma) / 4 lies in [-1.6, 1.1] for sigma in [0.002, 80].
+        return self.unet(x, 250 * (t + 2)).sample
