@@ -10,7 +10,7 @@ from memlib.errors import Refused
 from memlib.stability.problem import Batch, Task, ceiling, risk
 
 _LOOK = 64       # steps between looks for members that diverged
-_BLOWN = 1e12     # times the risk of the zero function, from which on a member counts as diverged: many overshoot and return
+_BLOWN = 1e12    # times the risk of the zero function, where a member counts as diverged: many overshoot and return
 _BETAS, _TINY = (0.9, 0.999), 1e-8    # of Adam; Kingma & Ba 2015
 
 
