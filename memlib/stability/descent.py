@@ -24,6 +24,9 @@ class Stack(Protocol):
     def __call__(self, y: Tensor, /) -> Tensor:
         """Scores at y, (M, B, d) -> (M, B, d)."""
 
+    def members(self, index: Tensor, /) -> "Stack":
+        """A copy of some members, by index or mask (M,)."""
+
     def holding(self, trained: list[Tensor], /) -> "Stack":
         """The same networks with these tensors (M, ...) in the place of `trained`."""
 
