@@ -72,7 +72,7 @@ olivettifaces.mat                               - b612fb967f2dc77c9c62d3e1266e0c
 lfw-funneled.tgz                                - b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a
 sscd_disc_mixup.torchscript.pt           98791638 9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56
 pt_inception-2015-12-05-6726825d.pth     95628359 6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2
-open_clip_pytorch_model.bin            3944692325 9a78ef8e8c73fd0df621682e7a8e8eb36c6916cb3c16b291a082ecd52ab79cc4
+inception-2015-12-05.pt                  95607719 f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4
 """
 
 FILES = {
@@ -155,11 +155,17 @@ ASSETS = (
         "curl -LO $releases/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         ("pt_inception-2015-12-05-6726825d.pth",), loose=True,
     ),
+    Asset(    # the same network, complete, as TorchScript: what features.inception reads
+        "inception-torchscript", "weights", "https://github.com/NVlabs/stylegan2-ada-pytorch", "Apache-2.0", 95_600_000,
+        (("inception-2015-12-05.pt",),),
+        "cd $MEMLIB_WEIGHTS; releases=https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained\n"
+        "curl -LO $releases/metrics/inception-2015-12-05.pt", ("inception-2015-12-05.pt",), loose=True,
+    ),
     Asset(
         "clip", "weights", "https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "MIT", 3_940_000_000,
-        (("open_clip_pytorch_model.bin",), ("open_clip_model.safetensors",)),
-        "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K open_clip_pytorch_model.bin",
-        ("open_clip_pytorch_model.bin",), "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", loose=True,
+        (("config.json", "model.safetensors"),),
+        "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K config.json model.safetensors",
+        hub="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
     ),
     Asset(
         "mage", "weights", "https://github.com/LTH14/mage", "MIT", None,
@@ -190,9 +196,10 @@ NEEDS: dict[tuple[str, str], tuple[str, ...]] = {    # beyond what the package b
     ("side", "gpu"): ("cuda",),
     ("side", "paper"): ("cuda", "celeba", "sscd"),
     ("i2i", "gpu"): ("cuda",),
-    ("i2i", "paper"): ("cuda", "places365", "imagenet", "mage", "vit-mae-base", "inception", "clip"),
+    ("i2i", "paper"): ("cuda", "places365", "imagenet", "mage", "vit-mae-base",
+                     "inception-torchscript", "clip"),
     ("sgu", "gpu"): ("cuda", "mnist", "cifar10"),
-    ("sgu", "paper"): ("cuda", "mnist", "cifar10", "stl10", "celeba", "clip", "inception"),
+    ("sgu", "paper"): ("cuda", "mnist", "cifar10", "stl10", "celeba", "clip", "inception-torchscript"),
     ("stability", "gpu"): ("cuda",),
     ("stability", "paper"): ("cuda",),
     ("synthesis", "gpu"): ("cuda",),

@@ -168,3 +168,10 @@ def test_moments_refuse_another_width():
     assert Moments(3).merge(Moments(3)).n == 0
     with pytest.raises(Refused, match="moments of 3 features"):
         Moments(3).merge(Moments(4))
+
+
+def test_a_set_that_does_not_vary_has_a_distance():
+    rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    still = torch.full((50, 4), 2.0, dtype=torch.float64)
+    wanted = (rows.mean(0) - 2).square().sum() + rows.var(0).sum()
+    assert frechet_distance(rows, still) == pytest.approx(float(wanted))

@@ -97,6 +97,8 @@ def _mean_and_factor(side: Tensor | Moments, name: str) -> tuple[Tensor, Tensor]
 
 def _nuclear_norm(cross: Tensor, scale: Tensor) -> Tensor:
     """The sum of the singular values of (r, s): from the eigenvalues of the square, where those are exact enough."""
+    if not cross.numel():    # one set does not vary at all
+        return cross.new_zeros(())
     if cross.shape[0] > cross.shape[1]:
         cross = cross.T
     values = torch.linalg.eigvalsh(_gram(cross.T)).clamp(min=0)

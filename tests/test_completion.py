@@ -1,0 +1,303 @@
+"""Completers and unlearning: known pixels stay, nobody peeks at hidden ones, every method's forget loss moves the
+encoder on forget data, what must be frozen is, and i2i is its formula."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from memlib import noise, train
+from memlib.completion import MAE, VQGAN, Inpainter, i2i, masks, methods, unlearn
+from memlib.completion.hidden import hidden_tokens, hide, paste
+from memlib.completion.quality import Judge, quality
+from memlib.errors import Refused
+
+SHAPE, PATCH = (1, 8, 8), 2
+CENTRE = masks.centre(8, PATCH, 2)
+FAMILIES = {
+    "mae": lambda: MAE.small(SHAPE, PATCH, width=16, depth=2, heads=2),
+    "vqgan": lambda: VQGAN.small(SHAPE, PATCH, codes=16, channels=8, width=16, depth=2, heads=2),
+    "diffusion": lambda: Inpainter.small(SHAPE, widths=(8, 16)),
+}
+METHODS = [
+    methods.ours, methods.max_loss, methods.noisy_label, methods.retain_label, methods.random_encoder,
+]  # fmt: skip
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    torch.manual_seed(0)
+    return FAMILIES[request.param]().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(24, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(n, generator):
+    return torch.randn(n, *SHAPE, generator=generator)
+
+
+def batch(images, mask=CENTRE):
+    return methods.Batch(images[:4], images[4:8], gaussian(4, generator(5)), mask)
+
+
+def moved(before, after):
+    return {name for name, p in after.state_dict().items() if not torch.equal(p, before.state_dict()[name])}
+
+
+class TestFamilies:
+    @pytest.mark.parametrize("task", masks.TASKS)
+    def test_known_pixels_are_kept_exactly_and_hidden_ones_filled(self, model, images, task):
+        mask = masks.mask(task, 8, PATCH, 0.5, n=len(images), generator=generator())
+        done = model.complete(images, mask, noise.seeded(range(24)))
+        assert done.shape == images.shape
+        known = (~mask).expand_as(images)
+        assert torch.equal(done[known], images[known])
+        assert (done != images)[~known].all()
+
+    @pytest.mark.parametrize("task", ["centre", "random", "outpaint"])
+    def test_nobody_peeks_under_the_mask(self, model, images, task):
+        mask = masks.mask(task, 8, PATCH, 0.5, n=len(images), generator=generator())
+        other = torch.where(mask, 9.0, images)
+        first, second = (model.complete(x, mask, noise.seeded(range(24))) for x in (images, other))
+        assert torch.equal(torch.where(mask, first, 0.0), torch.where(mask, second, 0.0))
+
+    def test_completion_depends_on_what_is_known(self, model, images):
+        first, second = (model.complete(x, CENTRE, noise.seeded(range(24))) for x in (images, images.flip(0)))
+        assert not torch.equal(first[:, :, 2:6, 2:6], second[:, :, 2:6, 2:6])
+
+    def test_training_lowers_the_loss(self, model, images):
+        def loss(model, generator):
+            return model.loss(images, images, CENTRE, generator).mean()
+
+        steps = [float(step.loss) for step in train.fit(model, loss, 60, lr=3e-3)]
+        assert sum(steps[-10:]) < 0.95 * sum(steps[:10])
+
+    def test_a_mask_of_one_batch_and_one_per_image_agree(self, model, images):
+        whole, each = CENTRE[0, 0], CENTRE.expand(24, -1, -1, -1)
+        done = [model.complete(images, mask, noise.seeded(range(24))) for mask in (whole, CENTRE, each)]
+        assert torch.equal(done[0], done[1]) and torch.equal(done[1], done[2])
+
+    def test_the_noise_target_is_noise_masked_alike(self, model, images):
+        inputs = model.inputs(images[:4], CENTRE, generator())
+        replaced = model.replaced(inputs, images[4:8])
+        if isinstance(model, Inpainter):    # eq. C.25: the noisy image is replaced, T(x) and the level are not
+            assert torch.equal(replaced.noisy, images[4:8]) and torch.equal(replaced.known, hide(images[:4], CENTRE))
+            assert torch.equal(replaced.t, inputs.t)
+        else:
+            fresh = model.inputs(images[4:8], CENTRE, generator())
+            assert all(torch.equal(a, b) for a, b in zip(replaced, fresh, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+class TestMethods:
+    def test_the_forget_term_moves_the_encoder_on_forget_data(self, model, images, method):
+        frozen = copy.deepcopy(model)
+        nn.init.normal_(next(p for p in model.encoder.parameters() if p.requires_grad), std=0.1)
+        leaf = batch(images)
+        for part in (leaf, leaf._replace(forget=images[8:12])):
+            model.zero_grad()
+            method(model, frozen, part, generator())[1].mean().backward()
+            gradients = torch.cat([p.grad.flatten() for p in model.encoder.parameters() if p.grad is not None])
+            if part is leaf:
+                first = gradients.clone()
+        assert first.norm() > 0
+        assert (gradients - first).norm() > 1e-3 * first.norm()    # it depends on which images are to be forgotten
+
+    def test_the_retain_term_is_there_and_about_retain_images(self, model, images, method):
+        frozen = copy.deepcopy(model)
+        for p in model.encoder.parameters():
+            p.data.add_(0.05 * torch.randn(p.shape, generator=generator(3)))
+        kept, lost = method(model, frozen, batch(images), generator())
+        assert kept.shape == lost.shape == (4,)
+        assert (kept > 0).all() and kept.requires_grad
+        other_forget = method(model, frozen, batch(images)._replace(forget=images[12:16]), generator())[0]
+        other_retain = method(model, frozen, batch(images)._replace(retain=images[12:16]), generator())[0]
+        torch.testing.assert_close(other_forget, kept)
+        assert not torch.allclose(other_retain, kept)
+
+    def test_budgets_are_equal_and_the_decoder_is_frozen_where_it_should_be(self, model, images, method):
+        before = copy.deepcopy(model)
+        drawn = []
+
+        def noted(n, generator):
+            drawn.append(n)
+            return gaussian(n, generator)
+
+        for unlearned, step in unlearn(  # noqa: B007
+            model, method, images[:10], images[10:], lambda g: CENTRE, noted, alpha=0.5, steps=3, batch=6, lr=1e-2
+        ):
+            pass
+        assert step.index == 2 and drawn == [6, 6, 6]
+        assert moved(before, model) == set()
+        rooms = {name.split(".")[0] for name in moved(before, unlearned)}
+        assert rooms == ({"encoder"} if method in methods.ENCODER_ONLY else {"encoder", "decoder"})
+
+    def test_unlearning_repeats_itself(self, model, images, method):
+        runs = []
+        for _ in range(2):
+            steps = unlearn(model, method, images[:10], images[10:], lambda g: CENTRE, gaussian, steps=2, batch=4)
+            for unlearned, _ in steps:  # noqa: B007
+                pass
+            runs.append(unlearned)
+        assert moved(*runs) == set()
+
+
+class TestI2I:
+    def test_is_the_formula_of_equation_10(self):
+        weight = torch.randn(6, 5, dtype=torch.float64, generator=generator(), requires_grad=True)
+        retain, forget, target = torch.randn(3, 4, 5, dtype=torch.float64, generator=generator(2))
+        eye = torch.eye(6, 5, dtype=torch.float64)
+        kept, lost = (t.tolist() for t in i2i(lambda x: x @ weight.T, lambda x: x @ eye.T, retain, forget, target))
+        weight = weight.detach()
+        for i in range(4):
+            assert kept[i] == pytest.approx(math.dist((weight @ retain[i]).tolist(), (eye @ retain[i]).tolist()))
+            assert lost[i] == pytest.approx(math.dist((weight @ forget[i]).tolist(), (eye @ target[i]).tolist()))
+
+    def test_joins_stages_and_gives_the_original_no_gradient(self):
+        scale = torch.tensor(2.0, requires_grad=True)
+        stages = lambda x: (scale * x, scale * x[:, :1])  # noqa: E731
+        x = torch.tensor([[3.0, 4.0]])
+        kept, lost = i2i(stages, stages, x, x, 0 * x)
+        assert float(kept) == 0 and float(lost) == pytest.approx(2 * math.sqrt(9 + 16 + 9))
+        lost.sum().backward()
+        assert float(scale.grad) == pytest.approx(math.sqrt(34))
+
+    def test_at_the_start_the_retain_term_has_no_gradient_and_no_nan(self):
+        layer = nn.Linear(5, 5)
+        x = torch.randn(4, 5, generator=generator())
+        i2i(layer, copy.deepcopy(layer), x, x, -x)[0].mean().backward()
+        assert float(layer.weight.grad.norm()) == 0
+
+
+class TestMethodsOnTheirOwn:
+    def test_ours_sends_forget_codes_to_noise_and_leaves_retain_codes(self, images):
+        torch.manual_seed(0)
+        model = FAMILIES["mae"]()
+        retain, forget = images[:12] + 2, images[12:] - 2
+        target = lambda n, g: torch.randn(1, *SHAPE, generator=generator(7)).expand(n, -1, -1, -1)  # noqa: E731
+        before = _terms(model, model, retain, forget, target)
+        steps = unlearn(model, methods.ours, retain, forget, lambda g: CENTRE, target, alpha=1.0, steps=200, lr=5e-3)
+        for unlearned, _ in steps:  # noqa: B007
+            pass
+        after = _terms(unlearned, model, retain, forget, target)
+        assert after[1] < 0.5 * before[1]
+        assert after[0] < 0.25 * before[1]
+
+    def test_max_loss_is_the_training_loss_with_the_other_sign(self, model, images):
+        material = batch(images)
+        kept, lost = methods.max_loss(model, model, material, generator())
+        follow = generator()
+        torch.testing.assert_close(kept, model.loss(material.retain, material.retain, CENTRE, follow))
+        torch.testing.assert_close(-lost, model.loss(material.forget, material.forget, CENTRE, follow))
+
+    def test_unlike_sets_are_refused(self, model, images):
+        with pytest.raises(Refused, match="one shape"):
+            next(unlearn(model, methods.ours, images, images[:0], lambda g: CENTRE, gaussian))
+
+
+def _terms(model, frozen, retain, forget, target):
+    with torch.no_grad():
+        part = methods.Batch(retain, forget, target(len(forget), generator()), CENTRE)
+        return [float(term.mean()) for term in methods.ours(model, frozen, part, generator())]
+
+
+class TestFolders:
+    def test_an_mae_comes_back_from_its_folder(self, tmp_path, images):
+        from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+        torch.manual_seed(0)
+        net = ViTMAEForPreTraining(ViTMAEConfig(
+            num_channels=1, image_size=8, patch_size=2, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+            decoder_intermediate_size=16, mask_ratio=0.25,
+        )).eval()  # fmt: skip
+        net.save_pretrained(tmp_path)
+        model = MAE.load(tmp_path)
+        rank = hidden_tokens(CENTRE, 24, 2).float() + torch.arange(16) / 100    # known ones first, in order
+        with torch.no_grad():
+            theirs = net.unpatchify(net(images, noise=rank).logits)
+        torch.testing.assert_close(model.complete(images, CENTRE), paste(images, theirs, CENTRE))
+
+    def test_a_vqgan_comes_back_from_its_folder(self, tmp_path, images):
+        torch.manual_seed(0)
+        model = FAMILIES["vqgan"]().eval()
+        model.save(tmp_path)
+        done = [m.complete(images, CENTRE, noise.seeded(range(24))) for m in (model, VQGAN.load(tmp_path))]
+        assert torch.equal(*done)
+
+    def test_an_inpainter_comes_from_a_diffusers_folder(self, tmp_path, images):
+        from diffusers import DDPMScheduler, UNet2DModel
+
+        torch.manual_seed(0)
+        net = UNet2DModel(
+            sample_size=8, in_channels=2, out_channels=1, block_out_channels=(8, 16), layers_per_block=1,
+            down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=8,
+        ).eval()  # fmt: skip
+        net.save_pretrained(tmp_path)
+        DDPMScheduler().save_pretrained(tmp_path)
+        model = Inpainter.load(tmp_path)
+        inputs = model.inputs(images, CENTRE, generator())
+        with torch.no_grad():
+            whole = net(torch.cat([inputs.noisy, inputs.known], 1), inputs.t).sample
+            torch.testing.assert_close(model.decode(model.encode(inputs), inputs.t), whole)
+
+    @pytest.mark.parametrize("family", [MAE, VQGAN, Inpainter])
+    def test_an_empty_folder_is_refused(self, tmp_path, family):
+        with pytest.raises(Refused):
+            family.load(tmp_path)
+
+    def test_unfit_networks_are_refused(self):
+        from diffusers import UNet2DModel
+
+        net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=8,
+                          down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+        with pytest.raises(Refused, match="inpainter"):
+            Inpainter(net, torch.linspace(0.9, 0.1, 10))
+        with pytest.raises(Refused, match="power of two"):
+            VQGAN.small((1, 9, 9), 3)
+
+
+class TestHidden:
+    def test_patches_in_reading_order(self):
+        mask = torch.zeros(4, 6, dtype=torch.bool)
+        mask[:2, 2:4] = mask[2:, 4:] = True
+        assert hidden_tokens(mask, 2, 2).tolist() == [[False, True, False, False, False, True]] * 2
+
+    def test_cut_patches_and_ragged_batches_are_refused(self):
+        mask = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+        mask[0, 0, :2, :2] = True
+        with pytest.raises(Refused, match="equally many"):
+            hidden_tokens(mask, 2, 2)
+        mask[0, 0, 0, 0] = False
+        with pytest.raises(Refused, match="cuts"):
+            hidden_tokens(mask, 2, 2)
+        with pytest.raises(Refused, match="fill"):
+            hidden_tokens(mask, 2, 3)
+
+
+class TestQuality:
+    def test_only_the_hidden_region_counts(self, images):
+        made = torch.where(CENTRE, images.flip(0), images)
+        embed = lambda x: x.flatten(1)[:, 18:46] + 1  # noqa: E731
+        judge = Judge(embed, lambda x: x.flatten(1).softmax(1), embed)
+        first = quality(made, images, CENTRE, judge)
+        other = torch.where(CENTRE, images, images.roll(1, 0))
+        second = quality(torch.where(CENTRE, made, other), other, CENTRE, judge)
+        assert first.frechet == second.frechet and first.inception == second.inception
+        assert torch.equal(first.cosine, second.cosine)
+        hidden = (made - images)[:, 0, 2:6, 2:6]
+        torch.testing.assert_close(first.error, hidden.square().mean((1, 2)))
+
+    def test_a_perfect_completion(self, images):
+        judge = Judge(lambda x: x.flatten(1), lambda x: x.flatten(1).softmax(1), lambda x: x.flatten(1))
+        best = quality(images, images, CENTRE, judge)
+        assert best.frechet < 1e-6 and torch.allclose(best.cosine, torch.ones(24)) and best.error.abs().max() == 0
