@@ -112,3 +112,8 @@ def test_scores_by_hand_whole_or_in_batches():
     parts = extract.score(samples.split(2), lambda x: x.flatten(1), members, ghosts)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     assert metrics.ums(whole.hits(0.5)[whole.hits(0.5) >= 0], 3).k == 2
+
+
+def test_weight_0_alone_is_the_sampler_itself_bitwise():
+    swept = extract.sweep(MIXTURE, bayes, starts(6), torch.arange(6) % 3, [0.0], SIGMAS)
+    assert torch.equal(swept[:, 0], sample.ancestral(MIXTURE, starts(6), SIGMAS))
