@@ -110,8 +110,9 @@ def objective(
 def obtuse_optimum(retain: Density, forget: Density, alpha: float, weight: Weight = ones) -> Denoiser:
     """The minimiser of eq. 11 with `losses.obtuse`: e_g - c p_f / p_g e_f, with c = weight (1 - alpha) / (2 alpha).
 
-    In scores it is grad (p_g - c p_f) / p_g: that of the *difference* of the densities, which it empties wherever
-    c p_f exceeds p_g. The push grows without bound where retained data are rare. (B, *S) -> (B, *S).
+    In scores it is grad (p_g - c p_f) / p_g: uphill of the *difference* of the densities, out of wherever c p_f exceeds
+    p_g, and 1 - c p_f / p_g times the difference's own score. The push grows where retained data are rare.
+    (B, *S) -> (B, *S).
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def test_optima_minimise_the_mixed_loss_at_every_point(name, alpha):
         torch.testing.assert_close(got[i], -torch.linalg.solve(curvature, slope), rtol=1e-9, atol=1e-9)
 
 
-def test_obtuse_leads_to_the_score_of_the_difference_of_the_densities():
+def test_obtuse_leads_uphill_of_the_difference_of_the_densities():
     alpha = 0.8
     c = (1 - alpha) / (2 * alpha)
     leaf = X.clone().requires_grad_()

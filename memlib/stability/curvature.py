@@ -8,6 +8,7 @@ line: its P changes from step to step.
 import torch
 from torch import Tensor
 
+from memlib.errors import Refused
 from memlib.stability.descent import Stack
 from memlib.stability.problem import Batch, Task, risk
 from memlib.train import keyed
@@ -26,6 +27,8 @@ def sharpness(net: Stack, batch: Batch, task: Task | None = None, iterations: in
     paces = [pace**0.5 for pace in net.pace]
     with torch.enable_grad():
         grads = torch.autograd.grad(risk(net.holding(leaves), batch).sum(), leaves, create_graph=True)
+    if task is not None and (task.points.shape[2] != 1 or not hasattr(net, "kinks")):
+        raise Refused("kinks are known for a TwoLayer on a line: leave out `task`")
     extra = net.kinks(task) if task is not None else [torch.zeros_like(p) for p in leaves]
     sizes = [p[0].numel() for p in leaves]
 

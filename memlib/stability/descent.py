@@ -60,9 +60,9 @@ def descend(
     batches: one a step, such as `minibatches(...)`, or `repeat(quadrature(task), steps)` for the whole risk.
     optimiser: "adam" moves each parameter by eta times its normalised gradient: neither m nor a bound on curvature.
 
-    A member whose parameters are not finite, or whose risk exceeds 10^12 times that of s = 0, is zeroed and stays so;
-    nothing passes between members. Looked for every 64 steps and at each `Progress`. Raises Refused for settings that
-    make no sense.
+    A member whose risk on the batch at hand is not finite, or exceeds 10^12 times that of s = 0, is zeroed and stays
+    so; nothing passes between members. Looked for every 64 steps and at each `Progress`. Raises Refused for settings
+    that make no sense.
     """
     if optimiser not in ("sgd", "adam"):
         raise Refused(f"the optimiser is sgd or adam, not {optimiser!r}")
