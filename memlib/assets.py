@@ -142,6 +142,12 @@ ASSETS = (
         "curl -LO https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt",
         ("sscd_disc_mixup.torchscript.pt",), loose=True,
     ),
+    Asset(    # ResNeXt101, the one that Real-Fake took; nobody was found who publishes its hash
+        "sscd-large", "weights", "https://github.com/facebookresearch/sscd-copy-detection", "MIT", None,
+        (("sscd_disc_large.torchscript.pt",),),
+        "cd $MEMLIB_WEIGHTS\n"
+        "curl -LO https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_large.torchscript.pt", loose=True,
+    ),
     Asset(    # the network of the first FID; the i2i paper took torchvision's Inception-v3, which has other weights
         "inception", "weights", "https://github.com/mseitzer/pytorch-fid", "Apache-2.0", 95_600_000,
         (("pt_inception-2015-12-05-6726825d.pth",), ("weights-inception-2015-12-05-6726825d.pth",)),
@@ -197,7 +203,7 @@ NEEDS: dict[tuple[str, str], tuple[str, ...]] = {    # beyond what the package b
     ("stability", "gpu"): ("cuda",),
     ("stability", "paper"): ("cuda",),
     ("synthesis", "gpu"): ("cuda",),
-    ("synthesis", "paper"): ("cuda", "imagenet", "celeba", "sscd"),
+    ("synthesis", "paper"): ("cuda", "imagenet", "celeba", "sscd-large"),
     ("loop", "gpu"): ("cuda",),
     ("loop", "paper"): ("cuda", "celeba", "sscd"),
 }

@@ -135,3 +135,19 @@ def images(ax: Axes, rows: Sequence[Tensor], names: Sequence[str] = ()) -> Axes:
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax
+
+
+def flow(ax: Axes, boxes: Mapping[str, tuple[float, float]], arrows: Sequence[tuple[str, str, str]]) -> Axes:
+    """A method as a diagram: each name in a box at its (column, row), and arrows (from, to, what passes)."""
+    frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "0.3"}
+    placed = {name: ax.annotate(name, place, ha="center", va="center", bbox=frame) for name, place in boxes.items()}
+    for start, end, label in arrows:
+        line = {"arrowstyle": "->", "color": "0.3", "patchA": placed[start].get_bbox_patch(), "shrinkB": 0}
+        line["patchB"] = placed[end].get_bbox_patch()
+        ax.annotate("", boxes[end], boxes[start], arrowprops=line)
+        (x1, y1), (x2, y2) = boxes[start], boxes[end]
+        ax.text((x1 + x2) / 2, (y1 + y2) / 2 + 0.06, label, ha="center", va="bottom", fontsize=7, color="0.2")
+    columns, rows = zip(*boxes.values(), strict=True)
+    ax.set(xlim=(min(columns) - 0.5, max(columns) + 0.5), ylim=(min(rows) - 0.4, max(rows) + 0.5))
+    ax.axis("off")
+    return ax

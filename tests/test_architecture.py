@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"noise", "metrics", "data", "assets", "plots", "interactive", "runs"},
     {"denoiser"},
-    {"analytic", "losses", "nets", "adapters", "sample", "shards", "likelihood", "train"},
+    {"analytic", "losses", "nets", "adapters", "sample", "inpaint", "shards", "likelihood", "train"},
     {"features", "membership", "distill", "unlearn", "completion", "stability"},
     {"extract"},
     {"cli"},

@@ -234,8 +234,8 @@ def test_the_code_on_the_page_runs():
 def test_dealt_parts_are_disjoint_and_as_promised():
     digits = data.load("digits")
     parts = data.deal(digits, half="explore", seed=3)
-    assert [len(parts[name]) for name in ("members", "ghosts")] == [250, 250]
-    assert len(parts["reference"]) == 132 and len(parts["calibration"]) == 266    # 898 - 500, a third and two
+    assert [len(parts[name]) for name in ("members", "ghosts")] == [256, 256]
+    assert len(parts["reference"]) == 128 and len(parts["calibration"]) == 258    # 898 - 512, a third and two
     few = data.deal(digits[torch.arange(200)])
     assert {name: len(part) for name, part in few.items()} == {
         "members": 28, "ghosts": 28, "reference": 22, "calibration": 22,
@@ -244,6 +244,7 @@ def test_dealt_parts_are_disjoint_and_as_promised():
     drawn = torch.cat([part.images.flatten() for part in data.deal(numbered).values()])
     assert len(drawn.unique()) == len(drawn) == 200
     apart = data.deal(digits, 40, others=numbered)
+    assert len(data.deal(digits[torch.arange(90)], others=numbered)["members"]) == 90    # all, and no half put aside
     assert len(apart["members"]) == 40 and apart["members"].images.shape[1:] == (1, 8, 8)
     assert all(apart[name].images.shape[1:] == (1, 1, 1) for name in ("ghosts", "reference", "calibration"))
     with pytest.raises(Refused, match="500 members and 500 ghosts leave 0 held-out images of 1797"):

@@ -27,7 +27,7 @@ def test_form():
     assert (drawn.images[:, 0] != drawn.images[:, 2]).float().mean() > 0.5    # coloured
     for size in (16, 21, 128):
         assert data.load("faces:n=2", size).images.shape == (2, 3, size, size)
-    assert len(data.load("faces", 16)) == 2000
+    assert len(data.load("faces", 16)) == 4000
 
 
 def test_the_number_is_the_name_of_an_image():

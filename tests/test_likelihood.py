@@ -63,6 +63,15 @@ def test_a_gaussian_with_the_default_terminal():
     np.testing.assert_allclose(value, expected, atol=1e-3)
 
 
+def test_a_gaussian_in_64_dimensions_to_a_thousandth_of_a_bit_per_dimension():
+    covariance, denoiser, x = gaussian(64)
+    for dtype in (torch.float64, torch.float32):
+        value = log_likelihood(denoiser, x[:4].to(dtype), 1e-3, 1000.0, tol=1e-4).value
+        expected = multivariate_normal(np.zeros(64), covariance + 1e-6 * torch.eye(64)).logpdf(x[:4])
+        off = bits_per_dim(value, 64) - bits_per_dim(torch.tensor(expected), 64)
+        assert off.abs().max() < 1e-3
+
+
 def test_scipy_agrees_on_a_field_written_apart():
     means, std, weights = np.array([[-1.5, 0.5], [1.0, 1.0], [0.5, -1.5]]), 0.3, np.array([0.2, 0.5, 0.3])
     x = np.random.default_rng(0).normal(size=(5, 2))

@@ -1,5 +1,7 @@
 """Networks: shapes, the preconditioning's promises, and that each can be trained to beat the linear denoiser."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
@@ -79,3 +81,166 @@ def test_a_few_steps_beat_the_linear_denoiser(name):
 def test_unet_refuses_what_cannot_be_halved():
     with pytest.raises(ValueError, match="10 pixels cannot be halved 2 times"):
         nets.UNet(10, widths=(32, 32, 32))
+
+
+CLASSIFIERS = {
+    "resnet": lambda time: (nets.ResNet(5, 2, (8, 16), (1, 2), time=time), (2, 8, 8)),
+    "imagenet": lambda time: (nets.ResNet(5, 3, (8, 16, 32), (1, 1, 1), "7x7", time), (3, 32, 32)),
+    "mlp": lambda time: (nets.LabelMLP(5, (6,), 32, time=time), (6,)),
+}
+
+
+def classifier(name, time=True):
+    """One in eval mode, with weights and running statistics as if trained, and a batch for it."""
+    torch.manual_seed(0)
+    net, shape = CLASSIFIERS[name](time)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    for key, buffer in net.named_buffers():
+        if key.endswith(("running_mean", "running_var")):
+            torch.nn.init.uniform_(buffer, 0.5, 1.5)
+    return nets.Classifier(net, 0.5).double().eval(), torch.randn(4, *shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+class TestEveryClassifier:
+    """Of noisy samples: with time and without."""
+
+    def test_levels_as_float_scalar_or_per_sample(self, name):
+        net, x = classifier(name)
+        for level in (0.7, torch.tensor(0.7), torch.tensor([0.7])):
+            torch.testing.assert_close(net(x, level), net(x, torch.full((4,), 0.7)))
+        assert net(x, 0.7).shape == (4, 5) and (net(x, 0.7) - net(x, 0.9)).abs().max() > 1e-3
+        assert torch.isfinite(net(x, 0.0)).all()
+
+    def test_without_time_sigma_does_nothing(self, name):
+        net, x = classifier(name, time=False)
+        assert not net.time and not any("code" in key or "film" in key for key in net.state_dict())
+        assert torch.equal(net(x, 0.01), net(x, torch.tensor([0.0, 1, 20, 80]).double()))
+
+    def test_a_row_is_judged_alone(self, name):
+        net, x = classifier(name)
+        before = {key: buffer.clone() for key, buffer in net.named_buffers()}
+        sigma = torch.tensor([0.1, 0.5, 2, 20], dtype=torch.float64)
+        together = net(x, sigma)
+        for i in range(4):
+            torch.testing.assert_close(net(x[i : i + 1], sigma[i : i + 1])[0], together[i])
+        assert all(torch.equal(buffer, before[key]) for key, buffer in net.named_buffers())
+
+    @pytest.mark.parametrize("time", [True, False])
+    def test_gradients_reach_the_sample_and_every_weight(self, name, time):
+        net, x = classifier(name, time)
+        x.requires_grad_()
+        net(x, 0.7)[range(4), [0, 1, 2, 3]].sum().backward()
+        assert x.grad.flatten(1).norm(dim=1).min() > 0
+        assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+    def test_bf16_autocast_runs_it(self, name):
+        net, x = classifier(name)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.isfinite(net.float()(x.float(), 0.7)).all()
+
+
+def test_a_classifier_is_scaled_like_a_denoiser():
+    x, sigma = torch.randn(4, 2, dtype=torch.float64), torch.tensor([0.0, 0.1, 3, 80], dtype=torch.float64)
+    seen = []
+
+    class Listening(torch.nn.Module):
+        time = True
+
+        def forward(self, scaled, t):
+            seen.append((scaled, t))
+            return scaled
+
+    net = Listening()
+    nets.Classifier(net, 0.5)(x, sigma)
+    nets.Preconditioned(net, 0.5)(x, sigma)
+    (ours, code), (theirs, wanted) = seen
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(code[1:], wanted[1:])
+    assert code[0] == -2    # sigma = 0, as far down as the time code tells levels apart
+    net.time = False
+    nets.Classifier(net, 0.5)(x, sigma)
+    torch.testing.assert_close(seen[-1][0], 2 * x)
+
+
+def test_resnet34_is_that_of_he_et_al():
+    """Parameter count of the published network with 1,000 classes (torchvision's resnet34), its sizes, and time."""
+    plain, timed = nets.resnet34(1000, time=False), nets.resnet34(1000)
+    count = {net: sum(p.numel() for p in net.parameters()) for net in (plain, timed)}
+    assert count[plain] == 21_797_672
+    channels = 3 * 64 + 4 * 128 + 6 * 256 + 3 * 512
+    assert count[timed] - count[plain] == (64 + 1) * 128 + (128 + 1) * 2 * channels
+    sizes = []
+    for block in plain.blocks:
+        block.register_forward_hook(lambda _module, _given, out: sizes.append(tuple(out.shape[1:])))
+    plain.eval()(torch.randn(1, 3, 128, 128), torch.zeros(1))
+    stages = [(64, 32, 32)] * 3 + [(128, 16, 16)] * 4 + [(256, 8, 8)] * 6 + [(512, 4, 4)] * 3
+    assert sizes == stages
+
+
+def test_one_time_module_a_block_right_after_its_first_batch_norm():
+    """Appendix C of SIDE, seen by hooks: the first norm's output comes in, the activation comes after."""
+    net = nets.ResNet(3, 1, (8, 16), (2, 2)).eval()
+    for block in net.blocks:
+        torch.nn.init.normal_(block.time.film.weight)
+        order = []
+        for module in block.modules():
+            if not list(module.children()) or isinstance(module, nets.TimeModule):
+                module.register_forward_hook(lambda m, given, out, order=order: order.append((m, given, out)))
+        net(torch.randn(2, 1, 8, 8), torch.zeros(2))
+        kinds = [type(m).__name__ for m, *_ in order]
+        main = [kind for kind in kinds if kind not in ("Linear", "Identity", "SiLU")][:5]
+        assert main == ["Conv2d", "BatchNorm2d", "TimeModule", "Conv2d", "BatchNorm2d"]
+        assert kinds.count("TimeModule") == 1
+        (_, _, normed), (_, given, timed), (_, second, _) = (
+            next(entry for entry in order if entry[0] is m) for m in (block.norm1, block.time, block.conv2)
+        )
+        assert given[0] is normed and torch.equal(second[0], torch.nn.functional.silu(timed))
+        scale, shift = block.time.film(given[1])[..., None, None].chunk(2, 1)
+        torch.testing.assert_close(timed, (1 + scale) * normed + shift)
+
+
+def test_resnet_refuses_widths_without_blocks():
+    with pytest.raises(ValueError, match="3 widths and 2 counts"):
+        nets.ResNet(5, 1, (8, 16, 32), (1, 1))
+
+
+def test_time_modules_start_as_the_identity():
+    """So the weights of a teacher without time are a student's start."""
+    torch.manual_seed(0)
+    teacher, student = (nets.Classifier(nets.ResNet(4, time=time)).eval() for time in (False, True))
+    missing, unexpected = student.load_state_dict(teacher.state_dict(), strict=False)
+    assert not unexpected and all(".time." in key or ".code." in key for key in missing)
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(student(x, 0.0), teacher(x, 0.0))
+
+
+def test_a_stack_is_its_networks_and_they_train_apart():
+    torch.manual_seed(0)
+    singles = [nets.Preconditioned(nets.ResidualMLP((1, 2, 2), width=16, blocks=1)).double() for _ in range(3)]
+    for net in singles:
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    stack = nets.Stack(singles)
+    assert sum(p.numel() for p in stack.parameters()) == 3 * sum(p.numel() for p in singles[0].parameters())
+    x, sigma = torch.randn(12, 1, 2, 2, dtype=torch.float64), torch.rand(12, dtype=torch.float64) + 0.1
+    blocks = list(zip(singles, x.split(4), sigma.split(4), strict=True))
+    torch.testing.assert_close(stack(x, sigma), torch.cat([net(*block) for net, *block in blocks]))
+    torch.testing.assert_close(stack(x, 0.5), torch.cat([net(block, 0.5) for net, block, _ in blocks]))
+
+    stack(x, sigma).square().sum().backward()
+    for i, (net, *block) in enumerate(blocks):
+        net(*block).square().sum().backward()
+        for name, weight in zip(stack.names, stack.weights, strict=True):
+            torch.testing.assert_close(weight.grad[i], dict(net.named_parameters())[name].grad)
+
+    with torch.no_grad():
+        stack.weights[0][1] += 1
+    for i, (net, *block) in enumerate(blocks):
+        same = torch.equal(stack.unstack()[i](*block), net(*block))
+        assert same == (i != 1)    # a copy of its own weights, and of no other's
+    copied = copy.deepcopy(stack)
+    assert torch.equal(copied(x, sigma), stack(x, sigma))
+    with pytest.raises(ValueError, match="one architecture"):
+        nets.Stack([nets.MLP(2, 8), nets.MLP(2, 9)])

@@ -447,3 +447,17 @@ def test_a_chapter_runs_on_where_nothing_can_be_written(monkeypatch, capsys, tmp
     (tmp_path / "runs").touch()  # a file where the folder would be
     run.claim("S1", "reproduced", figure=1)
     assert capsys.readouterr().out.startswith("S1")
+
+
+def test_a_kept_run_is_quoted_with_where_it_ran(monkeypatch, tmp_path):
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")  # found from below, as from a notebook
+    assert runs.quote("07_tiny") == "no run of the scale book is kept: memlib run 07_tiny --scale book"
+    where = {"device": "x86_64 CPU", "seconds": 61.4, "commit": "0123456789abcdef"}
+    page = {"provenance": where, "claims": [claims.record("S1", "book", "trend only", 0.5, (0.1, 0.9), 7, "words")]}
+    (tmp_path / "results" / "book").mkdir(parents=True)
+    (tmp_path / "results" / "book" / "07_tiny.json").write_text(json.dumps(page))
+    first, second = runs.quote("07_tiny").splitlines()
+    assert first == "kept run: x86_64 CPU, 61 s, commit 0123456789"
+    assert second == "S1 (book): trend only; 0.5 [0.1, 0.9], n = 7. words"

@@ -48,3 +48,33 @@ def test_nothing_new_is_expected_where_everything_was_seen_often():
     assert got.tolist() == [2.0, 2.0]
     with pytest.raises(Refused, match="101 hits cannot come from 100 samples"):
         metrics.extrapolate_unique(torch.tensor([101]), 100, torch.tensor([1]))
+
+
+def test_the_difference_of_two_arms_by_hand():
+    a, b = torch.tensor([0, 0, 1, 2, -1]), torch.tensor([5, -1, -1, 5, -1])
+    difference, (low, high) = metrics.unique_difference(a, b)
+    assert difference == 2
+    left_out = []    # the jackknife itself, one sample left out at a time
+    for i in range(5):
+        rest = [torch.cat([arm[:i], arm[i + 1 :]]) for arm in (a, b)]
+        left_out.append(len(set(rest[0].tolist()) - {-1}) - len(set(rest[1].tolist()) - {-1}))
+    left_out = torch.tensor(left_out).double()
+    error = (4 / 5 * (left_out - left_out.mean()).square().sum()).sqrt().item()
+    assert high - difference == pytest.approx(1.959964 * error) and difference - low == pytest.approx(1.959964 * error)
+    assert metrics.unique_difference(a, a) == (0, (0.0, 0.0))
+    with pytest.raises(Refused, match="pair"):
+        metrics.unique_difference(a, b[:4])
+
+
+def test_the_difference_covers_the_true_one():
+    g = torch.Generator().manual_seed(1)
+    weights = torch.rand(2, 80, generator=g, dtype=torch.float64) ** 3
+    p = torch.tensor([[0.5], [0.3]]) * weights / weights.sum(1, keepdim=True)
+    expected = [metrics.expected_unique(q, torch.tensor([400])).item() for q in p]
+    true = expected[0] - expected[1]
+    covered = 0
+    for _ in range(200):
+        arms = [torch.multinomial(torch.cat([q, 1 - q.sum()[None]]), 400, True, generator=g) for q in p]
+        low, high = metrics.unique_difference(*(torch.where(arm == 80, -1, arm) for arm in arms))[1]
+        covered += low <= true <= high
+    assert covered >= 183    # 95 % of 200, less three standard deviations; the jackknife errs upwards

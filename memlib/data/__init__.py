@@ -114,12 +114,14 @@ def deal(
 ) -> dict[str, Images]:
     """What an audit needs: `members` to train on, as many `ghosts`, a `reference` and a `calibration` part, disjoint.
 
-    n members, or two sevenths of the half and at most 250 if n is 0. Ghosts are scored like members though no model saw
+    n members, or two sevenths of the half and at most 300 if n is 0. Ghosts are scored like members though no model saw
     them; the reference fits features and the calibration part thresholds. The last two share what is left, a third and
     two thirds, or up to `reference` images and at most half for the reference where that is more. `others` are images
-    that the model never saw; without them all parts come from `images`. Raises Refused where nothing is left.
+    that the model never saw, and the other parts are of them; members are then drawn from all of `images`, and are all
+    of them if n is 0. Raises Refused where nothing is left.
     """
-    wanted, source = n or max(1, min(250, len(images) // 7)), others or images
+    source = others or images
+    wanted = n or (len(images) if others else max(1, min(300, len(images) // 7)))
     room = len(source) // 2 - wanted * (1 if others else 2)
     if room < 4:
         raise Refused(
@@ -130,4 +132,6 @@ def deal(
     unseen = {"ghosts": wanted, "reference": kept, "calibration": room - kept}
     if others is None:
         return split(images, {"members": wanted} | unseen, half, seed)
-    return split(images, {"members": wanted}, half, seed) | split(others, unseen, half, seed)
+    if wanted > len(images):
+        raise Refused(f"{wanted} members were asked of {len(images)} images: ask for fewer, or 0 for all")
+    return {"members": images[subset(len(images), wanted, seed)]} | split(others, unseen, half, seed)

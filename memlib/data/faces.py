@@ -66,9 +66,9 @@ _TRAITS = {
 
 
 def load(
-    place: str, size: int | None, *, n: int = 2000, seed: int = 0, first: int = 0, identities: int = 200
+    place: str, size: int | None, *, n: int = 4000, seed: int = 0, first: int = 0, identities: int = 200
 ) -> Images:
-    """2,000 faces, (2000, 3, 32, 32), labelled by person; or, as in `faces:bangs,n=500,first=2000`, what is asked for.
+    """4,000 faces, (4000, 3, 32, 32), labelled by person; or, as in `faces:bangs,n=500,first=2000`, what is asked for.
 
     `place` names the label, `identity` if empty; the rest is as in `draw`, which also says what is refused.
     """

@@ -1,25 +1,37 @@
 """Frozen embedders, images (N, C, H, W) -> features (N, D), in which metrics look for neighbours and compare sets.
 
-None normalises its rows: `metrics.nearest` does. `principal` needs nothing but a reference set of images, `classifier`
-labels too; `inception` and `clip` need weights that are given by path.
+None normalises its rows unless it says so: `metrics.nearest` does. `principal` needs nothing but a reference set of
+images; `copies` trains on one (`alterations` says what survives as a copy), `classifier` on a labelled one; `sscd`,
+`inception` and `clip` need weights that are given by path.
 """
 
+from memlib.features.alterations import UNSEEN, augment, planted
 from memlib.features.classifier import Classifier, HeldOut, classifier, held_out
 from memlib.features.clip import clip
+from memlib.features.copies import copies, copy_loss, learn_copies, recall
 from memlib.features.inception import Inception, inception
 from memlib.features.principal import Embed, centred, half_whitened, latents, pixels
+from memlib.features.sscd import sscd
 
 __all__ = [
+    "UNSEEN",
     "Classifier",
     "Embed",
     "HeldOut",
     "Inception",
+    "augment",
     "centred",
     "classifier",
     "clip",
+    "copies",
+    "copy_loss",
     "half_whitened",
     "held_out",
     "inception",
     "latents",
+    "learn_copies",
     "pixels",
+    "planted",
+    "recall",
+    "sscd",
 ]

@@ -1,25 +1,32 @@
 """What a set of samples remembers, from tensors alone: a metric never sees a model.
 
 `neighbours` finds which training image a sample resembles, `counts` turns similarities into counts k of n, and
-`intervals` says how far to trust them. `frechet`, `mmd` and `quality` compare whole sets of features, `roc` judges
-a membership statistic. *Score* in this field means grad log p, hence the room's name.
+`intervals` says how far to trust them. `cliques` finds what samples repeat, without the training set. `frechet`, `mmd`
+and `quality` compare whole sets of features, `roc` judges a membership statistic. *Score* in this field means
+grad log p, hence the room's name.
 """
 
+from memlib.metrics.cliques import adaptive_l2, cliques, medoids
 from memlib.metrics.counts import Count, ams, in_band, threshold, top_means, tpr_at_fpr, ums
+from memlib.metrics.emm import Emm, emm
 from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
 from memlib.metrics.neighbours import l2_ratio, matches, nearest
 from memlib.metrics.quality import density_coverage, inception_score, precision_recall
 from memlib.metrics.roc import auc, roc
-from memlib.metrics.unique import expected_unique, extrapolate_unique
+from memlib.metrics.unique import expected_unique, extrapolate_unique, unique_difference
 
 __all__ = [
     "Count",
+    "Emm",
     "Moments",
+    "adaptive_l2",
     "ams",
     "auc",
+    "cliques",
     "density_coverage",
+    "emm",
     "expected_unique",
     "extrapolate_unique",
     "frechet_distance",
@@ -30,6 +37,7 @@ __all__ = [
     "matches",
     "mean_interval",
     "median_distance",
+    "medoids",
     "mmd2",
     "mmd2_difference",
     "mmd2_p_value",
@@ -42,4 +50,5 @@ __all__ = [
     "top_means",
     "tpr_at_fpr",
     "ums",
+    "unique_difference",
 ]

@@ -1,6 +1,7 @@
 """How many distinct training images come out of N_G samples: expected, and extrapolated from a smaller run."""
 
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from memlib.errors import Refused
@@ -45,3 +46,26 @@ def _log_choose(total: Tensor, size: float) -> Tensor:
     size_factorial = torch.lgamma(torch.tensor(size + 1.0).double())
     value = torch.lgamma(total + 1) - size_factorial - torch.lgamma(rest.clamp_min(0) + 1)
     return torch.where(rest < 0, -torch.inf, value)
+
+
+def unique_difference(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[int, tuple[float, float]]:
+    """Distinct images hit by arm a less those hit by arm b, and a jackknife interval of it. Efron & Stein 1981.
+
+    a, b: (N,), the image that sample i of each arm hit, -1 for none; equal i share a seed. Leaving out sample i costs
+    an arm one image if no other of its samples hit that one, so the jackknife needs only these singletons. The variance
+    errs upwards; a bootstrap would not do, as every resample repeats hits and so loses images. Raises Refused for rows
+    that do not pair up.
+    """
+    if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
+        raise Refused(f"paired hits need equal shapes (N,) with N >= 2, not {tuple(a.shape)} and {tuple(b.shape)}")
+    distinct = [len(hits[hits >= 0].unique()) for hits in (a, b)]
+    lost = (_alone(a) - _alone(b)).cpu()
+    half = float(ndtri((1 + level) / 2) * ((len(a) - 1) / len(a) * (lost - lost.mean()).square().sum()).sqrt())
+    difference = distinct[0] - distinct[1]
+    return difference, (difference - half, difference + half)
+
+
+def _alone(hits: Tensor) -> Tensor:
+    """1 where sample i is the only one to hit its image, else 0, (N,), float64."""
+    counts = torch.bincount(hits[hits >= 0], minlength=1)
+    return ((hits >= 0) & (counts[hits.clamp_min(0)] == 1)).double()

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from memlib.errors import Refused
 from memlib.runs import claims, parameters
-from memlib.runs.claims import claims_in
+from memlib.runs.claims import claims_in, quote
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Run", "begin", "claims_in"]
+__all__ = ["Run", "begin", "claims_in", "quote"]
 
 
 @dataclass(frozen=True)

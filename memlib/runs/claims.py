@@ -100,6 +100,20 @@ def keep(chapter: str, scale: str, provenance: Mapping[str, Any], claims: Sequen
         path.write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf8")
 
 
+def quote(chapter: str, scale: str = "book") -> str:
+    """What a kept run of a chapter found, `results/<scale>/<chapter>.json`: where it ran, then a line a claim.
+
+    For a chapter whose own scale cannot decide all of its claims. Says how to get such a run where none is kept.
+    """
+    path = (root() or Path.cwd()) / "results" / scale / f"{chapter}.json"
+    if not path.exists():
+        return f"no run of the scale {scale} is kept: memlib run {chapter} --scale {scale}"
+    page = json.loads(path.read_text(encoding="utf8"))
+    where = page["provenance"]
+    head = f"kept run: {where['device']}, {where['seconds']:.0f} s, commit {str(where['commit'])[:10]}"
+    return "\n".join([head, *map(line, page["claims"])])
+
+
 def machine(device: Any) -> str:
     """The device by its own name: the GPU's, or the architecture of the CPU."""
     import torch

@@ -1,4 +1,4 @@
-"""Networks that the chapters train, each a denoiser once wrapped in `Preconditioned`.
+"""Networks that denoise, each a denoiser once wrapped in `Preconditioned`.
 
 A bare network F(x, t) takes a scaled sample (B, *S) and a time code t (B,) = ln(sigma) / 4 and returns (B, *S).
 """
@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from memlib.nets.blocks import FiLMBlock, TimeCode
 from memlib.noise import like
 
 
@@ -36,20 +37,6 @@ class Preconditioned(nn.Module):
         return (sigma**2 + self.sigma_data**2) / self.sigma_data**2
 
 
-class TimeCode(nn.Module):
-    """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size): geometric from 1 to 32 cycles over [-2, 2]."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        rates = torch.logspace(0, math.log2(32), size // 2, base=2) * (2 * math.pi / 4)
-        self.register_buffer("rates", rates)
-
-    def forward(self, t: Tensor) -> Tensor:
-        """(B,) -> (B, size)."""
-        angle = t[:, None] * self.rates
-        return torch.cat([angle.cos(), angle.sin()], 1)
-
-
 class MLP(nn.Module):
     """A plain perceptron on [x, t] for toys: `depth` hidden layers of `width`, SiLU, samples of shape (dim,)."""
 
@@ -76,7 +63,7 @@ class ResidualMLP(nn.Module):
         size = math.prod(shape)
         self.code = nn.Sequential(TimeCode(64), nn.Linear(64, width), nn.SiLU())
         self.enter = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(_FiLMBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(blocks))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
         nn.init.zeros_(self.leave[1].weight)    # start at F = 0: D is then the linear denoiser c_skip x
 
@@ -86,21 +73,6 @@ class ResidualMLP(nn.Module):
         for block in self.blocks:
             h = block(h, code)
         return self.leave(h).reshape(x.shape)
-
-
-class _FiLMBlock(nn.Module):
-    """h + W2 silu(W1 ((1 + a) norm(h) + b)), with a, b read off the time code; (B, width) -> (B, width)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.film = nn.LayerNorm(width), nn.Linear(width, 2 * width)
-        self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, h: Tensor, code: Tensor) -> Tensor:
-        scale, shift = self.film(code).chunk(2, 1)
-        inner = self.first((1 + scale) * self.norm(h) + shift)
-        return h + self.second(nn.functional.silu(inner))
 
 
 class UNet(nn.Module):

@@ -1,0 +1,24 @@
+"""Networks that the chapters train: `denoisers`, `classifiers` of noisy samples, and a `stack` of equal ones.
+
+All are told the noise level in one way (`blocks`).
+"""
+
+from memlib.nets.blocks import FiLMBlock, TimeCode
+from memlib.nets.classifiers import Classifier, LabelMLP, ResNet, TimeModule, resnet34
+from memlib.nets.denoisers import MLP, Preconditioned, ResidualMLP, UNet
+from memlib.nets.stack import Stack
+
+__all__ = [
+    "MLP",
+    "Classifier",
+    "FiLMBlock",
+    "LabelMLP",
+    "Preconditioned",
+    "ResNet",
+    "ResidualMLP",
+    "Stack",
+    "TimeCode",
+    "TimeModule",
+    "UNet",
+    "resnet34",
+]

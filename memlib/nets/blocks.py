@@ -1,0 +1,38 @@
+"""What denoising and classifying networks share: how they are told the noise level."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TimeCode(nn.Module):
+    """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size): geometric from 1 to 32 cycles over [-2, 2]."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        rates = torch.logspace(0, math.log2(32), size // 2, base=2) * (2 * math.pi / 4)
+        self.register_buffer("rates", rates)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, size)."""
+        angle = t[:, None] * self.rates
+        return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+class FiLMBlock(nn.Module):
+    """h + W2 silu(W1 ((1 + a) norm(h) + b)), with a, b read off the time code, or 0 without time; (B, width)."""
+
+    def __init__(self, width: int, time: bool = True) -> None:
+        super().__init__()
+        self.norm, self.film = nn.LayerNorm(width), nn.Linear(width, 2 * width) if time else None
+        self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, h: Tensor, code: Tensor | None) -> Tensor:
+        """h (B, width), code (B, width) -> (B, width)."""
+        inner = self.norm(h)
+        if self.film is not None:
+            scale, shift = self.film(code).chunk(2, 1)
+            inner = (1 + scale) * inner + shift
+        return h + self.second(nn.functional.silu(self.first(inner)))
