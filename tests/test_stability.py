@@ -11,8 +11,7 @@ from memlib.analytic import Empirical, GaussianMixture
 from memlib.errors import Refused
 from memlib.sample import ancestral
 
-torch.set_default_dtype(torch.float64)
-POINTS = torch.tensor([[-1.3], [-0.4], [0.2], [1.5]])
+POINTS = torch.tensor([[-1.3], [-0.4], [0.2], [1.5]], dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -295,6 +294,12 @@ def test_a_ladder_samples_every_run_as_a_loop_would():
         denoiser(x, torch.tensor(0.3))
 
 
+def kinks_of_a_plane():
+    task = stability.task(torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5]))
+    batch = next(stability.minibatches(task, torch.arange(1), 8, 1))
+    return stability.sharpness(stability.two_layer(torch.arange(1), 4, 2), batch, task)
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -304,6 +309,7 @@ def test_a_ladder_samples_every_run_as_a_loop_would():
         lambda: next(stability.descend(stability.two_layer(torch.arange(2), 4), members(2), torch.ones(3), [])),
         lambda: next(stability.descend(stability.two_layer(torch.arange(1), 4), members(1), torch.zeros(1), [])),
         lambda: stability.ladder(stability.two_layer(torch.arange(4), 4), members(4), 2),
+        lambda: kinks_of_a_plane(),
     ],
 )
 def test_mistakes_are_refused_in_a_sentence(call):
