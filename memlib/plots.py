@@ -10,6 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 from torch import Tensor
 
@@ -108,6 +109,10 @@ def curves(
         if limits:
             ax.axhline(float(limits[name]), ls=":", lw=1.2, color=line.get_color())
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+    # Within a decade or two, labels at 2 x 10^-1, 3 x 10^-1, ... would run into one another.
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(x) < 200 * min(x) else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend()
     return ax
 
