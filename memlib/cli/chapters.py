@@ -106,7 +106,8 @@ def execute(
     out.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(cleared(nbformat.read(notebook, as_version=4)), out)
     bar = {"leave": False, "disable": None, "desc": notebook.stem}  # none where nobody is looking
-    settings = {"cwd": cwd, "progress_bar": bar, "extra_arguments": ["--log-level=ERROR"]}
+    # Stopping after a failed cell interrupts the kernel, which now and then has the time to log that as an error.
+    settings = {"cwd": cwd, "progress_bar": bar, "extra_arguments": ["--log-level=CRITICAL"]}
     if sys.stderr.isatty():
         settings |= {"log_output": True, "stderr_file": sys.stderr}
         logging.getLogger("papermill").setLevel(logging.ERROR)  # or all that the cells print would be logged as well
