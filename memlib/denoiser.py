@@ -54,7 +54,7 @@ def guided(
         return denoiser
 
     def guided_denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        push = like(weight, x) * like(sigma, x) ** 2 * _gradient(log_p, x, sigma)
+        push = like(weight, x) * like(sigma, x) ** 2 * gradient(log_p, x, sigma)
         return denoiser(x, sigma) + torch.where(like(weight, x) == 0, torch.zeros_like(push), push)
 
     return guided_denoiser
@@ -73,15 +73,19 @@ def lerp(unconditional: Denoiser, conditional: Denoiser, weight: float | Tensor)
     return between
 
 
-def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """The level as a denoiser takes it: () or (B,), in the dtype and on the device of x."""
-    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+def gradient(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float | Tensor) -> Tensor:
+    """grad_x log p(y | x, sigma), (B, *S): what guidance of weight 1 adds to the score. SIDE eq. 8.
 
-
-def _gradient(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
-    """grad_x of the summed log_p, kept differentiable where the caller differentiates through x."""
+    log_p(x, sigma) -> (B,), summed over the batch. Kept differentiable where the caller differentiates through x.
+    """
+    sigma = _level(sigma, x)
     if x.requires_grad and torch.is_grad_enabled():
         return torch.autograd.grad(log_p(x, sigma).sum(), x, create_graph=True)[0]
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         return torch.autograd.grad(log_p(leaf, sigma).sum(), leaf)[0]
+
+
+def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """The level as a denoiser takes it: () or (B,), in the dtype and on the device of x."""
+    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device)

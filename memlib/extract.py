@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from memlib import metrics, sample
-from memlib.denoiser import Denoiser, guided
+from memlib.denoiser import Denoiser, gradient, guided
 from memlib.distill import Logits, log_p
 from memlib.errors import Refused
 from memlib.features import Embed
-from memlib.noise import Noise
+from memlib.noise import Noise, like
 
 
 def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
@@ -83,7 +83,7 @@ def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Te
 
 def _push(classifier: Logits, x: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
     """sigma^2 grad log p(y | x, sigma), (B, *S): what guidance at weight 1 adds to a denoiser."""
-    return guided(lambda x, _: torch.zeros_like(x), log_p(classifier, labels), 1.0)(x, sigma)
+    return like(sigma, x) ** 2 * gradient(log_p(classifier, labels), x, sigma)
 
 
 class Scores(NamedTuple):

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from memlib import distill, nets, noise, train
 from memlib.analytic import Empirical, GaussianMixture
-from memlib.denoiser import guided
+from memlib.denoiser import gradient, guided
 from memlib.errors import Refused
 
 
@@ -166,7 +166,7 @@ class TestAgainstBayes:
         mixture, conditionals, students, held_out, labels = world
         x = noise.add_noise(held_out, sigma, noise.drawn(generator(4)))
         exact = distill.bayes_direction(mixture, conditionals, labels, x, sigma)
-        learned = distill.direction(distill.log_p(students[arm], labels), x, sigma)
+        learned = gradient(distill.log_p(students[arm], labels), x, sigma)
         with torch.no_grad():
             gap = distill.tdkd(students[arm](x, torch.tensor(sigma)), mixture.posterior(x, sigma)).mean()
         return distill.agreement(learned, exact), float(gap)
@@ -212,7 +212,7 @@ def test_the_exact_direction_is_the_gradient_of_the_posterior():
         return both.gather(1, labels[:, None])[:, 0].log()
 
     exact = distill.bayes_direction(mixture, conditionals, labels, x, sigma)
-    torch.testing.assert_close(exact, distill.direction(posterior, x, sigma), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(exact, gradient(posterior, x, sigma), rtol=1e-8, atol=1e-10)
 
 
 def test_agreement_by_hand():
@@ -239,7 +239,7 @@ class TestGuidance:
         torch.testing.assert_close(value(x, sigma), wanted)
         weight = torch.tensor([0.0, 1, 1, 1, 1, 4])
         pushed = guided(lambda x, _: torch.zeros_like(x), value, weight)(x, sigma)
-        pull = distill.direction(value, x, sigma)
+        pull = gradient(value, x, sigma)
         torch.testing.assert_close(pushed, 0.49 * weight.double()[:, None, None, None] * pull)
         assert not pushed[0].any() and pushed[1:].flatten(1).norm(dim=1).min() > 1e-6
         step = 1e-4 * pushed[1:] / pushed[1:].flatten(1).norm(dim=1)[:, None, None, None]

@@ -11,7 +11,6 @@ from memlib.distill.guidance import (
     agreement_on_points,
     as_ddpm,
     bayes_direction,
-    direction,
     log_p,
 )
 from memlib.distill.students import distil, tdkd, teach
@@ -38,7 +37,6 @@ __all__ = [
     "bayes_direction",
     "cluster",
     "cluster_labels",
-    "direction",
     "distil",
     "log_p",
     "prune",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from memlib.analytic import Empirical
-from memlib.denoiser import Denoiser
+from memlib.denoiser import Denoiser, gradient
 from memlib.errors import Refused
 from memlib.metrics import Count
 from memlib.noise import Noise, add_noise, like
@@ -53,14 +53,6 @@ def accuracy(
             said = torch.cat([classifier(rows, sigma).argmax(1) for rows in x.split(_ROWS)])
         counts.append(Count(int((said == labels.to(said.device)).sum()), len(labels)))
     return counts
-
-
-def direction(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float | Tensor) -> Tensor:
-    """grad_x log p(y | x, sigma), (B, *S): what guidance of weight 1 adds to the score. SIDE eq. 8."""
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        value = log_p(leaf, torch.as_tensor(sigma, dtype=x.dtype, device=x.device))
-        return torch.autograd.grad(value.sum(), leaf)[0]
 
 
 def bayes_direction(
@@ -119,7 +111,7 @@ def agreement_on_points(
     for sigma in torch.as_tensor(sigmas).to(images):
         x = add_noise(images[rows], sigma, noise)
         exact = bayes_direction(whole, classes, wanted, x, sigma)
-        result.append(agreement(direction(log_p(classifier, wanted), x, sigma), exact))
+        result.append(agreement(gradient(log_p(classifier, wanted), x, sigma), exact))
     return result
 
 

@@ -4,7 +4,6 @@ The network is that of the first FID, from December 2015, as NVIDIA translated i
 Li et al. 2024 took torchvision's, which was trained anew: figures of the two do not compare.
 """
 
-import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlib.assets import FILES, sha256
+from memlib.assets import FILES
 from memlib.errors import Refused
+from memlib.features.torchscript import load_known
 
 _SIDE = 299    # pixels a side that the network was trained on
 
@@ -70,16 +70,9 @@ def inception(
     """`Inception` from a file `inception-2015-12-05.pt`, which embeds images (N, C, H, W) in features (N, 2048).
 
     TorchScript is a program, so the file is run only if its SHA-256 is `digest`. Raises Refused for a file that is
-    missing or another.
+    missing, another or no TorchScript.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise Refused(f"there is no file {str(path)!r}: download inception-2015-12-05.pt, as `memlib doctor` says")
-    if (found := sha256(path)) != digest:
-        raise Refused(f"{str(path)!r} has SHA-256 {found[:12]}, not {digest[:12]}, and was not run: download it again")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)    # torch.jit is, and the file has no other form
-        return Inception(torch.jit.load(str(path), map_location=device), resize)
+    return Inception(load_known(Path(path).expanduser(), digest, "inception-2015-12-05.pt", device), resize)
 
 
 def three_channels(images: Tensor) -> Tensor:

@@ -1,8 +1,5 @@
 """SSCD, the copy descriptor that SIDE and many others measure with (Pizzi et al. 2022), from its official file."""
 
-import hashlib
-import io
-import warnings
 from pathlib import Path
 
 import torch
@@ -12,6 +9,7 @@ from torch.nn.functional import interpolate
 from memlib import assets
 from memlib.errors import Refused
 from memlib.features.principal import Embed
+from memlib.features.torchscript import load_known
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)    # ImageNet's, of images in [0, 1]
 
@@ -36,8 +34,9 @@ def sscd(
     bilinear resizing is antialiased as Pillow's is. Features come back in the dtype and on the device of the images.
     Raises Refused for a file that is absent, unknown or no TorchScript; embed for another shape.
     """
-    path = Path(path) if path is not None else _found()
-    net = _load(path, sha256, device)
+    asset = _asset()
+    path, name = Path(path) if path is not None else _found(), asset.published[0]
+    net = load_known(path, sha256 or assets.FILES[name].sha256, f"{name} ({asset.origin})", device)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (_MEAN, _STD))
 
     @torch.no_grad()
@@ -64,28 +63,6 @@ def _found() -> Path:
         told = f": {place.detail}" if place.detail else ""
         raise Refused(f"there are no weights of SSCD here{told}; `memlib doctor` says how to get them ({asset.origin})")
     return place.path / asset.published[0]
-
-
-def _load(path: Path, sha256: str | None, device: torch.device | str) -> torch.jit.ScriptModule:
-    """The network of a file whose hash is known; what is hashed is what is loaded."""
-    asset = _asset()
-    if not path.is_file():
-        name = asset.published[0]
-        raise Refused(f"there is no file {path}: `memlib doctor` says how to get {name} ({asset.origin})")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    known = sha256.lower() if sha256 else assets.FILES[asset.published[0]].sha256
-    if digest != known:
-        raise Refused(
-            f"{path} has SHA-256 {digest} and not {known}: download it again or, if you trust this file as you would "
-            "a program, give its sha256"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)    # torch would rather export, but they published this
-        try:
-            return torch.jit.load(io.BytesIO(content), map_location=device).eval()
-        except RuntimeError as error:
-            raise Refused(f"{path} is no TorchScript file: give one whose name ends in .torchscript.pt") from error
 
 
 def _asset() -> assets.Asset:

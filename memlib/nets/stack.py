@@ -12,9 +12,9 @@ class Stack(nn.Module):
 
     forward: x (E B, *S), sigma (E B,), the rows of the e-th of E networks in one block -> (E B, *S), so that
     `denoiser.pair` and the losses need not know. Each has its own weights and its own gradient; train with clip=None,
-    or the norm that gradients are clipped to would be shared. What is no
-    parameter or buffer (`sigma_data`, say) is taken from the first; buffers stay on the device that they came on.
-    Raises ValueError for networks whose tensors differ in name or shape.
+    or the norm that gradients are clipped to would be shared. What is no parameter or buffer (`sigma_data`, say) is
+    taken from the first; buffers stay on the device that they came on. Raises ValueError for networks whose tensors
+    differ in name or shape.
     """
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
