@@ -461,3 +461,19 @@ def test_a_kept_run_is_quoted_with_where_it_ran(monkeypatch, tmp_path):
     first, second = runs.quote("07_tiny").splitlines()
     assert first == "kept run: x86_64 CPU, 61 s, commit 0123456789"
     assert second == "S1 (book): trend only; 0.5 [0.1, 0.9], n = 7. words"
+
+
+def test_a_table_is_printed_kept_and_quoted(monkeypatch, capsys, tmp_path):
+    (tmp_path / "_toc.yml").touch()
+    monkeypatch.chdir(tmp_path)
+    run = runs.begin("07_tiny", chapter())
+    rows = [("arm", "loss"), ("ours", "0.12"), ("another", "1")]
+    run.table("What each arm lost", rows)
+    run.claim("S1", "reproduced", figure=1)
+    shown = "What each arm lost\narm      loss\nours     0.12\nanother  1"
+    assert capsys.readouterr().out.startswith(shown + "\n")
+    kept = tmp_path / "runs" / "07_tiny-fast.json"
+    assert len(json.loads(kept.read_text())["claims"]) == 1
+    (tmp_path / "results" / "book").mkdir(parents=True)
+    kept.rename(tmp_path / "results" / "book" / "07_tiny.json")
+    assert runs.quote("07_tiny").endswith("\n\n" + shown)

@@ -75,7 +75,8 @@ def _run(chosen: argparse.Namespace) -> int:
     found = claims.claims_in(out)
     print(f"wrote {out}")
     if found:
-        print(_table([("claim", "verdict", "measured")] + [(c["id"], c["verdict"], claims.measured(c)) for c in found]))
+        rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]
+        print(claims.aligned([("claim", "verdict", "measured"), *rows]))
     if found and scale != "fast":
         # Numbers of a changed setting do not stand for the scale, unless the user says so.
         print(f"kept {_keep(out)}" if not chosen.p else f"not kept as a result of the scale: memlib results {out}")
@@ -90,7 +91,7 @@ def _chapters(_: argparse.Namespace) -> int:
             (f"  {name}", parameter["inferred_type_name"], parameter["default"], parameter["help"])
             for name, parameter in chapters.declared(notebook).items()
         ]
-        print(_table(rows) + "\n")
+        print(claims.aligned(rows) + "\n")
     return 0
 
 
@@ -154,10 +155,3 @@ def _seconds(chapter: str, scale: str) -> str:
         if record.exists():
             return f"{json.loads(record.read_text(encoding='utf8'))['provenance']['seconds']:.0f} s"
     return "?"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns."""
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)

@@ -32,6 +32,7 @@ class Run:
     device: "torch.device"
     provenance: dict[str, Any] = field(compare=False, repr=False)
     claimed: dict[str, dict[str, Any]] = field(compare=False, repr=False, default_factory=dict)
+    tables: dict[str, list[list[str]]] = field(compare=False, repr=False, default_factory=dict)
     started: float = field(compare=False, repr=False, default_factory=time.perf_counter)
 
     @property
@@ -85,8 +86,20 @@ class Run:
         """
         self.claimed[id] = claims.record(id, self.scale, verdict, figure, interval, n, text)
         claims.show(self.claimed[id])
+        self._keep()
+
+    def table(self, title: str, rows: Sequence[Sequence[str]]) -> None:
+        """Print a table that stands behind the claims, and keep it with the run, so that `quote` can show it.
+
+        `rows` are of text, and the first names the columns.
+        """
+        self.tables[title] = [list(row) for row in rows]
+        print(f"{title}\n{claims.aligned(rows)}")
+        self._keep()
+
+    def _keep(self) -> None:
         provenance = self.provenance | {"seconds": round(time.perf_counter() - self.started, 1)}
-        claims.keep(self.chapter, self.scale, provenance, list(self.claimed.values()))
+        claims.keep(self.chapter, self.scale, provenance, list(self.claimed.values()), self.tables)
 
 
 def begin(

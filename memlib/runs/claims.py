@@ -91,17 +91,23 @@ def root() -> Path | None:
     return next((path for path in (here, *here.parents) if (path / "_toc.yml").exists()), None)
 
 
-def keep(chapter: str, scale: str, provenance: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> None:
+def keep(
+    chapter: str,
+    scale: str,
+    provenance: Mapping[str, Any],
+    claims: Sequence[Mapping[str, Any]],
+    tables: Mapping[str, Sequence[Sequence[str]]],
+) -> None:
     """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder; give up where that fails."""
     path = (root() or Path.cwd()) / "runs" / f"{chapter}-{scale}.json"
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        page = {"provenance": provenance, "claims": claims}
+        page = {"provenance": provenance, "claims": claims} | ({"tables": tables} if tables else {})
         path.write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf8")
 
 
 def quote(chapter: str, scale: str = "book") -> str:
-    """What a kept run of a chapter found, `results/<scale>/<chapter>.json`: where it ran, then a line a claim.
+    """What a kept run of a chapter found, `results/<scale>/<chapter>.json`: where it ran, a line a claim, its tables.
 
     For a chapter whose own scale cannot decide all of its claims. Says how to get such a run where none is kept.
     """
@@ -111,7 +117,15 @@ def quote(chapter: str, scale: str = "book") -> str:
     page = json.loads(path.read_text(encoding="utf8"))
     where = page["provenance"]
     head = f"kept run: {where['device']}, {where['seconds']:.0f} s, commit {str(where['commit'])[:10]}"
-    return "\n".join([head, *map(line, page["claims"])])
+    tables = [f"\n{title}\n{aligned(rows)}" for title, rows in page.get("tables", {}).items()]
+    return "\n".join([head, *map(line, page["claims"]), *tables])
+
+
+def aligned(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as columns of text, two spaces apart, nothing behind the last."""
+    text = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in text)
 
 
 def machine(device: Any) -> str:
