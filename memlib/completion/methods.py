@@ -107,6 +107,7 @@ def unlearn(
     mask: Callable[[torch.Generator], Tensor],
     noise: Callable[[int, torch.Generator], Tensor],
     *,
+    vary: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     alpha: float = 0.25,
     steps: int = 200,
     batch: int = 32,
@@ -117,6 +118,7 @@ def unlearn(
 
     retain (N, C, H, W), forget (M, C, H, W): every step draws `batch` images of each, so a smaller set is oversampled
     until both weigh the same (D.1). mask: draws the mask of a step. noise: a target of `memlib.completion.targets`.
+    vary: what is done to the images of a step, (batch, C, H, W), the retain ones first; None leaves them as they are.
     `model` stays as it is: a copy is trained, and in equal budgets, since steps, images and optimiser do not depend on
     the method. Adam without weight decay; the paper has alpha = 0.25, lr = 1e-4 and 5 epochs (1e-5 and 3 for diffusion,
     C.3). Raises Refused for an empty set, for images that differ in shape and as `train.fit` does.
@@ -132,9 +134,11 @@ def unlearn(
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         rows = [torch.randint(len(part), (batch,), generator=generator) for part in (retain, forget)]
-        material = Batch(retain[rows[0]], forget[rows[1]], noise(batch, generator), mask(generator))
-        kept, lost = method(model, frozen, material, generator)
-        return (kept + alpha * lost).mean()
+        images = [part[i] for part, i in zip((retain, forget), rows, strict=True)]
+        kept, lost = images if vary is None else (vary(part, generator) for part in images)
+        material = Batch(kept, lost, noise(batch, generator), mask(generator))
+        held, sent = method(model, frozen, material, generator)
+        return (held + alpha * sent).mean()
 
     for step in train.fit(model, loss, steps, lr=lr, seed=seed, title=method.__name__.replace("_", " ")):
         yield model, step
