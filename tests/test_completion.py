@@ -3,9 +3,11 @@ encoder on forget data, what must be frozen is, and i2i is its formula."""
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memlib import noise, train
@@ -253,22 +255,62 @@ def _terms(model, frozen, retain, forget, target):
         return [float(term.mean()) for term in methods.ours(model, frozen, part, generator())]
 
 
-class TestFolders:
-    def test_an_mae_comes_back_from_its_folder(self, tmp_path, images):
-        from transformers import ViTMAEConfig, ViTMAEForPreTraining
+def vit_mae(channels):
+    """transformers' own, every weight drawn: fresh, it would place no patch and answer with almost nothing."""
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-        torch.manual_seed(0)
-        net = ViTMAEForPreTraining(ViTMAEConfig(
-            num_channels=1, image_size=8, patch_size=2, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
-            decoder_intermediate_size=16, mask_ratio=0.25,
-        )).eval()  # fmt: skip
+    net = ViTMAEForPreTraining(ViTMAEConfig(
+        num_channels=channels, image_size=8, patch_size=PATCH, hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2, decoder_intermediate_size=16, mask_ratio=0.25,
+    )).eval()  # fmt: skip
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.3, generator=generator())
+    return net
+
+
+class TestPatches:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pixels_are_laid_out_as_transformers_has_them(self, channels):
+        net = vit_mae(channels)
+        model = MAE(net)
+        x = torch.randn(4, channels, 8, 8, generator=generator(1))
+        seen = model.encode(model.inputs(x, CENTRE))
+        model.decoder.forward = lambda codes, place: SimpleNamespace(logits=net.patchify(x))
+        assert torch.equal(model.decode(seen, CENTRE), x)
+        patches = torch.randn(4, 16, PATCH**2 * channels, generator=generator(2))
+        model.decoder.forward = lambda codes, place: SimpleNamespace(logits=patches)
+        assert torch.equal(model.decode(seen, CENTRE), net.unpatchify(patches))
+
+
+class TestFolders:
+    @pytest.mark.parametrize("layers", ["decoder.decoder_layers.", "as transformers saves them"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_an_mae_comes_from_a_folder_and_completes_as_transformers_does(self, tmp_path, channels, layers):
+        net = vit_mae(channels)
         net.save_pretrained(tmp_path)
+        keys = load_file(tmp_path / "model.safetensors")
+        assert "vit.encoder.layer.0.attention.attention.query.weight" in keys    # as in the hub's folders
+        if layers.startswith("decoder"):    # so the hub's folders have it; transformers 5 saves another name
+            hub = {key.replace("decoder.decoder_encoder.layer.", layers): value for key, value in keys.items()}
+            save_file(hub, tmp_path / "model.safetensors", {"format": "pt"})
         model = MAE.load(tmp_path)
-        rank = hidden_tokens(CENTRE, 24, 2).float() + torch.arange(16) / 100    # known ones first, in order
+        x = torch.randn(6, channels, 8, 8, generator=generator(1))
+        mask = masks.mask("random", 8, PATCH, 0.25, n=6, generator=generator(2))
+        # Theirs keeps the patches of least noise, in that order; known ones in reading order are ours.
+        rank = hidden_tokens(mask, 6, PATCH).float() + torch.arange(16) / 100
         with torch.no_grad():
-            theirs = net.unpatchify(net(images, noise=rank).logits)
-        torch.testing.assert_close(model.complete(images, CENTRE), paste(images, theirs, CENTRE))
+            theirs = net.unpatchify(net(x, noise=rank).logits)
+        assert theirs.flatten(2).std(2).min() > 0.1    # not one colour: a wrong place or channel would show
+        torch.testing.assert_close(model.complete(x, mask), paste(x, theirs, mask), rtol=1e-4, atol=1e-5)
+
+    def test_an_mae_that_lacks_a_weight_is_refused(self, tmp_path):
+        vit_mae(3).save_pretrained(tmp_path)
+        keys = load_file(tmp_path / "model.safetensors")
+        del keys["decoder.decoder_pred.weight"]
+        save_file(keys, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(Refused, match=r"lacks 1 weights of a ViTMAE, the first is 'decoder\.decoder_pred\.weight'"):
+            MAE.load(tmp_path)
 
     def test_a_vqgan_comes_back_from_its_folder(self, tmp_path, images):
         torch.manual_seed(0)
