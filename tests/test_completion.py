@@ -73,6 +73,22 @@ class TestFamilies:
         first, second = (model.complete(x, mask, noise.seeded(range(24))) for x in (images, other))
         assert torch.equal(torch.where(mask, first, 0.0), torch.where(mask, second, 0.0))
 
+    def test_nothing_hidden_takes_part_when_a_completion_begins(self, model, images):
+        other = torch.where(CENTRE, images.flip(0), images)
+        first, second = (methods.joined(model.encode(model.blind(x, CENTRE, generator()))) for x in (images, other))
+        assert torch.equal(first, second)
+        shown = methods.joined(model.encode(model.blind(images.flip(0), CENTRE, generator())))
+        assert ((first - shown).norm(dim=1) > 1e-3 * first.norm(dim=1)).all()    # what is known does
+        trained = [methods.joined(model.encode(model.inputs(x, CENTRE, generator()))) for x in (images, other)]
+        assert torch.equal(*trained) != isinstance(model, Inpainter)
+
+    def test_an_inpainter_begins_with_pure_noise_at_the_highest_level(self, images):
+        model = FAMILIES["diffusion"]()
+        known, mask, noisy, t = model.blind(images, CENTRE, generator(4))
+        assert torch.equal(noisy, torch.randn(images.shape, generator=generator(4)))
+        assert torch.equal(known, hide(images, CENTRE)) and mask is CENTRE
+        assert t.shape == (24,) and model.alphas_cumprod[t].unique().tolist() == [model.alphas_cumprod.min()]
+
     def test_completion_depends_on_what_is_known(self, model, images):
         first, second = (model.complete(x, CENTRE, noise.seeded(range(24))) for x in (images, images.flip(0)))
         assert not torch.equal(first[:, :, 2:6, 2:6], second[:, :, 2:6, 2:6])

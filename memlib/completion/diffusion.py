@@ -84,8 +84,19 @@ class Inpainter(nn.Module):
         return cls(found.net, found.alphas_cumprod).eval()
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
-        """What the encoder is given for images (B, C, H, W), with level and noise drawn from `generator`."""
+        """What the encoder is given in training on images (B, C, H, W), level and noise drawn from `generator`.
+
+        The noisy image is of the whole one, hidden pixels too, and at low levels they are plain to see.
+        """
         return self._noised(images, images, mask, generator)[0]
+
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
+        """What it is given when completion of images (B, C, H, W) begins: T(x) and pure noise at the highest level.
+
+        Nothing hidden takes part. `complete` in fewer steps than there are levels begins somewhat below the highest.
+        """
+        t = torch.full((len(images),), len(self.alphas_cumprod) - 1, device=images.device)
+        return Noisy(hide(images, mask), mask, drawn(generator)(images), t)
 
     def replaced(self, inputs: Noisy, noise: Tensor) -> Noisy:
         """The same with noise (B, C, H, W) in place of the noisy image; T(x) and the level stay. I2I eq. C.25."""

@@ -84,6 +84,10 @@ class MAE(nn.Module):
         """What the encoder is given for images (B, C, H, W); nothing is drawn."""
         return Masked(images, mask)
 
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Masked:
+        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
+        return self.inputs(images, mask)
+
     def replaced(self, inputs: Masked, noise: Tensor) -> Masked:
         """The same with noise (B, C, H, W) in the images' place, masked alike: the forget target of I2I eq. 10."""
         return Masked(noise, inputs.mask)

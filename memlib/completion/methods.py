@@ -27,7 +27,10 @@ class Completer(Protocol):
     decoder: nn.Module
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
-        """What the encoder is given for images (B, C, H, W)."""
+        """What the encoder is given for images (B, C, H, W) in training."""
+
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
+        """What it is given for images (B, C, H, W) when a completion begins: nothing hidden takes part."""
 
     def replaced(self, inputs: Any, noise: Tensor) -> Any:
         """The same with noise (B, C, H, W) for content."""

@@ -124,6 +124,10 @@ class VQGAN(nn.Module):
             indices = self.indices(hide(images, mask))
         return Tokens(indices, hidden_tokens(mask, len(images), self.patch))
 
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
+        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
+        return self.inputs(images, mask)
+
     def replaced(self, inputs: Tokens, noise: Tensor) -> Tokens:
         """The same for the words of noise (B, C, H, W), masked alike: the forget target of I2I eq. 10."""
         pixels = inputs.hidden.unflatten(1, (1, self.grid, self.grid))
