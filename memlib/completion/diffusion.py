@@ -116,8 +116,9 @@ class Inpainter(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """|D(E(T(seen), truth noised, t)) - its noise|_2, (B,), unsquared as in I2I eq. C.26; images (B, C, H, W).
 
-        Training has truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n
-        (C.32, which prints n alone, although its text replaces the image by n and keeps the rest).
+        Training has truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n, the
+        ground truth of sec. 4.1, noised like an image: C.32 has n itself for the noisy image, in formula and text, and
+        calls it eta, but gamma has no part in that, and all that could be learned of gamma is its mean.
         """
         inputs, gamma = self._noised(seen, truth, mask, generator)
         error = self.decode(self.encode(inputs), inputs.t) - gamma

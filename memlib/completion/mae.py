@@ -119,7 +119,8 @@ class MAE(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """|D(E(T(seen))) - truth|_2 over the hidden pixels, (B,), unsquared as in I2I eq. C.28; images (B, C, H, W).
 
-        Training has truth = seen; the baselines give noise, or other images, as the truth.
+        Training has truth = seen; the baselines give noise, or other images, as the truth. C.28 prints it over all
+        pixels; MAE's own loss (He et al. 2022, sec. 3) is over the hidden ones, and the others are put back anyway.
         """
         error = (self.decode(self.encode(self.inputs(seen, mask)), mask) - truth).masked_fill(~mask, 0.0)
         return torch.linalg.vector_norm(error.flatten(1), dim=1)

@@ -146,8 +146,10 @@ class VQGAN(nn.Module):
         """Cross-entropy of the words of `truth` at the hidden places, nats a place, (B,); images (B, C, H, W).
 
         Training has truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
-        loss (its eq. 1). I2I eq. C.27 writes that of a discriminator of the generated image instead, through which, the
-        words being discrete, nothing would reach the encoder.
+        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 write the cross-entropy of a discriminator of the generated image
+        instead, through which, the words being discrete, nothing would reach the encoder. They also print arg max,
+        where the appendix says that losses are minimised and has arg min for the other families: right for a generator
+        against a discriminator, a slip for a training loss such as this, which is minimised with the signs as printed.
         """
         inputs = self.inputs(seen, mask)
         with torch.no_grad():
