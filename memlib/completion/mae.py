@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from transformers import ViTMAEForPreTraining
 
 
+IMAGENET_MEAN: tuple[float, float, float] = (-0.03, -0.088, -0.188)
+"""ImageNet's mean colour, R G B, of images in [-1, 1] as `data.load` gives them: 2 m - 1 of m in [0, 1]."""
+
+IMAGENET_STD: tuple[float, float, float] = (0.458, 0.448, 0.45)
+"""The deviations beside it, 2 s. A checkpoint trained on (x01 - m) / s reads (x - IMAGENET_MEAN) / IMAGENET_STD."""
+
+
 class Masked(NamedTuple):
     """What the encoder is given: images (B, C, H, W), of which it reads the known patches, and the mask."""
 
@@ -63,8 +70,8 @@ class MAE(nn.Module):
     def load(cls, folder: str | Path) -> Self:
         """The ViTMAE of a local folder (config.json, model.safetensors), such as facebook/vit-mae-base's.
 
-        Images must be standardised as it was trained, with ImageNet's mean and deviation. Raises Refused for a folder
-        that is missing, without safetensors or of another model.
+        Images must be standardised as it was trained, facebook's with this module's `IMAGENET_MEAN` and `IMAGENET_STD`,
+        channel by channel. Raises Refused for a folder that is missing, without safetensors or of another model.
         """
         from transformers import ViTMAEForPreTraining
 
