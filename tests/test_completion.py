@@ -3,13 +3,16 @@ encoder on forget data, what must be frozen is, and i2i is its formula."""
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memlib import noise, train
 from memlib.completion import MAE, VQGAN, Inpainter, i2i, masks, methods, unlearn
+from memlib.completion.diffusion import Noisy
 from memlib.completion.hidden import hidden_tokens, hide, paste
 from memlib.completion.quality import Judge, quality
 from memlib.errors import Refused
@@ -69,6 +72,22 @@ class TestFamilies:
         other = torch.where(mask, 9.0, images)
         first, second = (model.complete(x, mask, noise.seeded(range(24))) for x in (images, other))
         assert torch.equal(torch.where(mask, first, 0.0), torch.where(mask, second, 0.0))
+
+    def test_nothing_hidden_takes_part_when_a_completion_begins(self, model, images):
+        other = torch.where(CENTRE, images.flip(0), images)
+        first, second = (methods.joined(model.encode(model.blind(x, CENTRE, generator()))) for x in (images, other))
+        assert torch.equal(first, second)
+        shown = methods.joined(model.encode(model.blind(images.flip(0), CENTRE, generator())))
+        assert ((first - shown).norm(dim=1) > 1e-3 * first.norm(dim=1)).all()    # what is known does
+        trained = [methods.joined(model.encode(model.inputs(x, CENTRE, generator()))) for x in (images, other)]
+        assert torch.equal(*trained) != isinstance(model, Inpainter)
+
+    def test_an_inpainter_begins_with_pure_noise_at_the_highest_level(self, images):
+        model = FAMILIES["diffusion"]()
+        known, mask, noisy, t = model.blind(images, CENTRE, generator(4))
+        assert torch.equal(noisy, torch.randn(images.shape, generator=generator(4)))
+        assert torch.equal(known, hide(images, CENTRE)) and mask is CENTRE
+        assert t.shape == (24,) and model.alphas_cumprod[t].unique().tolist() == [model.alphas_cumprod.min()]
 
     def test_completion_depends_on_what_is_known(self, model, images):
         first, second = (model.complete(x, CENTRE, noise.seeded(range(24))) for x in (images, images.flip(0)))
@@ -176,6 +195,58 @@ class TestI2I:
         assert float(layer.weight.grad.norm()) == 0
 
 
+class TestTerms:
+    """Both terms of every method, written out; `frozen` differs from `model`, so neither can stand in for the other."""
+
+    @pytest.fixture
+    def frozen(self, model):
+        other = copy.deepcopy(model)
+        for p in other.encoder.parameters():
+            p.data.add_(0.05 * torch.randn(p.shape, generator=generator(3)))
+        return other
+
+    @staticmethod
+    def rows(codes):
+        return codes.flatten(1) if isinstance(codes, torch.Tensor) else torch.cat([c.flatten(1) for c in codes], 1)
+
+    def between(self, a, b):
+        return (self.rows(a) - self.rows(b)).square().sum(1).sqrt()
+
+    @pytest.mark.parametrize(("method", "truth", "sign"), [
+        (methods.max_loss, "forget", -1), (methods.noisy_label, "noise", 1), (methods.retain_label, "retain", 1),
+    ])  # fmt: skip
+    def test_a_baseline_trains_forget_images_towards_its_own_truth(self, model, frozen, images, method, truth, sign):
+        part = batch(images)
+        terms = method(model, frozen, part, generator())
+        follow = generator()
+        torch.testing.assert_close(terms[0], model.loss(part.retain, part.retain, CENTRE, follow))
+        torch.testing.assert_close(terms[1], sign * model.loss(part.forget, getattr(part, truth), CENTRE, follow))
+
+    def test_random_encoder_aims_at_what_its_generator_draws(self, model, frozen, images):
+        part = batch(images)
+        kept, lost = methods.random_encoder(model, frozen, part, generator())
+        follow = generator()
+        retain, forget = (model.inputs(x, CENTRE, follow) for x in (part.retain, part.forget))
+        codes = self.rows(model.encode(forget))
+        torch.testing.assert_close(kept, self.between(model.encode(retain), frozen.encode(retain)))
+        torch.testing.assert_close(lost, self.between(codes, torch.randn(codes.shape, generator=follow)))
+        other = methods.random_encoder(model, frozen, part, generator(1))[1]
+        assert ((lost - other).abs() > 1e-4 * lost).all()
+
+    def test_ours_is_equation_10_and_for_diffusion_c_25(self, model, frozen, images):
+        part = batch(images)
+        kept, lost = methods.ours(model, frozen, part, generator())
+        follow = generator()
+        retain, forget = (model.inputs(x, CENTRE, follow) for x in (part.retain, part.forget))
+        if isinstance(model, Inpainter):
+            target = Noisy(part.forget.masked_fill(CENTRE, 0), CENTRE, part.noise, forget.t)
+        else:
+            target = frozen.inputs(part.noise, CENTRE, follow)
+        torch.testing.assert_close(kept, self.between(model.encode(retain), frozen.encode(retain)))
+        torch.testing.assert_close(lost, self.between(model.encode(forget), frozen.encode(target)))
+        assert (kept > 0.01).all() and (lost > 0.01).all()
+
+
 class TestMethodsOnTheirOwn:
     def test_ours_sends_forget_codes_to_noise_and_leaves_retain_codes(self, images):
         torch.manual_seed(0)
@@ -189,13 +260,6 @@ class TestMethodsOnTheirOwn:
         assert after[1] < 0.5 * before[1]
         assert after[0] < 0.25 * before[1]
 
-    def test_max_loss_is_the_training_loss_with_the_other_sign(self, model, images):
-        material = batch(images)
-        kept, lost = methods.max_loss(model, model, material, generator())
-        follow = generator()
-        torch.testing.assert_close(kept, model.loss(material.retain, material.retain, CENTRE, follow))
-        torch.testing.assert_close(-lost, model.loss(material.forget, material.forget, CENTRE, follow))
-
     def test_unlike_sets_are_refused(self, model, images):
         with pytest.raises(Refused, match="one shape"):
             next(unlearn(model, methods.ours, images, images[:0], lambda g: CENTRE, gaussian))
@@ -207,22 +271,62 @@ def _terms(model, frozen, retain, forget, target):
         return [float(term.mean()) for term in methods.ours(model, frozen, part, generator())]
 
 
-class TestFolders:
-    def test_an_mae_comes_back_from_its_folder(self, tmp_path, images):
-        from transformers import ViTMAEConfig, ViTMAEForPreTraining
+def vit_mae(channels):
+    """transformers' own, every weight drawn: fresh, it would place no patch and answer with almost nothing."""
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-        torch.manual_seed(0)
-        net = ViTMAEForPreTraining(ViTMAEConfig(
-            num_channels=1, image_size=8, patch_size=2, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
-            decoder_intermediate_size=16, mask_ratio=0.25,
-        )).eval()  # fmt: skip
+    net = ViTMAEForPreTraining(ViTMAEConfig(
+        num_channels=channels, image_size=8, patch_size=PATCH, hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2, decoder_intermediate_size=16, mask_ratio=0.25,
+    )).eval()  # fmt: skip
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.3, generator=generator())
+    return net
+
+
+class TestPatches:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pixels_are_laid_out_as_transformers_has_them(self, channels):
+        net = vit_mae(channels)
+        model = MAE(net)
+        x = torch.randn(4, channels, 8, 8, generator=generator(1))
+        seen = model.encode(model.inputs(x, CENTRE))
+        model.decoder.forward = lambda codes, place: SimpleNamespace(logits=net.patchify(x))
+        assert torch.equal(model.decode(seen, CENTRE), x)
+        patches = torch.randn(4, 16, PATCH**2 * channels, generator=generator(2))
+        model.decoder.forward = lambda codes, place: SimpleNamespace(logits=patches)
+        assert torch.equal(model.decode(seen, CENTRE), net.unpatchify(patches))
+
+
+class TestFolders:
+    @pytest.mark.parametrize("layers", ["decoder.decoder_layers.", "as transformers saves them"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_an_mae_comes_from_a_folder_and_completes_as_transformers_does(self, tmp_path, channels, layers):
+        net = vit_mae(channels)
         net.save_pretrained(tmp_path)
+        keys = load_file(tmp_path / "model.safetensors")
+        assert "vit.encoder.layer.0.attention.attention.query.weight" in keys    # as in the hub's folders
+        if layers.startswith("decoder"):    # so the hub's folders have it; transformers 5 saves another name
+            hub = {key.replace("decoder.decoder_encoder.layer.", layers): value for key, value in keys.items()}
+            save_file(hub, tmp_path / "model.safetensors", {"format": "pt"})
         model = MAE.load(tmp_path)
-        rank = hidden_tokens(CENTRE, 24, 2).float() + torch.arange(16) / 100    # known ones first, in order
+        x = torch.randn(6, channels, 8, 8, generator=generator(1))
+        mask = masks.mask("random", 8, PATCH, 0.25, n=6, generator=generator(2))
+        # Theirs keeps the patches of least noise, in that order; known ones in reading order are ours.
+        rank = hidden_tokens(mask, 6, PATCH).float() + torch.arange(16) / 100
         with torch.no_grad():
-            theirs = net.unpatchify(net(images, noise=rank).logits)
-        torch.testing.assert_close(model.complete(images, CENTRE), paste(images, theirs, CENTRE))
+            theirs = net.unpatchify(net(x, noise=rank).logits)
+        assert theirs.flatten(2).std(2).min() > 0.1    # not one colour: a wrong place or channel would show
+        torch.testing.assert_close(model.complete(x, mask), paste(x, theirs, mask), rtol=1e-4, atol=1e-5)
+
+    def test_an_mae_that_lacks_a_weight_is_refused(self, tmp_path):
+        vit_mae(3).save_pretrained(tmp_path)
+        keys = load_file(tmp_path / "model.safetensors")
+        del keys["decoder.decoder_pred.weight"]
+        save_file(keys, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(Refused, match=r"lacks 1 weights of a ViTMAE, the first is 'decoder\.decoder_pred\.weight'"):
+            MAE.load(tmp_path)
 
     def test_a_vqgan_comes_back_from_its_folder(self, tmp_path, images):
         torch.manual_seed(0)

@@ -209,6 +209,52 @@ def test_grey_imagenet_files_alone_are_still_colour(tmp_path):
     assert images.shape == (1, 3, 32, 32) and (images[:, 0] == images[:, 2]).all()
 
 
+def write_many(root, counts):
+    """Class folders of flat images, each of the colour that is its number in the order of the files; the ids."""
+    ids = tuple(f"n{number:08d}" for number in range(len(counts)))
+    for number, name in enumerate(name for name, count in zip(ids, counts, strict=True) for _ in range(count)):
+        save(root / name / f"{number:02d}.png", np.full((4, 4, 3), number, np.uint8))
+    return ids
+
+
+def chosen(source):
+    images = data.load(source)
+    return images, levels(images)[:, 0, 0, 0].tolist()
+
+
+def test_imagenet_by_classes_and_images_a_class(tmp_path):
+    ids = write_many(tmp_path, (7, 5, 6, 4))
+    homes = [0] * 7 + [1] * 5 + [2] * 6 + [3] * 4
+    first, numbers = chosen(f"imagenet:{tmp_path},classes=3")
+    assert first.names == ids[:3] and numbers == list(range(18)) and first.labels.tolist() == homes[:18]
+
+    three, numbers = chosen(f"imagenet:{tmp_path},per_class=3,seed=5")
+    assert three.names == ids and three.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert numbers == sorted(set(numbers)) and [homes[n] for n in numbers] == three.labels.tolist()
+    two, fewer = chosen(f"imagenet:{tmp_path},classes=2,per_class=3,seed=5")
+    assert two.names == ids[:2] and fewer == numbers[:6]    # the same, however many classes
+    assert set(chosen(f"imagenet:{tmp_path},per_class=2,seed=5")[1]) < set(numbers)
+    one, single = chosen(f"imagenet:{tmp_path},classes=2,per_class=3,limit=1,seed=5")
+    assert len(one) == 1 and single[0] in fewer and one.names == ids[:2]
+
+
+def test_each_seed_and_each_class_has_a_draw_of_its_own(tmp_path):
+    write_many(tmp_path, (6, 6))
+    draws = [chosen(f"imagenet:{tmp_path},per_class=3,seed={seed}")[1] for seed in range(6)]
+    assert len({tuple(numbers) for numbers in draws}) > 3
+    assert any(numbers[:3] != [number - 6 for number in numbers[3:]] for numbers in draws)
+
+
+def test_imagenet_opens_only_what_was_chosen(tmp_path):
+    write_many(tmp_path, (5, 5, 5))
+    source = f"imagenet:{tmp_path},classes=2,per_class=2,seed=3"
+    some, kept = chosen(source)
+    for number, path in enumerate(sorted(tmp_path.rglob("*.png"))):
+        if number not in kept:
+            path.write_bytes(b"")
+    assert len(kept) == 4 and data.load(source).fingerprint == some.fingerprint
+
+
 def test_places_in_both_layouts(tmp_path):
     write_classes(tmp_path / "places365_standard" / "train", ("abbey", "apartment_building-outdoor", "zoo"))
     write_classes(tmp_path / "data_256", ("a/abbey", "a/apartment_building/outdoor", "z/zoo"))

@@ -113,6 +113,38 @@ def test_off_diagonal_share(digits):
     assert sum(chance) / 20 == pytest.approx(63 / 1065, rel=0.02)    # about D / (M + D), as its docstring says
 
 
+def test_off_diagonal_by_chance_keeps_the_variances():
+    """Two images of two coordinates: variances 1/2 and 2, covariance 1 or -1, so 2 / (1/4 + 4 + 2) in any order."""
+    two = torch.tensor([[0.0, 0.0], [1.0, 2.0]]).view(2, 1, 1, 2)
+    for seed in range(4):
+        assert targets.off_diagonal_by_chance(two, torch.Generator().manual_seed(seed)) == pytest.approx(0.32)
+
+
+def test_off_diagonal_by_chance_where_nothing_is_independent():
+    """One draw in every coordinate, of scale 1 to 10: all correlations are 1, by chance they are 1 / sqrt(M - 1)."""
+    scale = torch.linspace(1, 10, 48, dtype=torch.float64)
+    images = (torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double() * scale).view(200, 3, 4, 4)
+    chance = [targets.off_diagonal_by_chance(images, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    v = scale.square()
+    off, on = v.sum().square() - v.square().sum(), v.square().sum()
+    assert targets.off_diagonal(images) == pytest.approx(float(off / (off + on)))
+    assert sum(chance) / 20 == pytest.approx(float(off / 199 / (off / 199 + on)), rel=0.02)
+    assert abs(sum(chance) / 20 - 48 / 248) > 0.03    # D / (M + D) is for equal variances
+    assert len(set(chance)) == 20 and chance[3] == targets.off_diagonal_by_chance(
+        images, torch.Generator().manual_seed(3))
+
+
+def test_nearly_zero_counts_entries_off_the_diagonal(digits):
+    # Three coordinates, M = 2: covariance is the outer product of (2, 1, 0.1) / sqrt(2) with itself.
+    two = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, 0.1]]).view(2, 1, 1, 3)
+    assert targets.nearly_zero(two) == pytest.approx(2 / 6)           # 1, 0.1 and 0.05, twice each
+    assert targets.nearly_zero(-two, 0.11) == pytest.approx(4 / 6)    # the diagonal's 0.005 does not count
+    assert targets.nearly_zero(two * torch.tensor([1, -1, 1]), 0.11) == pytest.approx(4 / 6)    # by absolute value
+    want = np.cov(digits.flatten(1).numpy(), rowvar=False)
+    share = (np.abs(want[~np.eye(64, dtype=bool)]) < 0.02).mean()
+    assert 0 < share < 1 and targets.nearly_zero(digits, 0.02) == pytest.approx(share)
+
+
 def test_refusals(digits):
     with pytest.raises(Refused, match="use low_rank"):
         targets.covariance(torch.zeros(2, 3, 64, 64))
@@ -124,3 +156,9 @@ def test_refusals(digits):
         targets.covariance(digits[:1])
     with pytest.raises(Refused, match="all the same"):
         targets.off_diagonal(torch.zeros(3, 1, 2, 2))
+    with pytest.raises(Refused, match="all the same"):
+        targets.off_diagonal_by_chance(torch.zeros(3, 1, 2, 2), torch.Generator())
+    with pytest.raises(Refused, match="use off_diagonal"):
+        targets.nearly_zero(torch.zeros(2, 3, 64, 64))
+    with pytest.raises(Refused, match="one coordinate"):
+        targets.nearly_zero(torch.zeros(2, 1, 1, 1))

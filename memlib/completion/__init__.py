@@ -3,10 +3,11 @@
 A family a file, with one face: `mae` (masked autoencoder), `vqgan` (VQ-GAN with a masked-token transformer) and
 `diffusion` (Palette-like inpainter) all `complete(images, mask)`, and build their own encoder's inputs. `methods` holds
 the paper's unlearning and its baselines, `targets` the noise that forget images are sent to, `masks` the seven tasks;
-`bound` puts its theory into numbers and `probes` asks what is still known. Images are standardised throughout.
+`bound` puts its theory into numbers, `probes` asks what is still known, and `outcomes` says in words what was lost.
+Images are standardised throughout.
 """
 
-from memlib.completion import bound, masks, methods, probes, quality, targets
+from memlib.completion import bound, masks, methods, outcomes, probes, quality, targets
 from memlib.completion.diffusion import Inpainter
 from memlib.completion.mae import MAE
 from memlib.completion.methods import i2i, unlearn
@@ -20,6 +21,7 @@ __all__ = [
     "i2i",
     "masks",
     "methods",
+    "outcomes",
     "probes",
     "quality",
     "targets",

@@ -84,8 +84,19 @@ class Inpainter(nn.Module):
         return cls(found.net, found.alphas_cumprod).eval()
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
-        """What the encoder is given for images (B, C, H, W), with level and noise drawn from `generator`."""
+        """What the encoder is given in training on images (B, C, H, W), level and noise drawn from `generator`.
+
+        The noisy image is of the whole one, hidden pixels too, and at low levels they are plain to see.
+        """
         return self._noised(images, images, mask, generator)[0]
+
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
+        """What it is given when completion of images (B, C, H, W) begins: T(x) and pure noise at the highest level.
+
+        Nothing hidden takes part. `complete` in fewer steps than there are levels begins somewhat below the highest.
+        """
+        t = torch.full((len(images),), len(self.alphas_cumprod) - 1, device=images.device)
+        return Noisy(hide(images, mask), mask, drawn(generator)(images), t)
 
     def replaced(self, inputs: Noisy, noise: Tensor) -> Noisy:
         """The same with noise (B, C, H, W) in place of the noisy image; T(x) and the level stay. I2I eq. C.25."""
@@ -105,8 +116,9 @@ class Inpainter(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """|D(E(T(seen), truth noised, t)) - its noise|_2, (B,), unsquared as in I2I eq. C.26; images (B, C, H, W).
 
-        Training has truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n
-        (C.32, which prints n alone, although its text replaces the image by n and keeps the rest).
+        Training has truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n, the
+        ground truth of sec. 4.1, noised like an image: C.32 has n itself for the noisy image, in formula and text, and
+        calls it eta, but gamma has no part in that, and all that could be learned of gamma is its mean.
         """
         inputs, gamma = self._noised(seen, truth, mask, generator)
         error = self.decode(self.encode(inputs), inputs.t) - gamma

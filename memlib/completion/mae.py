@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from transformers import ViTMAEForPreTraining
 
 
+IMAGENET_MEAN: tuple[float, float, float] = (-0.03, -0.088, -0.188)
+"""ImageNet's mean colour, R G B, of images in [-1, 1] as `data.load` gives them: 2 m - 1 of m in [0, 1]."""
+
+IMAGENET_STD: tuple[float, float, float] = (0.458, 0.448, 0.45)
+"""The deviations beside it, 2 s. A checkpoint trained on (x01 - m) / s reads (x - IMAGENET_MEAN) / IMAGENET_STD."""
+
+
 class Masked(NamedTuple):
     """What the encoder is given: images (B, C, H, W), of which it reads the known patches, and the mask."""
 
@@ -63,8 +70,8 @@ class MAE(nn.Module):
     def load(cls, folder: str | Path) -> Self:
         """The ViTMAE of a local folder (config.json, model.safetensors), such as facebook/vit-mae-base's.
 
-        Images must be standardised as it was trained, with ImageNet's mean and deviation. Raises Refused for a folder
-        that is missing, without safetensors or of another model.
+        Images must be standardised as it was trained, facebook's with this module's `IMAGENET_MEAN` and `IMAGENET_STD`,
+        channel by channel. Raises Refused for a folder that is missing, without safetensors or of another model.
         """
         from transformers import ViTMAEForPreTraining
 
@@ -83,6 +90,10 @@ class MAE(nn.Module):
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Masked:
         """What the encoder is given for images (B, C, H, W); nothing is drawn."""
         return Masked(images, mask)
+
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Masked:
+        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
+        return self.inputs(images, mask)
 
     def replaced(self, inputs: Masked, noise: Tensor) -> Masked:
         """The same with noise (B, C, H, W) in the images' place, masked alike: the forget target of I2I eq. 10."""
@@ -115,7 +126,8 @@ class MAE(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """|D(E(T(seen))) - truth|_2 over the hidden pixels, (B,), unsquared as in I2I eq. C.28; images (B, C, H, W).
 
-        Training has truth = seen; the baselines give noise, or other images, as the truth.
+        Training has truth = seen; the baselines give noise, or other images, as the truth. C.28 prints it over all
+        pixels; MAE's own loss (He et al. 2022, sec. 3) is over the hidden ones, and the others are put back anyway.
         """
         error = (self.decode(self.encode(self.inputs(seen, mask)), mask) - truth).masked_fill(~mask, 0.0)
         return torch.linalg.vector_norm(error.flatten(1), dim=1)

@@ -1,7 +1,8 @@
 """How a completer is made to forget: the paper's method (eq. 10) and the four baselines of its appendix C.6.
 
 Each is a loss of the model, a frozen copy of it, a retain and a forget batch, and returns its two terms image by image;
-what is minimised is the mean of retain + alpha * forget. Every baseline keeps its retain term, as in the appendix. Ours
+what is minimised is the mean of retain + alpha * forget, for the baselines too (the appendix says so before C.26, and
+prints arg max in three places: see `vqgan.VQGAN.loss`). Every baseline keeps its retain term, as in the appendix. Ours
 and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin over theta); the others move the decoder too.
 """
 
@@ -27,7 +28,10 @@ class Completer(Protocol):
     decoder: nn.Module
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
-        """What the encoder is given for images (B, C, H, W)."""
+        """What the encoder is given for images (B, C, H, W) in training."""
+
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
+        """What it is given for images (B, C, H, W) when a completion begins: nothing hidden takes part."""
 
     def replaced(self, inputs: Any, noise: Tensor) -> Any:
         """The same with noise (B, C, H, W) for content."""
@@ -120,8 +124,13 @@ def unlearn(
     until both weigh the same (D.1). mask: draws the mask of a step. noise: a target of `memlib.completion.targets`.
     vary: what is done to the images of a step, (batch, C, H, W), the retain ones first; None leaves them as they are.
     `model` stays as it is: a copy is trained, and in equal budgets, since steps, images and optimiser do not depend on
-    the method. Adam without weight decay; the paper has alpha = 0.25, lr = 1e-4 and 5 epochs (1e-5 and 3 for diffusion,
-    C.3). Raises Refused for an empty set, for images that differ in shape and as `train.fit` does.
+    the method. Raises Refused for an empty set, for images that differ in shape and as `train.fit` does.
+
+    The paper (C.3) has alpha = 0.25; for VQ-GAN and MAE AdamW with betas (0.9, 0.95) and no weight decay, lr = 1e-4, 5
+    epochs, 16 images a GPU on four; for diffusion Adam, lr = 1e-5, 3 epochs, 8 images a GPU on eight; it names no
+    schedule and no clipping. Here it is `train.fit`'s Adam for every family: betas (0.9, 0.999), no weight decay, a
+    rate that falls to 0 along a cosine, gradients clipped to norm 1; rate, steps, batch and what is hidden are the
+    caller's.
     """
     if not len(retain) or not len(forget) or retain.shape[1:] != forget.shape[1:]:
         shapes = f"{tuple(retain.shape)} and {tuple(forget.shape)}"

@@ -52,11 +52,9 @@ def covariance(images: Tensor) -> Target:
     Raises Refused for fewer than two images and for more than 4,096 coordinates: use `low_rank` there.
     """
     rows = _rows(images)
-    if (size := rows.shape[1]) > _LARGEST:
-        raise Refused(f"a covariance of {size} coordinates has {size}^2 entries: use low_rank, or at most {_LARGEST}")
-    mean, sigma = rows.mean(0), rows.T.cov()
+    mean, sigma = rows.mean(0), _sigma(rows, "low_rank")
     ridge = _RIDGE * float(sigma.diagonal().mean())
-    root = torch.linalg.cholesky(sigma + ridge * torch.eye(size, dtype=sigma.dtype, device=sigma.device))
+    root = torch.linalg.cholesky(sigma + ridge * torch.eye(len(sigma), dtype=sigma.dtype, device=sigma.device))
     mean, root = mean.to(images), root.to(images)
     return _noise(images, lambda z: mean + z @ root.T)
 
@@ -90,9 +88,10 @@ def low_rank(images: Tensor, k: int) -> Target:
 def off_diagonal(images: Tensor) -> float:
     """Share of the squared entries of the covariance of images (M, C, H, W) that stand off its diagonal, 0 to 1.
 
-    What Sigma = I rests on is that they "are very close to 0" (C.4). By the M x M products of images, so any D will do.
-    M images with independent coordinates of equal variance show about D / (M + D) by chance. Raises Refused for fewer
-    than two images, and for images that do not vary.
+    0 where Sigma is diagonal, as Sigma = I takes it to be (C.4). By the M x M products of images, so any D will do. M
+    images with independent coordinates show more than 0 by chance: D / (M + D) or so where all variances are equal,
+    less where a few are most of the whole; compare with `off_diagonal_by_chance`. Raises Refused for fewer than two
+    images, and for images that do not vary.
     """
     rows = _rows(images)
     centred = rows - rows.mean(0)
@@ -100,6 +99,34 @@ def off_diagonal(images: Tensor) -> float:
     if all_squares == 0:
         raise Refused(f"the {len(images)} images are all the same, so their covariance is 0: give images that differ")
     return float(1 - centred.square().sum(0).square().sum() / all_squares)
+
+
+def off_diagonal_by_chance(images: Tensor, generator: torch.Generator) -> float:
+    """`off_diagonal` of images (M, C, H, W) once each coordinate is permuted over the images by itself, 0 to 1.
+
+    That leaves every coordinate's variance v_i and breaks what ties it to the others, whose entries of the covariance
+    then have mean square v_i v_j / (M - 1). The share is near ((sum v)^2 - sum v^2) / ((sum v)^2 + (M - 2) sum v^2),
+    which is (D - 1) / (M + D - 2) where all v are equal. Raises Refused as `off_diagonal`.
+    """
+    rows = _rows(images)
+    keys = torch.rand(rows.shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return off_diagonal(rows.gather(0, keys.argsort(0).to(rows.device)))
+
+
+def nearly_zero(images: Tensor, below: float = 0.1) -> float:
+    """Share of the entries off the diagonal of the covariance of images (M, C, H, W) that are below `below` in size.
+
+    The observation that Sigma = I is drawn from, put into a number: the paper looks at pictures of the absolute
+    covariances of MNIST and of grey CIFAR and finds that nearly all of what stands off the diagonal is about zero (C.4,
+    fig. C.5), with no number for "about". In squared units of the images: give them standardised, with 1 for the mean
+    variance. Many small entries are not little in sum, which is what `off_diagonal` says. Raises Refused for fewer than
+    two images or coordinates, and for more than 4,096 coordinates, whose covariance is never formed.
+    """
+    sigma = _sigma(_rows(images), "off_diagonal")
+    if len(sigma) < 2:
+        raise Refused("a covariance of one coordinate has nothing off its diagonal: give images of at least two")
+    small = sigma.abs() < below
+    return float(small.sum() - small.diagonal().sum()) / (len(sigma) * (len(sigma) - 1))
 
 
 def _noise(images: Tensor, shape: Callable[[Tensor], Tensor]) -> Target:
@@ -118,3 +145,11 @@ def _rows(images: Tensor) -> Tensor:
     if len(images) < 2:
         raise Refused(f"a covariance needs at least 2 images, not {len(images)}")
     return images.flatten(1).double()
+
+
+def _sigma(rows: Tensor, instead: str) -> Tensor:
+    """The sample covariance (D, D) of rows (M, D), or Refused, with what to use `instead`, where that is too large."""
+    size = rows.shape[1]
+    if size > _LARGEST:
+        raise Refused(f"a covariance of {size} coordinates has {size}^2 entries: use {instead}, or at most {_LARGEST}")
+    return rows.T.cov().reshape(size, size)    # torch has a scalar for one coordinate

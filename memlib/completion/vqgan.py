@@ -124,6 +124,10 @@ class VQGAN(nn.Module):
             indices = self.indices(hide(images, mask))
         return Tokens(indices, hidden_tokens(mask, len(images), self.patch))
 
+    def blind(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
+        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
+        return self.inputs(images, mask)
+
     def replaced(self, inputs: Tokens, noise: Tensor) -> Tokens:
         """The same for the words of noise (B, C, H, W), masked alike: the forget target of I2I eq. 10."""
         pixels = inputs.hidden.unflatten(1, (1, self.grid, self.grid))
@@ -142,8 +146,10 @@ class VQGAN(nn.Module):
         """Cross-entropy of the words of `truth` at the hidden places, nats a place, (B,); images (B, C, H, W).
 
         Training has truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
-        loss (its eq. 1). I2I eq. C.27 writes that of a discriminator of the generated image instead, through which, the
-        words being discrete, nothing would reach the encoder.
+        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 write the cross-entropy of a discriminator of the generated image
+        instead, through which, the words being discrete, nothing would reach the encoder. They also print arg max,
+        where the appendix says that losses are minimised and has arg min for the other families: right for a generator
+        against a discriminator, a slip for a training loss such as this, which is minimised with the signs as printed.
         """
         inputs = self.inputs(seen, mask)
         with torch.no_grad():

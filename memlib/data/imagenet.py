@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import torch
+
 from memlib.data.files import gather, located
-from memlib.data.folder import classes, part
+from memlib.data.folder import classes as class_folders
+from memlib.data.folder import part
 from memlib.data.images import Images
 from memlib.errors import Refused
 
@@ -12,26 +15,53 @@ _WORDS = ("synset_words.txt", "LOC_synset_mapping.txt")
 
 
 def load(
-    place: str, size: int | None, *, split: str | None = None, limit: int | None = None, seed: int = 0,
-    skip_broken: bool = False,
+    place: str, size: int | None, *, split: str | None = None, classes: int | None = None,
+    per_class: int | None = None, limit: int | None = None, seed: int = 0, skip_broken: bool = False,
 ) -> Images:
     """Photographs, (N, 3, size, size), of `place`/WNID or of `place`/{train,val}/WNID, train unless `split` is val.
 
-    A class is called by its id and, if synset_words.txt or LOC_synset_mapping.txt lies in `place`, its words. With a
-    `limit` only so many files are opened. Raises Refused for folders with other names (the validation images come
-    without folders: sort them first), a wrong list of words, and as `memlib.data.files.gather` does.
+    A class is called by its id and, if synset_words.txt or LOC_synset_mapping.txt lies in `place`, its words. `classes`
+    takes the first so many in the order of their ids, `per_class` so many images of each, drawn by `seed`, those of a
+    smaller number among those of a larger one, whatever `classes` is; both before any file is opened, and `limit` draws
+    from what they leave. Raises Refused for numbers that are not there, folders with other names (the validation images
+    come without folders: sort them first), a wrong list of words, and as `memlib.data.files.gather` does.
     """
     root = located(place, "imagenet")
     folder = part(root, split, ("train", "val"), "ImageNet")
-    files, labels, ids = classes(folder)
+    files, labels, ids = class_folders(folder)
     if strange := [name for name in ids if not re.fullmatch(r"n\d{8}", name)]:
         held = f"has the folder {strange[0]!r}" if strange[0] else "holds images without class folders"
         raise Refused(f"{str(folder)!r} {held}, not WordNet ids such as 'n01440764': sort the images into such "
                       "folders, or give folder:PATH")
-    words = _words(root)
+    chosen = _chosen(labels, ids, classes, per_class, seed)
+    words, ids = _words(root), ids[:classes]
     names = tuple(f"{name} {words[name]}" if name in words else name for name in ids)
     options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
+    files, labels = ([column[position] for position in chosen] for column in (files, labels))
     return gather(f"imagenet:{place}", folder, files, labels, names, size, **options)
+
+
+def _chosen(
+    labels: list[int], ids: tuple[str, ...], classes: int | None, per_class: int | None, seed: int
+) -> list[int]:
+    """The positions, in order, of `per_class` files of each of the first `classes` classes; None is all of either."""
+    if classes is not None and not 1 <= classes <= len(ids):
+        raise Refused(f"classes={classes} cannot be taken of {len(ids)} class folders: give 1 to {len(ids)}, or leave "
+                      "classes out")
+    members: list[list[int]] = [[] for _ in ids]
+    for position, label in enumerate(labels):
+        members[label].append(position)
+    members = members[:classes]
+    if per_class is not None:
+        fewest = min(len(rows) for rows in members)
+        if not 1 <= per_class <= fewest:
+            least = ids[[len(rows) for rows in members].index(fewest)]
+            raise Refused(f"per_class={per_class} cannot be drawn from the {fewest} images of {least!r}: give 1 to "
+                          f"{fewest}, or leave per_class out")
+        generator = torch.Generator().manual_seed(seed)
+        orders = [torch.randperm(len(rows), generator=generator)[:per_class].tolist() for rows in members]
+        members = [sorted(rows[i] for i in order) for rows, order in zip(members, orders, strict=True)]
+    return [position for rows in members for position in rows]
 
 
 def _words(root: Path) -> dict[str, str]:
