@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memlib import noise, train
-from memlib.completion import MAE, VQGAN, Inpainter, i2i, masks, methods, unlearn
+from memlib.completion import MAE, VQGAN, Inpainter, i2i, mae, masks, methods, unlearn
 from memlib.completion.diffusion import Noisy
 from memlib.completion.hidden import hidden_tokens, hide, paste
 from memlib.completion.quality import Judge, quality
@@ -65,6 +65,17 @@ class TestFamilies:
         known = (~mask).expand_as(images)
         assert torch.equal(done[known], images[known])
         assert (done != images)[~known].all()
+
+    @pytest.mark.parametrize("ratio", [0.25, 0.75])
+    def test_every_image_is_completed_under_its_own_mask(self, model, images, ratio):
+        mask = masks.mask("random", 8, PATCH, ratio, n=24, generator=generator())
+        assert len(mask.unique(dim=0)) > 20
+        done = model.complete(images, mask, noise.seeded(range(24)))
+        known = (~mask).expand_as(images)
+        assert torch.equal(done[known], images[known]) and (done != images)[~known].all()
+        for i in (0, 7, 23):
+            alone = model.complete(images[i : i + 1], mask[i, 0], noise.seeded([i]))
+            torch.testing.assert_close(alone[0], done[i], rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("task", ["centre", "random", "outpaint"])
     def test_nobody_peeks_under_the_mask(self, model, images, task):
@@ -367,6 +378,18 @@ class TestFolders:
             VQGAN.small((1, 9, 9), 3)
 
 
+def test_images_of_a_source_are_standardised_as_for_imagenet():
+    """The same numbers as transformers makes for its checkpoints, m = (0.485, 0.456, 0.406) on pixels of [0, 1]."""
+    from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    pixels = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=generator())
+    m, s, mean, std = (
+        torch.tensor(values, dtype=torch.float64).view(3, 1, 1)
+        for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, mae.IMAGENET_MEAN, mae.IMAGENET_STD)
+    )
+    torch.testing.assert_close((2 * pixels - 1 - mean) / std, (pixels - m) / s)
+
+
 class TestHidden:
     def test_patches_in_reading_order(self):
         mask = torch.zeros(4, 6, dtype=torch.bool)
@@ -402,3 +425,17 @@ class TestQuality:
         judge = Judge(lambda x: x.flatten(1), lambda x: x.flatten(1).softmax(1), lambda x: x.flatten(1))
         best = quality(images, images, CENTRE, judge)
         assert best.frechet < 1e-6 and torch.allclose(best.cosine, torch.ones(24)) and best.error.abs().max() == 0
+
+    def test_every_image_is_judged_under_its_own_mask(self):
+        truth, made = torch.randn(2, 24, 3, 8, 8, generator=generator(1))
+        mask = torch.rand(24, 1, 8, 8, generator=generator(2)) < torch.linspace(0.2, 0.9, 24).view(24, 1, 1, 1)
+        judge = Judge(lambda x: x.flatten(1)[:, ::9], lambda x: x.flatten(1).softmax(1), lambda x: x.flatten(1))
+        found = quality(made, truth, mask, judge)
+        for i in range(24):
+            inside = mask[i].expand(3, 8, 8)
+            a, b = made[i][inside], truth[i][inside]
+            torch.testing.assert_close(found.error[i], (a - b).square().mean())
+            torch.testing.assert_close(found.cosine[i], (a @ b) / (a.norm() * b.norm()))
+        elsewhere = quality(torch.where(mask, made, 5.0), torch.where(mask, truth, -5.0), mask, judge)
+        assert elsewhere.frechet == found.frechet and elsewhere.inception == found.inception
+        assert torch.equal(elsewhere.cosine, found.cosine) and torch.equal(elsewhere.error, found.error)
