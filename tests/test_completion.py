@@ -271,6 +271,26 @@ class TestMethodsOnTheirOwn:
         assert after[1] < 0.5 * before[1]
         assert after[0] < 0.25 * before[1]
 
+    def test_the_images_of_a_step_are_varied_in_both_sets_and_by_its_generator(self, images):
+        seen, given = [], []
+
+        def vary(part, generator):
+            given.append(part)
+            return part + torch.rand(len(part), 1, 1, 1, generator=generator)
+
+        def noted(model, frozen, batch, generator):
+            seen.append((batch.retain, batch.forget))
+            return methods.ours(model, frozen, batch, generator)
+
+        model = FAMILIES["mae"]()
+        list(unlearn(model, noted, images[:10], images[10:], lambda g: CENTRE, gaussian, vary=vary, steps=2, batch=4))
+        assert len(given) == 4 and len(seen) == 2
+        shifts = [after - before for before, after in zip(given, [part for step in seen for part in step], strict=True)]
+        assert all((s > 0).all() and s.flatten(1).std(1).max() < 1e-6 for s in shifts)    # each image by its own amount
+        assert len({float(s[0, 0, 0, 0]) for s in shifts}) == 4    # drawn anew for either set and every step
+        assert all(any(torch.equal(row, image) for image in images[:10]) for row in given[0])
+        assert all(any(torch.equal(row, image) for image in images[10:]) for row in given[1])
+
     def test_unlike_sets_are_refused(self, model, images):
         with pytest.raises(Refused, match="one shape"):
             next(unlearn(model, methods.ours, images, images[:0], lambda g: CENTRE, gaussian))
