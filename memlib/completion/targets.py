@@ -1,4 +1,4 @@
-"""The noise that a forget image is sent to: N(0, Sigma) of eq. 10, with the Sigma of the paper and with better ones.
+"""The noise that a forget image is sent to: N(0, Sigma) of eq. 10, with the Sigma of the paper, and its rivals.
 
 Each function takes images (M, C, H, W), those of the forget set where they may be used, and returns a target:
 (n, generator) -> (n, C, H, W), in their dtype and on their device, drawn on the generator's. In the paper an image is
@@ -46,7 +46,8 @@ def uniform(images: Tensor, half_width: float = 1.0) -> Target:
 
 
 def covariance(images: Tensor) -> Target:
-    """N(mean, Sigma) with the mean and the exact sample covariance of images (M, C, H, W): lemma 1's own Sigma.
+    """N(mean, Sigma) with the mean and the exact sample covariance of images (M, C, H, W): lemma 1's own Sigma, about
+    the images' mean, which the lemma has at 0.
 
     By Cholesky, in float64; a ridge of 1e-6 of the mean variance makes it exist where pixels never vary or M <= D.
     Raises Refused for fewer than two images and for more than 4,096 coordinates: use `low_rank` there.
