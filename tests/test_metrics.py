@@ -395,5 +395,6 @@ def test_mean_interval_equals_scipy():
     values = [0.2, 0.5, 0.35]
     want = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.9)
     assert mean_interval(values, 0.9) == pytest.approx(tuple(want))
+    assert mean_interval([0.7, 0.7, 0.7]) == (0.7, 0.7)    # to the bit, though their float64 mean is not 0.7
     with pytest.raises(Refused, match="at least 2"):
         mean_interval([1.0])

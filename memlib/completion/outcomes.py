@@ -32,8 +32,7 @@ def interval(values: Tensor, level: float = 0.9) -> tuple[float, float]:
     """
     if values.dim() != 1 or not values.isfinite().all():
         raise Refused(f"an interval takes finite values (S,), one a repetition, not {values.tolist()}")
-    low, high = metrics.mean_interval(values, level)
-    return (float(values[0]),) * 2 if (values == values[0]).all() else (low, high)
+    return metrics.mean_interval(values, level)
 
 
 def outcome(losses: Tensor, margin: float, level: float = 0.9) -> Outcome:

@@ -83,10 +83,12 @@ def mean_interval(values: Sequence[float] | Tensor, level: float = 0.95) -> tupl
     """Student's t interval of the mean of a few runs, (K,), one value for each seed or model.
 
     Runs are the unit that varies from model to model: pooling their samples into one count would claim more than was
-    measured. Raises Refused for fewer than two values.
+    measured. Equal values are their own interval, to the bit. Raises Refused for fewer than two values.
     """
     values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if len(values) < 2:
         raise Refused(f"an interval over runs needs at least 2 of them, not {len(values)}: repeat with another seed")
+    if (values == values[0]).all():
+        return float(values[0]), float(values[0])    # their mean may differ in the last bit
     half = float(student.ppf((1 + level) / 2, len(values) - 1) * values.std() / math.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half
