@@ -61,7 +61,7 @@ def row(size: str, queries: Tensor, train: Tensor, k: int = 1, repeats: int = 3)
         "ratio": round(slow / fast, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)], "target": TARGET,
         "agrees": agree(rows, directions, theirs, ours),
         "reason": f"bfloat16 products run at {ceiling():.2f}x float32 here, which bounds the ratio",
-    }    # fmt: skip
+    }  # fmt: skip
 
 
 def main() -> None:

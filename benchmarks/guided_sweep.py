@@ -13,7 +13,8 @@ import torch
 from interleaved import row
 from torch import Tensor, nn
 
-from memlib import extract, nets, noise
+from memlib import nets, noise
+from memlib.papers.side import attack
 
 PATH, PEER = "guided sampling, weight sweep", "a guided-diffusion style loop"
 WEIGHTS, PIXELS = [float(w) for w in range(8)], 16
@@ -27,7 +28,7 @@ class Judge(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(3, 32, 3, 2, 1), nn.SiLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1),
             nn.Flatten(), nn.Linear(64, 10),
-        )    # fmt: skip
+        )  # fmt: skip
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Logits (B, 10)."""
@@ -67,7 +68,7 @@ def main() -> None:
         start = sigmas[0] * noise.seeded(range(seeds))(torch.empty(seeds, 3, PIXELS, PIXELS))
         labels = torch.arange(seeds) % 10
         theirs = partial(one_by_one, denoiser, judge, start, labels, sigmas)
-        ours = partial(extract.sweep, denoiser, judge, start, labels, WEIGHTS, sigmas)
+        ours = partial(attack.sweep, denoiser, judge, start, labels, WEIGHTS, sigmas)
         size = f"{seeds} x {len(WEIGHTS)} weights, U-Net 16-32, {PIXELS} px, 50 steps"
         print(json.dumps(row(PATH, PEER, size, theirs, ours, close, target, repeats)), flush=True)
 

@@ -47,4 +47,4 @@ def row(
         "path": path, "peer": peer, "size": size,
         "ratio": round(slow / fast, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)], "target": target,
         "agrees": bool(agree(*results)), "reason": reason,
-    }    # fmt: skip
+    }  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from interleaved import row
 from torch import Tensor, nn
 
-from memlib import stability
+from memlib.papers import learning_rate
 
 SIZES = [(32, 32, 32, 60, 30), (128, 64, 32, 30, 25), (4, 1024, 256, 20, 0.95), (32, 1024, 256, 20, 0.95)]
 PATH, PEER, BOUND = "learning-rate sweep", "a Python loop (autograd, SGD)", 50.0
@@ -32,7 +32,7 @@ class Network(nn.Module):
         return torch.relu(y @ self.w1 + self.b) @ self.w2 / len(self.b)
 
 
-def loop(start: stability.TwoLayer, batches: list, rates: Tensor) -> list[Tensor]:
+def loop(start: learning_rate.TwoLayer, batches: list, rates: Tensor) -> list[Tensor]:
     """Every network for itself."""
     ends = []
     for i, rate in enumerate(rates.tolist()):
@@ -48,10 +48,10 @@ def loop(start: stability.TwoLayer, batches: list, rates: Tensor) -> list[Tensor
     return [torch.stack(part) for part in zip(*ends, strict=True)]
 
 
-def stack(start: stability.TwoLayer, task: stability.Task, batches: list, rates: Tensor) -> list[Tensor]:
+def stack(start: learning_rate.TwoLayer, problem: learning_rate.Problem, batches: list, rates: Tensor) -> list[Tensor]:
     """All at once."""
     net = start.members(torch.arange(len(rates)))
-    list(stability.descend(net, task, rates, batches, bound=BOUND))
+    list(learning_rate.descend(net, problem, rates, batches, bound=BOUND))
     return net.trained
 
 
@@ -65,12 +65,12 @@ def main() -> None:
     torch.set_num_threads(1)
     for members, width, size, steps, target in SIZES:
         seeds, rates = torch.arange(members), torch.logspace(-3, -2, members)
-        task = stability.task(torch.linspace(-1.5, 1.5, 4)[:, None], torch.full((members,), 0.3))
-        start = stability.two_layer(seeds, width)
-        batches = list(stability.minibatches(task, seeds, size, steps))
-        runs = partial(loop, start, batches, rates), partial(stack, start, task, batches, rates)
+        problem = learning_rate.problem(torch.linspace(-1.5, 1.5, 4)[:, None], torch.full((members,), 0.3))
+        start = learning_rate.two_layer(seeds, width)
+        batches = list(learning_rate.minibatches(problem, seeds, size, steps))
+        runs = partial(loop, start, batches, rates), partial(stack, start, problem, batches, rates)
         for run in runs:
-            run()    # warm
+            run()  # warm
         name = f"{members} networks of width {width}, batch {size}"
         reason = "so wide that a stack saves nothing but autograd" if width >= 1024 else ""
         print(json.dumps(row(PATH, PEER, name, *runs, close, target, 7, reason)), flush=True)

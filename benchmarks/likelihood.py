@@ -57,8 +57,8 @@ def trained(net: nn.Module, data: Tensor, steps: int) -> nn.Module:
     for _ in range(steps):
         x0 = data[torch.randint(len(data), (128,), generator=generator)]
         sigma = noise.lognormal(len(x0), -0.5, 1.2, generator)
-        error = model(noise.add_noise(x0, sigma, noise.drawn(generator)), sigma) - x0
-        loss = ((error / noise.like(sigma, x0)) ** 2 * noise.like(model.weight(sigma), x0)).mean()
+        error = model(noise.add_noise(x0, sigma, noise.noise_from(generator)), sigma) - x0
+        loss = ((error / noise.expand_sigma(sigma, x0)) ** 2 * noise.expand_sigma(model.weight(sigma), x0)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -101,7 +101,7 @@ def row(size: str, denoiser: nn.Module, x0: Tensor, tol: float = TOL, repeats: i
         "path": "likelihood", "peer": "score_sde-like loop, scipy RK45, one probe", "size": size,
         "ratio": round(ratio, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)], "target": TARGET,
         "agrees": max(off) < 1e-3 * x0[0].numel(), "reason": reason,
-    }    # fmt: skip
+    }  # fmt: skip
 
 
 def main() -> None:

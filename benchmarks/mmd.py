@@ -69,6 +69,5 @@ def main() -> None:
         print(json.dumps(row(PATH, peer, size, partial(run, a, b, widths), ours, close, target, repeats, why)))
 
 
-
 if __name__ == "__main__":
     main()

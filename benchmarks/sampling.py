@@ -78,7 +78,7 @@ def main() -> None:
         idle = partial(sample.ancestral, from_discrete(Nothing(), scheduler.alphas_cumprod, "x0"), start, sigmas)
         share = seconds(idle) / seconds(alone)
         why = f"a step costs {seconds(idle) / STEPS * 1e6:.0f} us beside the network, {share:.1%} of it"
-        right = lambda _, found, theirs=theirs: close(theirs(), found)    # noqa: E731
+        right = lambda _, found, theirs=theirs: close(theirs(), found)  # noqa: E731
         loops = row(PATH, PEER, size, theirs, ours, close, target, repeats, why)
         calls = row(PATH, "bare network calls", size, alone, ours, right, 0.98, repeats, why)
         print(json.dumps(loops), json.dumps(calls), sep="\n", flush=True)

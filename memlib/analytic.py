@@ -11,13 +11,13 @@ import math
 import torch
 from torch import Tensor
 
-from memlib.noise import like
+from memlib.noise import expand_sigma
 
-_CELLS = 1 << 25     # logits held at once, (rows, K): 128 MiB in float32
-_SHARP = 1e-4        # bound on the error of a logit, in nats, that float32 may keep: D then errs by less than 1e-5
-_WIDE = 512          # coordinates from which on float64 products cost too much to be taken whenever in doubt
-_NATS = 25.0         # a component this far below the best adds less than e^-25, 1e-11, to any mean
-_FEW = 32            # up to this many surviving components per row, gathering them beats a second product with all
+_CELLS = 1 << 25  # logits held at once, (rows, K): 128 MiB in float32
+_SHARP = 1e-4  # bound on the error of a logit, in nats, that float32 may keep: D then errs by less than 1e-5
+_WIDE = 512  # coordinates from which on float64 products cost too much to be taken whenever in doubt
+_NATS = 25.0  # a component this far below the best adds less than e^-25, 1e-11, to any mean
+_FEW = 32  # up to this many surviving components per row, gathering them beats a second product with all
 
 
 class GaussianMixture:
@@ -48,7 +48,7 @@ class GaussianMixture:
             size = self.means.shape[1]
             if covariances.shape != (count, size, size):
                 raise ValueError(f"covariances are {tuple(covariances.shape)}; expected {(count, size, size)}")
-            self.spectrum = torch.linalg.eigh(covariances.double())    # values (K, d), vectors (K, d, d)
+            self.spectrum = torch.linalg.eigh(covariances.double())  # values (K, d), vectors (K, d, d)
         # Distances lose the least where the coordinates are small, so they are taken about the mean of the means.
         self.centre = self.means.double().mean(0).to(means)
         self._about = self.means - self.centre
@@ -57,7 +57,7 @@ class GaussianMixture:
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """D(x, sigma) = E[x0 | x], (B, *S) -> (B, *S); sigma a float, () or (B,). At 0 the limit is returned."""
-        rows, level = x.reshape(len(x), -1), like(sigma, x).reshape(-1, 1).expand(len(x), 1)
+        rows, level = x.reshape(len(x), -1), expand_sigma(sigma, x).reshape(-1, 1).expand(len(x), 1)
         if self.spectrum is not None:
             return self._full_mean(rows, level).reshape(x.shape)
         step = max(1, _CELLS // len(self.means))
@@ -69,7 +69,7 @@ class GaussianMixture:
 
         Raises ValueError at sigma = 0 for components of std 0, which have no density.
         """
-        if self.spectrum is None and not (self.std.min() > 0 or like(sigma, x).min() > 0):
+        if self.spectrum is None and not (self.std.min() > 0 or expand_sigma(sigma, x).min() > 0):
             raise ValueError("points without noise have no density: give sigma > 0, or components with std > 0")
         return torch.cat([z.logsumexp(1) for z in self._joint(x, sigma)]).to(x.dtype)
 
@@ -94,7 +94,7 @@ class GaussianMixture:
     def _variance(self, level: Tensor, columns: Tensor | slice = slice(None)) -> Tensor:
         """s_k^2 for levels (B, 1) of components `columns`, (B, k), or (B, 1) where all share it. Never exactly 0."""
         std = self.std[:1] if self._shared else self.std[columns]
-        floor = (1e-9 * (self.spread or 1.0)) ** 2    # sigma = 0 on points: the limit, which is the nearest one
+        floor = (1e-9 * (self.spread or 1.0)) ** 2  # sigma = 0 on points: the limit, which is the nearest one
         return (std.to(level) ** 2 + level**2).clamp_min(floor)
 
     def _logits(self, rows: Tensor, variance: Tensor, columns: Tensor | slice = slice(None)) -> tuple[Tensor, float]:
@@ -102,14 +102,14 @@ class GaussianMixture:
         components `columns`; and how far off rounding may have left it, in nats."""
         if rows.dtype == self._about.dtype:
             means, half_square = self._about[columns].to(rows), self._half_square[columns].to(rows)
-        else:    # finer than what is kept: from the means themselves
+        else:  # finer than what is kept: from the means themselves
             means = self.means[columns].to(rows) - self.centre.to(rows)
             half_square = 0.5 * means.square().sum(1)
         about, rounding = rows - self.centre.to(rows), 4 * torch.finfo(rows.dtype).eps / variance.min()
         product = about @ means.T
         error = rounding * (product.detach().abs().max() + self.spread**2)
         logits = (product - half_square) / variance + self.weights[columns].to(rows).log()
-        if variance.shape[1] > 1:    # the row's |x|^2 and log s^2 cancel only where all components share s
+        if variance.shape[1] > 1:  # the row's |x|^2 and log s^2 cancel only where all components share s
             square = about.square().sum(1, keepdim=True)
             logits = logits - 0.5 * square / variance - 0.5 * rows.shape[1] * variance.log()
             error = error + rounding * square.detach().max()
@@ -129,9 +129,9 @@ class GaussianMixture:
                 few = zip(rows.split(step), level.split(step), best.split(step), strict=True)
                 return torch.cat([self._mean_of_few(*block) for block in few])
             enough = error < _SHARP and rows.shape[1] >= _WIDE
-            if enough or precision == torch.float64 or alive == 0:    # 0: x is NaN, and so is the answer
+            if enough or precision == torch.float64 or alive == 0:  # 0: x is NaN, and so is the answer
                 break
-            columns = near.any(0).nonzero()[:, 0]    # no other can matter to any row of the block
+            columns = near.any(0).nonzero()[:, 0]  # no other can matter to any row of the block
         return self._combine(logits.softmax(1), rows.to(logits), level.to(logits), columns).to(rows)
 
     def _combine(self, probability: Tensor, rows: Tensor, level: Tensor, columns: Tensor | slice) -> Tensor:
@@ -144,12 +144,12 @@ class GaussianMixture:
 
     def _mean_of_few(self, rows: Tensor, level: Tensor, best: Tensor) -> Tensor:
         """The same from the components `best` (B, k) of each row alone, by exact differences in float64."""
-        near, x = self.means.to(rows.device)[best].double(), rows.double()[:, None]    # (B, k, d), (B, 1, d)
-        std, level = self.std.to(rows.device)[best], level.double()                    # (B, k), (B, 1)
+        near, x = self.means.to(rows.device)[best].double(), rows.double()[:, None]  # (B, k, d), (B, 1, d)
+        std, level = self.std.to(rows.device)[best], level.double()  # (B, k), (B, 1)
         variance = self._variance(level, best)
         logits = -0.5 * ((x - near).square().sum(2) / variance + rows.shape[1] * variance.log())
         probability = (logits + self.weights.to(rows.device)[best].log()).softmax(1)[..., None]
-        pull = (std**2 / variance)[..., None]    # and 1 - pull, not sigma^2 / s^2, which is 0/0 at sigma = 0 on points
+        pull = (std**2 / variance)[..., None]  # and 1 - pull, not sigma^2 / s^2, which is 0/0 at sigma = 0 on points
         parts = (1 - pull) * near + pull * x
         return (probability * parts).sum(1).to(rows)
 
@@ -157,7 +157,7 @@ class GaussianMixture:
 
     def _joint(self, x: Tensor, sigma: float | Tensor) -> list[Tensor]:
         rows = x.reshape(len(x), -1).double()
-        level = like(sigma, x).reshape(-1, 1).double().expand(len(x), 1)
+        level = expand_sigma(sigma, x).reshape(-1, 1).double().expand(len(x), 1)
         if self.spectrum is not None:
             return [self._full_joint(rows, level)]
         step = max(1, _CELLS // len(self.means))
@@ -167,7 +167,7 @@ class GaussianMixture:
         variance = self._variance(level)
         logits, _ = self._logits(rows, variance)
         constant = rows.shape[1] * math.log(2 * math.pi)
-        if variance.shape[1] == 1:    # give back what `_logits` left out
+        if variance.shape[1] == 1:  # give back what `_logits` left out
             constant = constant + (rows - self.centre.to(rows)).square().sum(1, keepdim=True) / variance
             constant = constant + rows.shape[1] * variance.log()
         return logits - 0.5 * constant
@@ -180,7 +180,7 @@ class GaussianMixture:
 
     def _full_joint(self, rows: Tensor, level: Tensor) -> Tensor:
         z, values, _ = self._full_coordinates(rows)
-        variance = values + level[..., None] ** 2                                      # (B, K, d)
+        variance = values + level[..., None] ** 2  # (B, K, d)
         log_density = -0.5 * (z**2 / variance + (2 * math.pi * variance).log()).sum(2)
         return self.weights.to(rows).log() + log_density
 

@@ -80,7 +80,7 @@ FILES = {
     for name, size, sha256 in map(str.split, _FILES.strip().splitlines())
 }
 
-_IMAGE = "*.[jJpP][pPnN]*[gG]"    # jpg, jpeg, JPEG, png
+_IMAGE = "*.[jJpP][pPnN]*[gG]"  # jpg, jpeg, JPEG, png
 _DIFFUSERS = (("unet/config.json", "unet/*.safetensors"), ("config.json", "diffusion_pytorch_model.safetensors"))
 
 ASSETS = (
@@ -188,25 +188,7 @@ ASSETS = (
         "    P.from_pretrained('google/ddpm-celebahq-256') \\\n"
         "    .save_pretrained('$MEMLIB_WEIGHTS/ddpm-celebahq-256')\"", hub="google/ddpm-celebahq-256",
     ),
-)    # fmt: skip
-
-CHAPTERS = ("gaussian", "side", "i2i", "sgu", "stability", "synthesis", "loop")
-
-NEEDS: dict[tuple[str, str], tuple[str, ...]] = {    # beyond what the package brings; `cuda` is a GPU
-    ("side", "gpu"): ("cuda",),
-    ("side", "paper"): ("cuda", "celeba", "sscd"),
-    ("i2i", "gpu"): ("cuda",),
-    ("i2i", "paper"): ("cuda", "places365", "imagenet", "mage", "vit-mae-base",
-                     "inception-torchscript", "clip"),
-    ("sgu", "gpu"): ("cuda", "mnist", "cifar10"),
-    ("sgu", "paper"): ("cuda", "mnist", "cifar10", "stl10", "celeba", "clip", "inception-torchscript"),
-    ("stability", "gpu"): ("cuda",),
-    ("stability", "paper"): ("cuda",),
-    ("synthesis", "gpu"): ("cuda",),
-    ("synthesis", "paper"): ("cuda", "imagenet", "celeba", "sscd-large"),
-    ("loop", "gpu"): ("cuda",),
-    ("loop", "paper"): ("cuda", "celeba", "sscd"),
-}
+)  # fmt: skip
 
 
 def look(asset: Asset) -> Found:
@@ -240,7 +222,7 @@ def sha256(path: Path) -> str:
 
 def _places(asset: Asset) -> Iterator[tuple[Path, bool]]:
     """Folders in which an asset may lie, and whether a folder is the asset's own."""
-    user = Path(os.path.expanduser("~"))    # Path.home() fails where there is none
+    user = Path(os.path.expanduser("~"))  # Path.home() fails where there is none
     cache = Path(os.environ.get("XDG_CACHE_HOME") or user / ".cache")
     root = os.path.expanduser(os.environ.get("MEMLIB_DATA" if asset.kind == "data" else "MEMLIB_WEIGHTS", ""))
     places = [(Path(root) / asset.name, True)] if root else []

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memlib.noise import Noise, add_noise, like
+from memlib.noise import Noise, add_noise, expand_sigma
 
 
 class Denoiser(Protocol):
@@ -24,12 +24,12 @@ class Denoiser(Protocol):
 
 def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """Score grad log p_sigma(x) = (D - x) / sigma^2, (B, *S). Tweedie's formula; Vincent 2011."""
-    return (denoiser(x, _level(sigma, x)) - x) / like(sigma, x) ** 2
+    return (denoiser(x, _level(sigma, x)) - x) / expand_sigma(sigma, x) ** 2
 
 
 def eps(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """Predicted noise (x - D) / sigma, (B, *S): minus sigma times the score. Ho et al. 2020, eq. 11."""
-    return (x - denoiser(x, _level(sigma, x))) / like(sigma, x)
+    return (x - denoiser(x, _level(sigma, x))) / expand_sigma(sigma, x)
 
 
 def pair(
@@ -40,9 +40,7 @@ def pair(
     return eps(denoiser, add_noise(x0, sigma, lambda _: true), sigma), true
 
 
-def guided(
-    denoiser: Denoiser, log_p: Callable[[Tensor, Tensor], Tensor], weight: float | Tensor
-) -> Denoiser:
+def guided(denoiser: Denoiser, log_p: Callable[[Tensor, Tensor], Tensor], weight: float | Tensor) -> Denoiser:
     """The denoiser whose score is score + weight * grad_x log p(y | x, sigma). SIDE eq. 10; Dhariwal & Nichol 2021.
 
     log_p(x, sigma) -> (B,) is the log-probability of the wanted label for a noisy x. `weight` is a float or (B,), one
@@ -54,13 +52,13 @@ def guided(
         return denoiser
 
     def guided_denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        push = like(weight, x) * like(sigma, x) ** 2 * gradient(log_p, x, sigma)
-        return denoiser(x, sigma) + torch.where(like(weight, x) == 0, torch.zeros_like(push), push)
+        push = expand_sigma(weight, x) * expand_sigma(sigma, x) ** 2 * gradient(log_p, x, sigma)
+        return denoiser(x, sigma) + torch.where(expand_sigma(weight, x) == 0, torch.zeros_like(push), push)
 
     return guided_denoiser
 
 
-def lerp(unconditional: Denoiser, conditional: Denoiser, weight: float | Tensor) -> Denoiser:
+def classifier_free(unconditional: Denoiser, conditional: Denoiser, weight: float | Tensor) -> Denoiser:
     """unconditional + weight (conditional - unconditional): classifier-free guidance. Ho & Salimans 2022, eq. 6.
 
     `weight` is a float or (B,): 0 is the unconditional model, 1 the conditional one, more overshoots.
@@ -68,7 +66,7 @@ def lerp(unconditional: Denoiser, conditional: Denoiser, weight: float | Tensor)
 
     def between(x: Tensor, sigma: Tensor) -> Tensor:
         start = unconditional(x, sigma)
-        return start + like(weight, x) * (conditional(x, sigma) - start)
+        return start + expand_sigma(weight, x) * (conditional(x, sigma) - start)
 
     return between
 

@@ -1,7 +1,7 @@
 """Inpainting and reconstruction with a model that was trained for neither: zero-shot, by what is fed to the sampler.
 
 Both ask an unlearned model a harder question than sampling does, since part of a forgotten image is put before it. A
-mask says what is known: bool, (1, H, W) or (B, 1, H, W) or anything else that broadcasts to the samples (B, *S).
+mask is bool, True where a pixel is hidden: (1, H, W) or (B, 1, H, W), or another shape that broadcasts to (B, *S).
 """
 
 import math
@@ -18,12 +18,12 @@ from memlib.noise import Noise, add_noise
 def inpaint(
     denoiser: Denoiser,
     x0: Tensor,
-    known: Tensor,
+    hidden: Tensor,
     sigmas: Tensor,
     repeats: int = 1,
     noise: Noise = torch.randn_like,
 ) -> Tensor:
-    """Fill what is not `known` of x0 (B, *S); what is known comes back bit for bit, (B, *S).
+    """Fill what is `hidden` of x0 (B, *S); what is known comes back bit for bit, (B, *S).
 
     At each level the known part is replaced by x0 noised to that level, and the whole moves one ancestral step down,
     eta = 1 (Song et al. 2021, appendix I.2). It starts as noise of the prior's standard deviation, sigmas[0], known
@@ -35,7 +35,7 @@ def inpaint(
     Values of x0 in the hole are not read. Raises Refused for a mask that is not bool or does not fit, and for a grid
     that does not end in 0.
     """
-    for state in inpaint_path(denoiser, x0, known, sigmas, repeats, noise):
+    for state in inpaint_path(denoiser, x0, hidden, sigmas, repeats, noise):
         x = state
     return x
 
@@ -44,33 +44,33 @@ def inpaint(
 def inpaint_path(
     denoiser: Denoiser,
     x0: Tensor,
-    known: Tensor,
+    hidden: Tensor,
     sigmas: Tensor,
     repeats: int = 1,
     noise: Noise = torch.randn_like,
 ) -> Iterator[Tensor]:
     """The states of `inpaint`: x after each of the len(sigmas) - 1 steps, each a new (B, *S) tensor."""
-    known = _fitting(known, x0).to(x0.device)
+    hidden = _fitting(hidden, x0).to(x0.device)
     levels, floats = sigmas.to(x0), sigmas.tolist()
     if len(floats) < 2 or floats[-1] != 0:
         raise Refused(f"an inpainted image is clean only where the grid ends in 0, not in {floats[-1]}: append it")
     if repeats < 1:
         raise Refused(f"each step is taken at least once, not {repeats} times")
-    x0 = torch.where(known, x0, torch.zeros_like(x0))
+    x0 = torch.where(hidden, torch.zeros_like(x0), x0)
     x = floats[0] * noise(x0)
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         for again in reversed(range(repeats if target > 0 else 1)):
-            x = torch.where(known, add_noise(x0, sigma, noise), x)
+            x = torch.where(hidden, x, add_noise(x0, sigma, noise))
             mean = denoiser(x, levels[i])
             if target > 0:
                 ratio = (target / sigma) ** 2
-                x = torch.lerp(mean, x, ratio) + target * math.sqrt(1 - ratio) * noise(x)    # the Brownian bridge
+                x = torch.lerp(mean, x, ratio) + target * math.sqrt(1 - ratio) * noise(x)  # the Brownian bridge
             else:
                 x = mean
             if again:
                 x = x + math.sqrt(sigma**2 - target**2) * noise(x)
         if target == 0:
-            x = torch.where(known, x0, x)
+            x = torch.where(hidden, x, x0)
         yield x
 
 
@@ -95,40 +95,40 @@ def reconstruct(
     return x
 
 
-# What is known: masks (1, H, W), or (B, 1, H, W) where each image has its own.
+# What is hidden: masks (1, H, W), or (B, 1, H, W) where each image has its own.
 
 
-def lower_half(size: int) -> Tensor:
-    """Known below, the upper half to be filled, (1, size, size): SGU sec. 4.3, where it hides the bangs."""
-    known = torch.zeros(1, size, size, dtype=torch.bool)
-    known[:, size // 2 :] = True
-    return known
+def upper_half(size: int) -> Tensor:
+    """The upper half is hidden, (1, size, size): SGU sec. 4.3, where it hides the bangs."""
+    hidden = torch.zeros(1, size, size, dtype=torch.bool)
+    hidden[:, : size // 2] = True
+    return hidden
 
 
-def around_box(size: int, share: float = 0.5) -> Tensor:
-    """Known but for a central square of round(share * size) pixels a side, (1, size, size)."""
-    wide = round(share * size)
+def central_box(size: int, fraction: float = 0.5) -> Tensor:
+    """A central square of round(fraction * size) pixels a side is hidden, (1, size, size)."""
+    wide = round(fraction * size)
     if not 0 < wide < size:
-        raise Refused(f"a box of share {share} of {size} pixels hides nothing or all: give a share in between")
-    known, start = torch.ones(1, size, size, dtype=torch.bool), (size - wide) // 2
-    known[:, start : start + wide, start : start + wide] = False
-    return known
+        raise Refused(f"a box of {fraction} of {size} pixels hides nothing or all: give a fraction in between")
+    hidden, start = torch.zeros(1, size, size, dtype=torch.bool), (size - wide) // 2
+    hidden[:, start : start + wide, start : start + wide] = True
+    return hidden
 
 
-def scattered(size: int, share: float, n: int, generator: torch.Generator) -> Tensor:
-    """A random `share` of the pixels known, drawn for each of n images, (n, 1, size, size)."""
-    if not 0 < share < 1:
-        raise Refused(f"a share of known pixels lies between 0 and 1, not at {share}")
+def scattered(size: int, known: float, n: int, generator: torch.Generator) -> Tensor:
+    """All but a random fraction `known` of the pixels is hidden, drawn for each of n images, (n, 1, size, size)."""
+    if not 0 < known < 1:
+        raise Refused(f"the fraction of known pixels lies between 0 and 1, not at {known}")
     place = torch.rand(n, size * size, generator=generator).argsort(1)
-    return (place < round(share * size * size)).reshape(n, 1, size, size)
+    return (place >= round(known * size * size)).reshape(n, 1, size, size)
 
 
-def _fitting(known: Tensor, x0: Tensor) -> Tensor:
+def _fitting(hidden: Tensor, x0: Tensor) -> Tensor:
     """The mask as (B, *S), or Refused."""
-    if known.dtype != torch.bool:
-        raise Refused(f"a mask is bool, True where a pixel is known, not {known.dtype}: compare it with something")
+    if hidden.dtype != torch.bool:
+        raise Refused(f"a mask is bool, True where a pixel is hidden, not {hidden.dtype}: compare it with something")
     try:
-        return known.expand(x0.shape)
+        return hidden.expand(x0.shape)
     except RuntimeError:
-        shapes = f"{tuple(known.shape)} does not broadcast to the images, {tuple(x0.shape)}"
+        shapes = f"{tuple(hidden.shape)} does not broadcast to the images, {tuple(x0.shape)}"
         raise Refused(f"a mask of shape {shapes}: give (1, H, W) or (B, 1, H, W)") from None

@@ -23,10 +23,10 @@ from torch import Tensor
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
 
-MAX_EVALUATIONS = 20_000    # a smooth denoiser takes 50 to 500; beyond this the flow is not one that can be integrated
-MAX_TRACE = 4096            # dimensions up to which d VJPs an evaluation are still a sane request
-_CELLS = 1 << 20            # numbers in the VJPs held at once; a network's activations are some hundred times wider
-_LONGEST = 1.0              # step in log sigma: a field flat over many decades must not make the solver skip a feature
+MAX_EVALUATIONS = 20_000  # a smooth denoiser takes 50 to 500; beyond this the flow is not one that can be integrated
+MAX_TRACE = 4096  # dimensions up to which d VJPs an evaluation are still a sane request
+_CELLS = 1 << 20  # numbers in the VJPs held at once; a network's activations are some hundred times wider
+_LONGEST = 1.0  # step in log sigma: a field flat over many decades must not make the solver skip a feature
 
 # Dormand & Prince 1980, RK5(4)7M: nodes, stages (the last is the fifth-order solution), fifth minus fourth order.
 _NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -86,14 +86,14 @@ def log_likelihood(
     if not x0.is_floating_point() or x0.ndim < 2:
         raise Refused(f"x0 must be floating point of shape (B, *S), not {x0.dtype} of shape {tuple(x0.shape)}")
     with torch.inference_mode(False):
-        x0 = x0.detach().clone()    # a tensor made under inference_mode cannot carry gradients
+        x0 = x0.detach().clone()  # a tensor made under inference_mode cannot carry gradients
         flow = _Flow(denoiser, _probes(probes, x0), exact=probes is None)
         x, gained = _integrate(flow, x0, math.log(sigma_min), math.log(sigma_max), tol)
     with torch.no_grad():
         end = _normal(x, sigma_max) if terminal is None else terminal(x)
     if end.shape != (len(x0),):
         raise Refused(f"terminal must return one log-density per sample, {(len(x0),)}, not {tuple(end.shape)}")
-    values = gained + end.double()                                                     # (P, B)
+    values = gained + end.double()  # (P, B)
     count = len(values)
     stderr = torch.zeros_like(values[0])
     if probes is not None:
@@ -193,7 +193,7 @@ class _Flow:
                 return (products * vectors).flatten(2).sum(2)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:    # an operation that vmap does not know: one VJP at a time from here on
+            except RuntimeError:  # an operation that vmap does not know: one VJP at a time from here on
                 self.batched = False
         products = [torch.autograd.grad(residual, x, v, retain_graph=True)[0] for v in vectors]
         return torch.stack([(p * v).flatten(1).sum(1) for p, v in zip(products, vectors, strict=True)])
@@ -211,8 +211,8 @@ def _integrate(flow: _Flow, x: Tensor, start: float, stop: float, tol: float) ->
         residual = residual.flatten(1)
         return residual.flatten() / scale - share * z, (trace - size * share).flatten(), residual * (scale / square)
 
-    stages = torch.tensor(_STAGES, dtype=x.dtype, device=x.device)                      # (7, 6)
-    estimate = torch.tensor(_ERROR, dtype=torch.float64, device=x.device)               # (7,)
+    stages = torch.tensor(_STAGES, dtype=x.dtype, device=x.device)  # (7, 6)
+    estimate = torch.tensor(_ERROR, dtype=torch.float64, device=x.device)  # (7,)
     z, u = x.flatten() / math.sqrt(1 + math.exp(2 * start)), start
     slope, rate, score = field(z, u)
     slopes, rates = z.new_empty(7, len(z)), rate.new_empty(7, len(rate))
@@ -233,11 +233,11 @@ def _integrate(flow: _Flow, x: Tensor, start: float, stop: float, tol: float) ->
         # The trace is judged by its mean over probes, which is what is reported.
         error_trace = step / size * (estimate @ rates).view(-1, len(x)).mean(0).abs()
         error_trace = error_trace / (rounding / size * rate.abs().view(-1, len(x)).mean(0)).clamp_min(tol)
-        error = float(torch.maximum(error_z, error_trace).max())    # the one host sync of a step
+        error = float(torch.maximum(error_z, error_trace).max())  # the one host sync of a step
         if error <= 1:
             gained = torch.addmv(gained, rates[:6].T, stages[6].double(), alpha=step)
             z, u, score = z_next, u + step, score_next
-            slope, rate = slopes[6].clone(), rates[6].clone()    # the last stage is the next step's first
+            slope, rate = slopes[6].clone(), rates[6].clone()  # the last stage is the next step's first
             # PI control with the constants of dopri5 (Hairer & Wanner, sec. IV.2): the last error damps the swing.
             factor = 0.9 * max(error, 1e-6) ** -0.17 * last**0.04
             step = min(step * min(factor, 1.0 if rejected else 5.0), _LONGEST)

@@ -108,7 +108,7 @@ def ddpm_weight(sigma: Tensor, grid: Tensor) -> Tensor:
     which the betas are read back: alpha_bar = 1 / (1 + sigma^2). A factor common to all terms of a loss, so divide by
     its mean where the scale of the loss matters. Raises ValueError for a level that is not on the grid.
     """
-    levels = grid.double().flip(0).to(sigma.device)                                     # 0, then rising
+    levels = grid.double().flip(0).to(sigma.device)  # 0, then rising
     index = torch.searchsorted(levels, sigma.double() * (1 - 1e-6)).clamp(1, len(levels) - 1)
     here, before = levels[index] ** 2, levels[index - 1] ** 2
     if not torch.allclose(here.sqrt(), sigma.double(), rtol=1e-5, atol=0):

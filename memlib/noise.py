@@ -1,22 +1,38 @@
-"""The clock: noise levels sigma as plain tensors, draws of sigma for training, and noise keyed by (seed, step).
+"""The clock: noise levels sigma as plain tensors, and draws of sigma for training.
 
 Every linear Gaussian diffusion with kernel N(alpha_t x0, sigma_t^2 I) becomes, divided by alpha_t, the same Brownian
 path read at sigma = sigma_t / alpha_t. VE, VP and DDPM therefore differ here only in which sigmas they visit. Grids are
-float64 (a product of a thousand alphas loses four digits in float32) and live on the CPU; `like` brings a level to the
-dtype and device of the sample.
+float64 (a product of a thousand alphas loses four digits in float32) and live on the CPU; `expand_sigma` brings a level
+to the dtype and device of the sample.
 """
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-Noise = Callable[[Tensor], Tensor]
-"""Standard normal noise of the shape, dtype and device of its argument (B, *S), like `torch.randn_like`."""
+from memlib.random import Noise, noise_from, seeded
+
+__all__ = [
+    "Noise",
+    "add_noise",
+    "ddpm",
+    "discrete",
+    "expand_sigma",
+    "karras",
+    "lognormal",
+    "loguniform",
+    "noise_from",
+    "seeded",
+    "uniform_step",
+    "uniform_time",
+    "ve",
+    "vp",
+    "vp_sigma",
+]
 
 
-def like(sigma: float | Tensor, x: Tensor) -> Tensor:
+def expand_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
     """Noise level as (B, 1, ..., 1) or (1, ..., 1), in the dtype and on the device of `x` (B, *S), ready to broadcast.
 
     `sigma` is a float, a scalar tensor or (B,). Raises ValueError for any other length.
@@ -29,7 +45,7 @@ def like(sigma: float | Tensor, x: Tensor) -> Tensor:
 
 def add_noise(x0: Tensor, sigma: float | Tensor, noise: Noise = torch.randn_like) -> Tensor:
     """x0 + sigma n, the forward process at level sigma; (B, *S) -> (B, *S)."""
-    return x0 + like(sigma, x0) * noise(x0)
+    return x0 + expand_sigma(sigma, x0) * noise(x0)
 
 
 # Grids of sampling: (n + 1,), decreasing, last 0.
@@ -103,60 +119,3 @@ def uniform_time(
 def uniform_step(n: int, sigmas: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """(n,) levels drawn uniformly from a grid (T + 1,) without its final 0: DDPM's random t. Ho et al. 2020, alg. 1."""
     return sigmas[torch.randint(len(sigmas) - 1, (n,), generator=generator)]
-
-
-# Noise as an argument.
-
-
-def drawn(generator: torch.Generator) -> Noise:
-    """Noise that comes from `generator`, so that a training step is a function of its seed."""
-
-    def noise(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-
-    return noise
-
-
-def seeded(seeds: Sequence[int]) -> Noise:
-    """Noise whose row i at the k-th call depends on (seeds[i], k) and nothing else: the seed is the name of the sample.
-
-    The batch that a seed travels in, its place there and its neighbours do not matter, bit for bit. A fresh `seeded`
-    starts at k = 0. Raises ValueError when called with a batch of another length than `seeds`.
-    """
-    return _Seeded(torch.as_tensor(seeds, dtype=torch.int64).reshape(-1))
-
-
-class _Seeded:
-    """Counter-based: a 64-bit hash of (seed, step, position), then Box-Muller. One vectorised pass for all samples;
-    one torch generator per sample and step would cost more than a small network."""
-
-    def __init__(self, seeds: Tensor) -> None:
-        self.keys, self.step = _mix(seeds + _GOLDEN), 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if len(x) != len(self.keys):
-            raise ValueError(f"noise was seeded for {len(self.keys)} samples and asked for {len(x)}")
-        rows = _mix(self.keys.to(x.device) ^ _mix(torch.tensor(self.step + 1, device=x.device) * _GOLDEN))    # (B,)
-        self.step += 1
-        size = x[0].numel()
-        places = torch.arange(2 * ((size + 1) // 2), device=x.device)
-        bits = _mix(rows[:, None] + (places + 1) * _GOLDEN)                                   # (B, 2 ceil(size / 2))
-        uniform = (_shift(bits, 11).double() + 1) * 2.0**-53                                  # (0, 1]
-        radius, angle = (-2 * uniform[:, ::2].log()).sqrt(), 2 * math.pi * uniform[:, 1::2]
-        normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :size]
-        return normal.reshape(x.shape).to(x.dtype)
-
-
-_GOLDEN = -7046029254386353131    # 2^64 / golden ratio as int64: the increment of SplitMix64 (Steele et al. 2014)
-
-
-def _shift(z: Tensor, by: int) -> Tensor:
-    """Logical right shift of int64; torch's own keeps the sign."""
-    return (z >> by) & ((1 << (64 - by)) - 1)
-
-
-def _mix(z: Tensor) -> Tensor:
-    """The finaliser of SplitMix64: a bijection of int64 that turns counters into random bits (products wrap)."""
-    z = (z ^ _shift(z, 30)) * -4658895280553007687
-    z = (z ^ _shift(z, 27)) * -7723592293110705685
-    return z ^ _shift(z, 31)

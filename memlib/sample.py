@@ -2,18 +2,35 @@
 
 Each sampler is a generator of states (`*_path`), so that the caller may draw, stop or resume it, and a function that
 returns the last one. The start x (B, *S) is noise of standard deviation sigmas[0] (plus the data, which is small beside
-it): `sigmas[0] * noise(torch.empty(B, *S))`. In these coordinates, x = x_t / alpha_t, DDPM and DDIM are two values of
+it), as `start` draws it. In these coordinates, x = x_t / alpha_t, DDPM and DDIM are two values of
 one number, eta.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from memlib.denoiser import Denoiser
-from memlib.noise import Noise
+from memlib.noise import Noise, seeded
+
+
+def start(
+    sigmas: Tensor,
+    seeds: Sequence[int] | Tensor,
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Where sampling starts, (B, *S): sigmas[0] times the first noise of each of B seeds (`noise.seeded`).
+
+    Sample i is named by seeds[i]: it starts at the same place in every batch. `shape` is S; dtype and device are
+    torch's defaults unless given. A sampler with eta > 0 draws further noise: give it a `noise.seeded` of its own, and
+    start from that one's first call instead.
+    """
+    return sigmas[0] * seeded(seeds)(torch.empty(len(seeds), *shape, dtype=dtype, device=device))
 
 
 def ancestral(
@@ -37,11 +54,11 @@ def ancestral_path(
 
     `noise` is called once a step, except where none is due (eta = 0, or a step to sigma = 0).
     """
-    levels, floats = sigmas.to(x), sigmas.tolist()    # coefficients as Python floats: no device sync in the loop
+    levels, floats = sigmas.to(x), sigmas.tolist()  # coefficients as Python floats: no device sync in the loop
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
-        fresh = eta * target * math.sqrt(1 - (target / sigma) ** 2)    # std of new noise
-        kept = math.sqrt(target**2 - fresh**2)                         # std of the noise that x keeps
-        x = torch.lerp(denoiser(x, levels[i]), x, kept / sigma)        # D + (kept / sigma) (x - D)
+        fresh = eta * target * math.sqrt(1 - (target / sigma) ** 2)  # std of new noise
+        kept = math.sqrt(target**2 - fresh**2)  # std of the noise that x keeps
+        x = torch.lerp(denoiser(x, levels[i]), x, kept / sigma)  # D + (kept / sigma) (x - D)
         if fresh > 0:
             x = x + fresh * noise(x)
         yield x

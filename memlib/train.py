@@ -8,7 +8,6 @@ that was not.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
+from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
+from memlib.random import key, keyed
 
-_LAG = 25    # steps between looks at the loss on a GPU, where each look waits for the device; on a CPU every step
-_BITS = (1 << 64) - 1
+_LAG = 25  # steps between looks at the loss on a GPU, where each look waits for the device; on a CPU every step
 
 
 class Step(NamedTuple):
@@ -91,7 +91,7 @@ def fit(
         "network": _fingerprint(net), "schedule": schedule, "steps": steps if schedule == "cosine" else None, "lr": lr,
         "warmup": warmup, "clip": clip, "decay": None if ema is None else decay, "seed": seed,
         "precision": "bf16" if bf16 else "fp32",
-    }    # fmt: skip
+    }  # fmt: skip
     path, start = None, 0
     if checkpoint is not None:
         path = Path(checkpoint)
@@ -144,25 +144,11 @@ def learning_rate(
     return lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def keyed(seed: int, step: int) -> torch.Generator:
-    """A fresh CPU generator for this (seed, step), a pair of scalars: neighbouring seeds and steps share nothing, as
-    seed + step would."""
-    return torch.Generator().manual_seed(_mix(_mix(seed) + step))
-
-
-def _mix(z: int) -> int:
-    """The SplitMix64 hash of an integer, in 64 bits (Steele et al. 2014)."""
-    z = (z + 0x9E3779B97F4A7C15) & _BITS
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _BITS
-    return z ^ (z >> 31)
-
-
 @contextmanager
 def _keyed_dropout(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Key the global generators, which dropout draws from, to (seed, step), and put them back afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(_mix(_mix(~seed) + step))    # ~: apart from the loss's own stream
+        torch.manual_seed(key(~seed, step))  # ~: apart from the loss's own stream
         yield
 
 
@@ -221,16 +207,11 @@ def _save(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.op
     moments = optimiser.state_dict()["state"]
     state |= {f"adam.{i}.{name}": t for i, entry in moments.items() for name, t in entry.items()}
     seen: set[int] = set()
-    for name, t in state.items():    # tied weights share memory, which the format does not allow
+    for name, t in state.items():  # tied weights share memory, which the format does not allow
         t = t.detach().cpu().contiguous()
         state[name] = t.clone() if t.data_ptr() in seen else t
         seen.add(t.data_ptr())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
-    save_file(state, beside, {"memlib": json.dumps(record)})
-    with open(beside, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    replace_file(path, lambda beside: save_file(state, beside, {"memlib": json.dumps(record)}))
 
 
 def _resume(
@@ -245,9 +226,9 @@ def _resume(
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, KeyError, ValueError) as error:
         raise Refused(f"{path} is no training checkpoint: give another folder, or delete it to start over") from error
-    for key, new in settings.items():
-        if (old := record["settings"].get(key)) != new:
-            differs = "of another network" if key == "network" else f"made with {key}={old}, not {new}"
+    for name, new in settings.items():
+        if (old := record["settings"].get(name)) != new:
+            differs = "of another network" if name == "network" else f"made with {name}={old}, not {new}"
             raise Refused(f"the checkpoint {path} is {differs}: give another folder, or delete it to start over")
     if record["step"] > steps:
         raise Refused(f"the checkpoint {path} is at step {record['step']}, beyond steps={steps}: give another folder")

@@ -39,8 +39,11 @@ def write_celeba(root, half=False, images="img_align_celeba", lists="", parts=""
         save(root / images / name, face(number, half))
     lines = {
         "identity_CelebA.txt": [f"{name} {person}" for name, person in zip(files, PEOPLE, strict=True)],
-        "list_attr_celeba.txt": ["6", "Smiling Bangs Young ",
-                                 *[f"{name}  1 {bangs:2} -1" for name, bangs in zip(files, BANGS, strict=True)]],
+        "list_attr_celeba.txt": [
+            "6",
+            "Smiling Bangs Young ",
+            *[f"{name}  1 {bangs:2} -1" for name, bangs in zip(files, BANGS, strict=True)],
+        ],
         "list_eval_partition.txt": [f"{name} {part}" for name, part in zip(files, PARTS, strict=True)],
     }
     for name, text in lines.items():
@@ -64,13 +67,27 @@ def planes(images):
 def python_2(images, labels):
     """A batch as Python 2 pickled it: bytes as strings, the pixels within an array's reconstruction."""
     text = planes(images).tobytes()
-    array = (b"cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87Rq\x04(K\x01"
-             + b"K" + bytes([len(labels)]) + b"M\x00\x0c\x86cnumpy\ndtype\nq\x05U\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
-             + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<I", len(text)) + text + b"tb")
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87Rq\x04(K\x01"
+        + b"K"
+        + bytes([len(labels)])
+        + b"M\x00\x0c\x86cnumpy\ndtype\nq\x05U\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+        + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        + struct.pack("<I", len(text))
+        + text
+        + b"tb"
+    )
     listed = b"]q\x06(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
     names = b"]q\x07(" + b"".join(b"U\x05a.png" for _ in labels) + b"e"
-    return (b"\x80\x02}q\x01(U\x0bbatch_labelU\x15training batch 1 of 5U\x06labels" + listed + b"U\x04data" + array
-            + b"U\x09filenames" + names + b"u.")
+    return (
+        b"\x80\x02}q\x01(U\x0bbatch_labelU\x15training batch 1 of 5U\x06labels"
+        + listed
+        + b"U\x04data"
+        + array
+        + b"U\x09filenames"
+        + names
+        + b"u."
+    )
 
 
 def write_cifar(root, kind):
@@ -92,7 +109,7 @@ def write_stl(root):
     root.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(1).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
     for part in ("train", "test", "unlabeled"):
-        columns_first = [np.asfortranarray(image).ravel("F") for image in images]    # as MATLAB lays it out
+        columns_first = [np.asfortranarray(image).ravel("F") for image in images]  # as MATLAB lays it out
         (root / f"{part}_X.bin").write_bytes(np.concatenate(columns_first).tobytes())
         if part != "unlabeled":
             (root / f"{part}_y.bin").write_bytes(bytes([1, 10, 3, 7]))

@@ -76,7 +76,7 @@ def test_sampling_is_that_of_diffusers_step_by_step(tmp_path, schedule, predicti
         draws = partial(lambda used, x: next(used), used)
         ours = list(sample.ancestral_path(denoiser, start, sigmas, 1.0 if eta is None else eta, draws))
         for a, b in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)    # their coefficients pass through float32
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)  # their coefficients pass through float32
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ BAR = DDPMScheduler().alphas_cumprod.double()
 def test_every_prediction_type_gives_the_posterior_mean(predicts):
     denoiser = adapters.from_discrete(as_network(predicts, BAR), BAR, predicts)
     assert torch.equal(denoiser.sigmas, noise.discrete(BAR))
-    sigma = denoiser.sigmas[:-1]    # every level, one a sample
+    sigma = denoiser.sigmas[:-1]  # every level, one a sample
     x = sigma[:, None] * torch.randn(1000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(denoiser(x, sigma), MIXTURE(x, sigma), rtol=1e-9, atol=1e-9)
     for form in (sigma[700].item(), sigma[700], sigma[700:701], sigma[700].float()):
@@ -132,7 +132,7 @@ def test_weighted_loss_is_the_networks_own_error(predicts):
     denoiser = adapters.from_discrete(lambda x, t: torch.full_like(x, 0.3), BAR, predicts)
     x0 = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sigma = denoiser.sigmas[[0, 100, 300, 600, 900, 999]]
-    eps_hat, eps = pair(denoiser, x0, sigma, noise.drawn(torch.Generator().manual_seed(1)))
+    eps_hat, eps = pair(denoiser, x0, sigma, noise.noise_from(torch.Generator().manual_seed(1)))
     alpha, std = (1 + sigma**2).rsqrt()[:, None], (sigma / (1 + sigma**2).sqrt())[:, None]
     target = {"eps": eps, "v": alpha * eps - std * x0, "x0": x0}[predicts]
     torch.testing.assert_close(losses.denoising(eps_hat, eps, denoiser.weight(sigma)), (0.3 - target).square().sum(1))
@@ -145,7 +145,7 @@ def test_grids_of_ddpm_in_either_precision_are_the_same_levels():
     exact = MIXTURE(x, noise.ddpm(1000)[-2])
     for sigma in (noise.ddpm(1000)[-2], noise.ddpm(1000)[-2].float()):
         torch.testing.assert_close(denoiser(x, sigma), exact, rtol=1e-3, atol=1e-3)
-    for sigma in noise.ddpm(50)[:-1].bfloat16():    # eight bits: refused by none
+    for sigma in noise.ddpm(50)[:-1].bfloat16():  # eight bits: refused by none
         torch.testing.assert_close(denoiser(x, sigma), MIXTURE(x, sigma.double()), rtol=0.1, atol=0.1)
 
 
@@ -175,10 +175,10 @@ def test_between_levels_only_when_asked_by_name():
     denoiser = adapters.from_discrete(net, BAR, "v", between="interpolate")
     denoiser(x, middle)
     denoiser(x, torch.stack([low, (1 / BAR[999] - 1).sqrt()]))
-    assert torch.equal(seen[0], torch.tensor([301, 301]))    # exact integers, as diffusers feeds
+    assert torch.equal(seen[0], torch.tensor([301, 301]))  # exact integers, as diffusers feeds
     torch.testing.assert_close(seen[1], torch.tensor([300.5, 300.5]))
     torch.testing.assert_close(seen[2], torch.tensor([300.0, 999.0]))
-    denoiser(x, torch.tensor([0.00999, 157.5]) * torch.tensor([1.0005, 1.0]))    # a rounding error beyond the ends
+    denoiser(x, torch.tensor([0.00999, 157.5]) * torch.tensor([1.0005, 1.0]))  # a rounding error beyond the ends
     assert torch.equal(seen[3], torch.tensor([0.0, 999.0]))
 
 
@@ -201,8 +201,16 @@ def test_a_level_of_pure_noise_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "bar", [torch.tensor([0.9, 0.5, 0.6]), torch.tensor([1.0, 0.5]), torch.tensor([0.5, -0.1]), torch.tensor(0.5),
-            torch.tensor([[0.9, 0.5]]), torch.tensor([0.9]), 1 - BAR]
+    "bar",
+    [
+        torch.tensor([0.9, 0.5, 0.6]),
+        torch.tensor([1.0, 0.5]),
+        torch.tensor([0.5, -0.1]),
+        torch.tensor(0.5),
+        torch.tensor([[0.9, 0.5]]),
+        torch.tensor([0.9]),
+        1 - BAR,
+    ],
 )
 def test_what_is_no_alpha_bar_is_refused(bar):
     with pytest.raises(Refused, match="alphas_cumprod must be"):
@@ -270,12 +278,12 @@ def test_a_learned_variance_is_dropped_and_other_shapes_refused(tmp_path):
 
 @pytest.mark.parametrize("layout", ["pipeline", "flat", "unet of a pipeline"])
 def test_the_layouts_that_exist(tmp_path, layout):
-    if layout == "flat":    # as google/ddpm-cifar10-32 lies on the hub
+    if layout == "flat":  # as google/ddpm-cifar10-32 lies on the hub
         unet().save_pretrained(tmp_path)
         DDPMScheduler(num_train_timesteps=STEPS).save_pretrained(tmp_path)
     elif layout == "pipeline":
         DDPMPipeline(unet(), DDPMScheduler(num_train_timesteps=STEPS)).save_pretrained(tmp_path)
-    else:    # of a pipeline in latents, too, where the folder as a whole is refused
+    else:  # of a pipeline in latents, too, where the folder as a whole is refused
         saved(tmp_path)
         (tmp_path / "vqvae").mkdir()
         with pytest.raises(Refused, match="latents of its vqvae"):
@@ -406,7 +414,7 @@ def trained():
     def loss(net, generator):
         x0 = digits[torch.randint(len(digits), (32,), generator=generator)]
         sigma = noise.uniform_step(32, net.sigmas, generator)
-        return losses.denoising(*pair(net, x0, sigma, noise.drawn(generator)), net.weight(sigma)).mean()
+        return losses.denoising(*pair(net, x0, sigma, noise.noise_from(generator)), net.weight(sigma)).mean()
 
     ema = deepcopy(denoiser)
     curve = [step.loss.item() for step in train.fit(denoiser, loss, 60, lr=3e-3, ema=ema, decay=0.9)]
@@ -420,7 +428,7 @@ def test_others_sample_what_we_sample(trained, tmp_path):
     subprocess.run([sys.executable, "-c", OUTSIDER, str(folder)], check=True, capture_output=True, cwd=tmp_path)
     sigmas = noise.discrete(trained.alphas_cumprod, 10)
     for name, eta in (("DDPMScheduler", 1.0), ("DDIMScheduler", 0.0)):
-        draw = noise.drawn(torch.Generator().manual_seed(3))
+        draw = noise.noise_from(torch.Generator().manual_seed(3))
         start = draw(torch.empty(4, 1, 8, 8)) * (1 + sigmas[0] ** 2).sqrt()
         ours = sample.ancestral(trained, start.float(), sigmas, eta, draw)
         theirs = torch.from_numpy(numpy.load(f"{folder}-{name}.npy")).permute(0, 3, 1, 2)

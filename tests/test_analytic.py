@@ -29,7 +29,7 @@ def test_mixture_against_torch_distributions(full, sigma):
     torch.testing.assert_close(mixture.log_prob(x, sigma), want.log_prob(x))
     bayes = (weights.log() + noised.log_prob(x[:, None])).softmax(1)
     torch.testing.assert_close(mixture.posterior(x, sigma), bayes)
-    leaf = x.clone().requires_grad_()    # Tweedie: D = x + sigma^2 grad log p
+    leaf = x.clone().requires_grad_()  # Tweedie: D = x + sigma^2 grad log p
     slope = torch.autograd.grad(want.log_prob(leaf).sum(), leaf)[0]
     torch.testing.assert_close(mixture(x, sigma), x + sigma**2 * slope)
 
@@ -116,7 +116,7 @@ def test_empirical_is_differentiable_on_every_path():
     g = torch.Generator().manual_seed(0)
     points = torch.randn(60, 3, generator=g, dtype=torch.float64)
     x = torch.randn(4, 3, generator=g, dtype=torch.float64, requires_grad=True)
-    for sigma in (0.05, 0.5, 5.0):    # few survivors, some, all
+    for sigma in (0.05, 0.5, 5.0):  # few survivors, some, all
         assert torch.autograd.gradcheck(lambda v, s=sigma: Empirical(points)(v, s), x)
 
 

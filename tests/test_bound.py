@@ -7,8 +7,8 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from memlib.completion.bound import Bound, ceiling, divergence, infonce, matched, theorem1
 from memlib.errors import Refused
+from memlib.papers.i2i.bound import Bound, divergence, infonce, infonce_maximum, matched, theorem1
 
 
 def unit(n, dim, seed):
@@ -24,9 +24,7 @@ def simplex(k):
 
 def test_infonce_written_out():
     q, k = unit(5, 3, 0), unit(5, 3, 1)
-    terms = [
-        math.exp(float(q[i] @ k[i])) / sum(math.exp(float(q[i] @ k[j])) for j in range(5)) for i in range(5)
-    ]
+    terms = [math.exp(float(q[i] @ k[i])) / sum(math.exp(float(q[i] @ k[j])) for j in range(5)) for i in range(5)]
     assert float(infonce(q, k)) == pytest.approx(math.log(5) + sum(map(math.log, terms)) / 5)
 
 
@@ -47,7 +45,7 @@ def test_equation_8_written_out():
     for i in range(6):
         inner = sum(math.exp(eps[j] + float(old[i] @ old[j])) for j in range(6))
         total += math.log(math.exp(eps[i] ** 2 / 2 - 1) * inner) / 6
-    bound = theorem1(7 * new, 0.1 * old)    # lengths do not matter, nor the order of encoders for eps
+    bound = theorem1(7 * new, 0.1 * old)  # lengths do not matter, nor the order of encoders for eps
     assert bound.printed == pytest.approx(math.log(6) - total)
     assert bound.infonce == pytest.approx(float(infonce(old, new)))
     assert bound.distance == pytest.approx(sum(eps) / 6)
@@ -58,7 +56,7 @@ def test_the_chain_of_inequalities(seed):
     old = unit(32, 8, seed)
     new = old + 0.05 * seed * unit(32, 8, 100 + seed)
     bound = theorem1(new, old)
-    assert bound.printed <= bound.infonce + 1e-12 <= bound.ceiling < 1 < math.log(32)
+    assert bound.printed <= bound.infonce + 1e-12 <= bound.infonce_maximum < 1 < math.log(32)
     if seed == 0:
         assert bound.printed == pytest.approx(bound.infonce) and bound.distance == pytest.approx(0, abs=1e-12)
 
@@ -71,21 +69,21 @@ def test_a_smaller_distance_raises_the_printed_bound():
 
 @pytest.mark.parametrize("k", [2, 3, 5, 17, 200])
 def test_the_ceiling_is_reached_by_a_simplex_and_passed_by_nothing(k):
-    assert float(infonce(simplex(k), simplex(k))) == pytest.approx(ceiling(k), abs=1e-12)
+    assert float(infonce(simplex(k), simplex(k))) == pytest.approx(infonce_maximum(k), abs=1e-12)
     if k > 17:
         return
-    q, p = (unit(k, k, seed).requires_grad_() for seed in (0, 1))    # climb: no pair of unit codes gets higher
+    q, p = (unit(k, k, seed).requires_grad_() for seed in (0, 1))  # climb: no pair of unit codes gets higher
     climb = torch.optim.Adam([q, p], 0.05)
     for _ in range(300):
         value = infonce(q / q.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True))
         climb.zero_grad()
         (-value).backward()
         climb.step()
-    assert ceiling(k) - 0.01 < value.item() <= ceiling(k) + 1e-12
+    assert infonce_maximum(k) - 0.01 < value.item() <= infonce_maximum(k) + 1e-12
 
 
 def test_the_ceiling_nears_one_nat():
-    values = [ceiling(k) for k in (2, 4, 16, 256, 10**6)]
+    values = [infonce_maximum(k) for k in (2, 4, 16, 256, 10**6)]
     assert values == sorted(values) and 1 - 2e-6 < values[-1] < 1
     assert values[0] == pytest.approx(math.log(2) - math.log(1 + math.exp(-2)))
 
@@ -94,7 +92,7 @@ def test_fresh_noise_tells_nothing():
     """Eq. 9 with noise that is independent of the images: at most 0 in expectation, as I(n; X_f) = 0 demands."""
     values = [theorem1(unit(16, 4, seed), unit(16, 4, 1000 + seed)).infonce for seed in range(200)]
     assert sum(values) / 200 < 0.0
-    same = torch.ones(16, 4)    # unless codes collapse, and then it is 0
+    same = torch.ones(16, 4)  # unless codes collapse, and then it is 0
     assert theorem1(same, same).infonce == pytest.approx(0.0, abs=1e-12)
 
 
@@ -114,14 +112,14 @@ def test_bound_refusals():
     with pytest.raises(Refused, match="length 0 or is no number"):
         theorem1(torch.full((2, 3), torch.nan), torch.ones(2, 3))
     with pytest.raises(Refused, match="not 1"):
-        ceiling(1)
+        infonce_maximum(1)
 
 
 GRID = torch.linspace(-30, 30, 600_001, dtype=torch.float64)
 SCIPY = {
     "gaussian": stats.norm(), "uniform": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)),
     "laplace": stats.laplace(scale=math.sqrt(0.5)),
-}    # fmt: skip
+}  # fmt: skip
 
 
 def test_lemma_1_as_printed_fails_at_its_own_maximiser():

@@ -7,9 +7,9 @@ import pytest
 import tiny_notebook as tiny
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from memlib.chapters import claims_in
 from memlib.cli import chapters, main, outputs
 from memlib.errors import Refused
-from memlib.runs import claims_in
 
 
 @pytest.fixture

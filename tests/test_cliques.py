@@ -37,7 +37,7 @@ def test_repeated_samples_are_found_whole_largest_first():
     found = cliques(rows, 0.8, 4)
     assert [len(group) for group in found] == [12, 12, 5, 4]
     assert {frozenset(group.tolist()) for group in found} == {frozenset(g) for g in groups if len(g) >= 4}
-    assert int(found[0][0]) < int(found[1][0])    # equal sizes by first index
+    assert int(found[0][0]) < int(found[1][0])  # equal sizes by first index
     assert all((group.diff() > 0).all() for group in found)
     wanted = {frozenset(clique) for clique in networkx.find_cliques(graph(rows, 0.8)) if len(clique) >= 4}
     assert {frozenset(group.tolist()) for group in found} == wanted
@@ -97,7 +97,7 @@ def test_a_candidate_is_what_its_group_has_in_common():
     angle = torch.tensor([0.0, 0.3, 0.4, 0.9, 3.0, 3.1, 3.1], dtype=torch.float64)
     rows = torch.stack((angle.cos(), angle.sin()), 1) * torch.tensor([[9.0], [1], [2], [30], [1], [1], [1]])
     groups = [torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 6])]
-    assert medoids(rows, groups).tolist() == [2, 5]    # 0.4 lies amid 0 to 0.9 though 0.9 is the longest row
+    assert medoids(rows, groups).tolist() == [2, 5]  # 0.4 lies amid 0 to 0.9 though 0.9 is the longest row
     assert medoids(rows, []).shape == (0,)
 
 
@@ -124,7 +124,7 @@ def test_adaptive_l2_by_hand():
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
 def test_adaptive_l2_by_scikit_learn(shift, monkeypatch):
-    monkeypatch.setattr(sys.modules[cliques.__module__], "_CELLS", 2000)    # several tiles
+    monkeypatch.setattr(sys.modules[cliques.__module__], "_CELLS", 2000)  # several tiles
     monkeypatch.setattr(sys.modules[cliques.__module__], "_ROWS", 32)
     queries, train = normal(70, 12) + shift, normal(200, 12, seed=1) + shift
     index = NearestNeighbors(n_neighbors=20, algorithm="brute").fit(train)

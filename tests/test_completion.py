@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memlib import noise, train
-from memlib.completion import MAE, VQGAN, Inpainter, i2i, mae, masks, methods, unlearn
-from memlib.completion.diffusion import Noisy
-from memlib.completion.hidden import hidden_tokens, hide, paste
-from memlib.completion.quality import Judge, quality
 from memlib.errors import Refused
+from memlib.papers.i2i import MAE, VQGAN, Inpainter, i2i, mae, masks, methods, unlearn
+from memlib.papers.i2i.diffusion import Noisy
+from memlib.papers.i2i.evaluation import Judge, quality
+from memlib.papers.i2i.masks import hidden_tokens, hide, paste
 
 SHAPE, PATCH = (1, 8, 8), 2
 CENTRE = masks.centre(8, PATCH, 2)
@@ -25,7 +25,7 @@ FAMILIES = {
     "diffusion": lambda: Inpainter.small(SHAPE, widths=(8, 16)),
 }
 METHODS = [
-    methods.ours, methods.max_loss, methods.noisy_label, methods.retain_label, methods.random_encoder,
+    methods.li2024, methods.max_loss, methods.noisy_label, methods.retain_label, methods.random_encoder,
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def gaussian(n, generator):
 
 
 def batch(images, mask=CENTRE):
-    return methods.Batch(images[:4], images[4:8], gaussian(4, generator(5)), mask)
+    return methods.UnlearningBatch(images[:4], images[4:8], gaussian(4, generator(5)), mask)
 
 
 def moved(before, after):
@@ -86,16 +86,18 @@ class TestFamilies:
 
     def test_nothing_hidden_takes_part_when_a_completion_begins(self, model, images):
         other = torch.where(CENTRE, images.flip(0), images)
-        first, second = (methods.joined(model.encode(model.blind(x, CENTRE, generator()))) for x in (images, other))
+        first, second = (
+            methods.flatten_codes(model.encode(model.initial_inputs(x, CENTRE, generator()))) for x in (images, other)
+        )
         assert torch.equal(first, second)
-        shown = methods.joined(model.encode(model.blind(images.flip(0), CENTRE, generator())))
-        assert ((first - shown).norm(dim=1) > 1e-3 * first.norm(dim=1)).all()    # what is known does
-        trained = [methods.joined(model.encode(model.inputs(x, CENTRE, generator()))) for x in (images, other)]
+        shown = methods.flatten_codes(model.encode(model.initial_inputs(images.flip(0), CENTRE, generator())))
+        assert ((first - shown).norm(dim=1) > 1e-3 * first.norm(dim=1)).all()  # what is known does
+        trained = [methods.flatten_codes(model.encode(model.inputs(x, CENTRE, generator()))) for x in (images, other)]
         assert torch.equal(*trained) != isinstance(model, Inpainter)
 
     def test_an_inpainter_begins_with_pure_noise_at_the_highest_level(self, images):
         model = FAMILIES["diffusion"]()
-        known, mask, noisy, t = model.blind(images, CENTRE, generator(4))
+        known, mask, noisy, t = model.initial_inputs(images, CENTRE, generator(4))
         assert torch.equal(noisy, torch.randn(images.shape, generator=generator(4)))
         assert torch.equal(known, hide(images, CENTRE)) and mask is CENTRE
         assert t.shape == (24,) and model.alphas_cumprod[t].unique().tolist() == [model.alphas_cumprod.min()]
@@ -118,13 +120,15 @@ class TestFamilies:
 
     def test_the_noise_target_is_noise_masked_alike(self, model, images):
         inputs = model.inputs(images[:4], CENTRE, generator())
-        replaced = model.replaced(inputs, images[4:8])
-        if isinstance(model, Inpainter):    # eq. C.25: the noisy image is replaced, T(x) and the level are not
-            assert torch.equal(replaced.noisy, images[4:8]) and torch.equal(replaced.known, hide(images[:4], CENTRE))
-            assert torch.equal(replaced.t, inputs.t)
+        with_noise = model.with_noise(inputs, images[4:8])
+        if isinstance(model, Inpainter):  # eq. C.25: the noisy image is replaced, T(x) and the level are not
+            assert torch.equal(with_noise.noisy, images[4:8]) and torch.equal(
+                with_noise.known, hide(images[:4], CENTRE)
+            )
+            assert torch.equal(with_noise.t, inputs.t)
         else:
             fresh = model.inputs(images[4:8], CENTRE, generator())
-            assert all(torch.equal(a, b) for a, b in zip(replaced, fresh, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(with_noise, fresh, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
@@ -140,7 +144,7 @@ class TestMethods:
             if part is leaf:
                 first = gradients.clone()
         assert first.norm() > 0
-        assert (gradients - first).norm() > 1e-3 * first.norm()    # it depends on which images are to be forgotten
+        assert (gradients - first).norm() > 1e-3 * first.norm()  # it depends on which images are to be forgotten
 
     def test_the_retain_term_is_there_and_about_retain_images(self, model, images, method):
         frozen = copy.deepcopy(model)
@@ -246,7 +250,7 @@ class TestTerms:
 
     def test_ours_is_equation_10_and_for_diffusion_c_25(self, model, frozen, images):
         part = batch(images)
-        kept, lost = methods.ours(model, frozen, part, generator())
+        kept, lost = methods.li2024(model, frozen, part, generator())
         follow = generator()
         retain, forget = (model.inputs(x, CENTRE, follow) for x in (part.retain, part.forget))
         if isinstance(model, Inpainter):
@@ -265,7 +269,7 @@ class TestMethodsOnTheirOwn:
         retain, forget = images[:12] + 2, images[12:] - 2
         target = lambda n, g: torch.randn(1, *SHAPE, generator=generator(7)).expand(n, -1, -1, -1)  # noqa: E731
         before = _terms(model, model, retain, forget, target)
-        steps = unlearn(model, methods.ours, retain, forget, lambda g: CENTRE, target, alpha=1.0, steps=200, lr=5e-3)
+        steps = unlearn(model, methods.li2024, retain, forget, lambda g: CENTRE, target, alpha=1.0, steps=200, lr=5e-3)
         *_, (unlearned, _) = steps
         after = _terms(unlearned, model, retain, forget, target)
         assert after[1] < 0.5 * before[1]
@@ -280,26 +284,26 @@ class TestMethodsOnTheirOwn:
 
         def noted(model, frozen, batch, generator):
             seen.append((batch.retain, batch.forget))
-            return methods.ours(model, frozen, batch, generator)
+            return methods.li2024(model, frozen, batch, generator)
 
         model = FAMILIES["mae"]()
         list(unlearn(model, noted, images[:10], images[10:], lambda g: CENTRE, gaussian, vary=vary, steps=2, batch=4))
         assert len(given) == 4 and len(seen) == 2
         shifts = [after - before for before, after in zip(given, [part for step in seen for part in step], strict=True)]
-        assert all((s > 0).all() and s.flatten(1).std(1).max() < 1e-6 for s in shifts)    # each image by its own amount
-        assert len({float(s[0, 0, 0, 0]) for s in shifts}) == 4    # drawn anew for either set and every step
+        assert all((s > 0).all() and s.flatten(1).std(1).max() < 1e-6 for s in shifts)  # each image by its own amount
+        assert len({float(s[0, 0, 0, 0]) for s in shifts}) == 4  # drawn anew for either set and every step
         assert all(any(torch.equal(row, image) for image in images[:10]) for row in given[0])
         assert all(any(torch.equal(row, image) for image in images[10:]) for row in given[1])
 
     def test_unlike_sets_are_refused(self, model, images):
         with pytest.raises(Refused, match="one shape"):
-            next(unlearn(model, methods.ours, images, images[:0], lambda g: CENTRE, gaussian))
+            next(unlearn(model, methods.li2024, images, images[:0], lambda g: CENTRE, gaussian))
 
 
 def _terms(model, frozen, retain, forget, target):
     with torch.no_grad():
-        part = methods.Batch(retain, forget, target(len(forget), generator()), CENTRE)
-        return [float(term.mean()) for term in methods.ours(model, frozen, part, generator())]
+        part = methods.UnlearningBatch(retain, forget, target(len(forget), generator()), CENTRE)
+        return [float(term.mean()) for term in methods.li2024(model, frozen, part, generator())]
 
 
 def vit_mae(channels):
@@ -337,8 +341,8 @@ class TestFolders:
         net = vit_mae(channels)
         net.save_pretrained(tmp_path)
         keys = load_file(tmp_path / "model.safetensors")
-        assert "vit.encoder.layer.0.attention.attention.query.weight" in keys    # as in the hub's folders
-        if layers.startswith("decoder"):    # so the hub's folders have it; transformers 5 saves another name
+        assert "vit.encoder.layer.0.attention.attention.query.weight" in keys  # as in the hub's folders
+        if layers.startswith("decoder"):  # so the hub's folders have it; transformers 5 saves another name
             hub = {key.replace("decoder.decoder_encoder.layer.", layers): value for key, value in keys.items()}
             save_file(hub, tmp_path / "model.safetensors", {"format": "pt"})
         model = MAE.load(tmp_path)
@@ -348,7 +352,7 @@ class TestFolders:
         rank = hidden_tokens(mask, 6, PATCH).float() + torch.arange(16) / 100
         with torch.no_grad():
             theirs = net.unpatchify(net(x, noise=rank).logits)
-        assert theirs.flatten(2).std(2).min() > 0.1    # not one colour: a wrong place or channel would show
+        assert theirs.flatten(2).std(2).min() > 0.1  # not one colour: a wrong place or channel would show
         torch.testing.assert_close(model.complete(x, mask), paste(x, theirs, mask), rtol=1e-4, atol=1e-5)
 
     def test_an_mae_that_lacks_a_weight_is_refused(self, tmp_path):

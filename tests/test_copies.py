@@ -8,9 +8,9 @@ import scipy.ndimage
 import torch
 
 from memlib import data, features, metrics
+from memlib.cache import store
 from memlib.errors import Refused
 from memlib.features import alterations
-from memlib.runs import artefacts
 
 
 def key(seed=0):
@@ -35,7 +35,7 @@ def test_moved_equals_scipys_affine_transform(shape):
     middle = (numpy.array(shape) - 1) / 2
     for i, image in enumerate(images):
         c, s = (float(scale[i] * f(turn[i])) for f in (torch.cos, torch.sin))
-        matrix = numpy.array([[c, s], [-s, c]])    # rows and columns, where x points right and y down
+        matrix = numpy.array([[c, s], [-s, c]])  # rows and columns, where x points right and y down
         offset = middle + numpy.array([float(down[i]), float(right[i])]) - matrix @ middle
         for plane, one in zip(image, got[i], strict=True):
             want = scipy.ndimage.affine_transform(plane.numpy(), matrix, offset, order=1, mode="nearest")
@@ -113,12 +113,12 @@ def test_recall_by_hand():
     held_out = torch.tensor([[0.6, 0.0, 0.8]] * 3 + [[0.0, 0.0, 1.0]] * 97).view(100, 1, 1, 3)
     kinds = {
         "same": members,
-        "swapped": members.flip(0),    # near a member, and the wrong one
-        "half": torch.tensor([[0.8, 0.0, 0.6], [0.0, 0.5, 0.8]]).view(2, 1, 1, 3),    # cosines .8 and .53
+        "swapped": members.flip(0),  # near a member, and the wrong one
+        "half": torch.tensor([[0.8, 0.0, 0.6], [0.0, 0.5, 0.8]]).view(2, 1, 1, 3),  # cosines .8 and .53
     }
-    counts = features.recall(features.pixels, members, held_out, kinds, 0.02)    # a threshold just above .6
+    counts = features.recall(features.pixels, members, held_out, kinds, 0.02)  # a threshold just above .6
     assert {kind: str(count) for kind, count in counts.items()} == {"same": "2/2", "swapped": "0/2", "half": "1/2"}
-    assert features.recall(features.pixels, members, held_out, kinds, 0.03)["half"].k == 2    # above 0, now
+    assert features.recall(features.pixels, members, held_out, kinds, 0.03)["half"].k == 2  # above 0, now
     with pytest.raises(Refused, match="1 copies of kind 'one' for 2 members"):
         features.recall(features.pixels, members, held_out, {"one": members[:1]}, 0.02)
 
@@ -141,9 +141,9 @@ def test_training_is_keyed_by_its_seed_and_leaves_the_global_generator_alone(fac
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
-    assert one["body.1.running_mean"].abs().sum() > 0    # batch statistics were in use
+    assert one["body.1.running_mean"].abs().sum() > 0  # batch statistics were in use
     monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path))
-    kept = artefacts.cached("copies", features.learn_copies, faces[:20], 0, 2)
+    kept = store.cached("copies", features.learn_copies, faces[:20], 0, 2)
     want, got = features.copies(faces[:20], one)(faces[:30]), features.copies(faces[:20], kept)(faces[:30])
     assert torch.equal(want, got)
 

@@ -47,7 +47,7 @@ def test_folder_takes_labels_from_subfolders_in_sorted_order(pets):
     assert images.names == ("cats", "dogs") and images.labels.tolist() == [0, 0, 0, 1, 1]
     want = np.stack([picture(seed) for seed in range(5)]).transpose(0, 3, 1, 2)
     np.testing.assert_allclose((images.images.numpy() + 1) * 127.5, want, atol=1e-4)
-    assert images.images.abs().max() == 1    # some pixel is 0 or 255
+    assert images.images.abs().max() == 1  # some pixel is 0 or 255
 
 
 def test_a_flat_folder_is_one_class_and_files_come_in_order(tmp_path):
@@ -84,22 +84,22 @@ def test_one_coloured_file_makes_all_rgb(tmp_path):
 
 def test_transparency_16_bits_and_orientation(tmp_path):
     Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert (data.load(f"folder:{tmp_path}").images == 1).all()    # nothing, over white
+    assert (data.load(f"folder:{tmp_path}").images == 1).all()  # nothing, over white
     Image.fromarray(np.full((2, 2), 257 * 51, np.uint16)).save(tmp_path / "a.png")
     assert data.load(f"folder:{tmp_path}").images.unique().item() == pytest.approx(-0.6)
     (tmp_path / "a.png").unlink()
     turned = Image.Exif()
-    turned[0x0112] = 6    # the camera stood on its side
+    turned[0x0112] = 6  # the camera stood on its side
     Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=turned)
     assert data.load(f"folder:{tmp_path}").images.shape == (1, 3, 4, 2)
 
 
 def test_size_cuts_the_centre_and_averages(tmp_path):
     wide = np.zeros((64, 192), np.uint8)
-    wide[:, 64:128] = np.indices((64, 64)).sum(0) % 2 * 255    # a chessboard in the central square, black beside it
+    wide[:, 64:128] = np.indices((64, 64)).sum(0) % 2 * 255  # a chessboard in the central square, black beside it
     Image.fromarray(wide).save(tmp_path / "a.png")
     image = data.load(f"folder:{tmp_path}", size=8).images
-    assert image.shape == (1, 1, 8, 8) and image.abs().max() < 0.1    # grey: neither aliased nor mixed with the sides
+    assert image.shape == (1, 1, 8, 8) and image.abs().max() < 0.1  # grey: neither aliased nor mixed with the sides
 
 
 def test_mixed_sizes_need_a_size(pets):
@@ -176,15 +176,15 @@ def test_split_is_disjoint_seeded_and_keeps_the_halves_apart():
             assert [len(part) for part in parts.values()] == [500, size - 500] and list(parts) == ["train", "held_out"]
             where = [positions(part, digits) for part in parts.values()]
             assert parts["train"].labels.tolist() == digits.labels[where[0]].tolist()
-            assert len({*where[0], *where[1]}) == size    # disjoint
+            assert len({*where[0], *where[1]}) == size  # disjoint
             seen.append(where)
-        assert {*seen[0][0], *seen[0][1]} == {*seen[1][0], *seen[1][1]}    # the half does not depend on the seed,
-        assert set(seen[0][0]) != set(seen[1][0])    # its parts do
+        assert {*seen[0][0], *seen[0][1]} == {*seen[1][0], *seen[1][1]}  # the half does not depend on the seed,
+        assert set(seen[0][0]) != set(seen[1][0])  # its parts do
         halves[half] = {*seen[0][0], *seen[0][1]}
     assert halves["explore"].isdisjoint(halves["report"])
     again = data.split(digits, {"train": 500, "held_out": 399}, seed=1)
-    assert positions(again["train"], digits) == seen[1][0]    # report is the default
-    assert abs(len([i for i in halves["explore"] if i < 898]) - 449) < 60    # drawn from all over the set
+    assert positions(again["train"], digits) == seen[1][0]  # report is the default
+    assert abs(len([i for i in halves["explore"] if i < 898]) - 449) < 60  # drawn from all over the set
 
 
 def test_a_larger_second_part_leaves_the_first_as_it_is():
@@ -219,7 +219,7 @@ def test_the_page_lists_every_source_with_its_options():
     assert sorted(rows) == sorted(data.SOURCES)
     for kind, row in rows.items():
         told = {word.partition("=")[0] for word in re.findall(r"`([^`]+)`", row.split("|")[-2])}
-        told -= {"test", "val", "valid", "unlabeled"}    # further values of split
+        told -= {"test", "val", "valid", "unlabeled"}  # further values of split
         assert told == set(options.own(data.SOURCES[kind])) - {"limit", "seed"}, kind
     assert all(f"`{name}=" in PAGE for name in options.COMMON)
 
@@ -233,19 +233,21 @@ def test_the_code_on_the_page_runs():
 
 def test_dealt_parts_are_disjoint_and_as_promised():
     digits = data.load("digits")
-    parts = data.deal(digits, half="explore", seed=3)
-    assert [len(parts[name]) for name in ("members", "ghosts")] == [256, 256]
-    assert len(parts["reference"]) == 128 and len(parts["calibration"]) == 258    # 898 - 512, a third and two
-    few = data.deal(digits[torch.arange(200)])
+    parts = data.audit_split(digits, half="explore", seed=3)
+    assert [len(parts[name]) for name in ("members", "non_members")] == [256, 256]
+    assert len(parts["reference"]) == 128 and len(parts["calibration"]) == 258  # 898 - 512, a third and two
+    few = data.audit_split(digits[torch.arange(200)])
     assert {name: len(part) for name, part in few.items()} == {
-        "members": 28, "ghosts": 28, "reference": 22, "calibration": 22,
-    }    # fmt: skip
+        "members": 28, "non_members": 28, "reference": 22, "calibration": 22,
+    }  # fmt: skip
     numbered = data.collect(torch.linspace(-1, 1, 400)[:, None, None, None], torch.zeros(400), ("",), "test")
-    drawn = torch.cat([part.images.flatten() for part in data.deal(numbered).values()])
+    drawn = torch.cat([part.images.flatten() for part in data.audit_split(numbered).values()])
     assert len(drawn.unique()) == len(drawn) == 200
-    apart = data.deal(digits, 40, others=numbered)
-    assert len(data.deal(digits[torch.arange(90)], others=numbered)["members"]) == 90    # all, and no half put aside
+    apart = data.audit_split(digits, 40, others=numbered)
+    assert (
+        len(data.audit_split(digits[torch.arange(90)], others=numbered)["members"]) == 90
+    )  # all, and no half put aside
     assert len(apart["members"]) == 40 and apart["members"].images.shape[1:] == (1, 8, 8)
-    assert all(apart[name].images.shape[1:] == (1, 1, 1) for name in ("ghosts", "reference", "calibration"))
-    with pytest.raises(Refused, match="500 members and 500 ghosts leave 0 held-out images of 1797"):
-        data.deal(digits, 500)
+    assert all(apart[name].images.shape[1:] == (1, 1, 1) for name in ("non_members", "reference", "calibration"))
+    with pytest.raises(Refused, match="500 members and 500 non-members leave 0 held-out images of 1797"):
+        data.audit_split(digits, 500)

@@ -24,7 +24,7 @@ def test_songs_score_times_std_is_minus_eps_hat():
     alpha, sigma = 0.6, 0.8 / 0.6
     x0, z = X, torch.randn_like(X)
     x_t = alpha * x0 + 0.8 * z
-    x = x_t.clone().requires_grad_()    # p_t(x_t) = p_sigma(x_t / alpha) alpha^-d
+    x = x_t.clone().requires_grad_()  # p_t(x_t) = p_sigma(x_t / alpha) alpha^-d
     score_t = torch.autograd.grad(MIXTURE.log_prob(x / alpha, sigma).sum(), x)[0]
     eps_hat, eps = dn.pair(MIXTURE, x0, sigma, lambda _: z)
     assert torch.equal(eps, z)
@@ -43,7 +43,7 @@ def test_guidance_weight_is_per_sample_and_zero_is_untouched():
 
     def log_p(x, sigma):
         calls.append(len(x))
-        return -x.square().sum(1) / torch.where(x[:, 0] == X[0, 0], 0.0, 1.0)    # infinite slope in row 0
+        return -x.square().sum(1) / torch.where(x[:, 0] == X[0, 0], 0.0, 1.0)  # infinite slope in row 0
 
     weight = torch.arange(16.0)
     guided = dn.guided(MIXTURE, log_p, weight)(X, LEVELS)
@@ -63,7 +63,7 @@ def test_guidance_can_be_differentiated_through():
     torch.testing.assert_close(got, plain - 2 * LEVELS[:, None] ** 2 * torch.ones_like(X))
 
 
-def test_lerp_ends_and_overshoot():
+def test_classifier_free_guidance_ends_and_overshoots():
     one, two = (lambda x, s: x + 1), (lambda x, s: x - 1)
-    got = dn.lerp(one, two, torch.tensor([0.0, 1.0, 3.0]))(torch.zeros(3, 2), torch.tensor(1.0))
+    got = dn.classifier_free(one, two, torch.tensor([0.0, 1.0, 3.0]))(torch.zeros(3, 2), torch.tensor(1.0))
     assert got[:, 0].tolist() == [1.0, -1.0, -5.0]

@@ -9,10 +9,11 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch.distributions import Categorical, kl_divergence
 
-from memlib import distill, nets, noise, train
+from memlib import nets, noise, train
 from memlib.analytic import Empirical, GaussianMixture
 from memlib.denoiser import gradient, guided
 from memlib.errors import Refused
+from memlib.papers import side
 
 
 def generator(seed=0):
@@ -29,7 +30,7 @@ def student(classes, size, time=True, width=64):
 
 
 def surrogate(n=64, classes=3, size=4, arm="OL-TD"):
-    return distill.Surrogate(arm, "", randn(n, size), randn(n, classes, seed=1).softmax(1))
+    return side.Surrogate(arm, "", randn(n, size), randn(n, classes, seed=1).softmax(1))
 
 
 class Spy(torch.nn.Module):
@@ -51,24 +52,24 @@ class TestLoss:
 
     def test_is_the_divergence_from_teacher_to_student(self):
         wanted = kl_divergence(Categorical(probs=self.targets), Categorical(logits=self.logits))
-        torch.testing.assert_close(distill.tdkd(self.logits, self.targets), wanted)
+        torch.testing.assert_close(side.tdkd(self.logits, self.targets), wanted)
 
     def test_hard_labels_give_the_cross_entropy(self):
         hard = torch.eye(7, dtype=torch.float64)[:5]
         wanted = -self.logits.log_softmax(1)[range(5), range(5)]
         for temperature in (1.0, 3.0):
-            got = distill.tdkd(self.logits * temperature, hard, temperature)
+            got = side.tdkd(self.logits * temperature, hard, temperature)
             torch.testing.assert_close(got, temperature**2 * wanted)
 
     def test_temperature_softens_both(self):
         z = randn(5, 7, seed=3)
         soft = [Categorical(logits=t / 4) for t in (z, self.logits)]
-        torch.testing.assert_close(distill.tdkd(self.logits, z.softmax(1), 4.0), 16 * kl_divergence(*soft))
+        torch.testing.assert_close(side.tdkd(self.logits, z.softmax(1), 4.0), 16 * kl_divergence(*soft))
 
     @pytest.mark.parametrize("temperature", [1.0, 2.0])
     def test_is_least_where_the_student_says_what_the_teacher_says(self, temperature):
         logits = self.targets.log().requires_grad_()
-        loss = distill.tdkd(logits, self.targets, temperature).sum()
+        loss = side.tdkd(logits, self.targets, temperature).sum()
         assert abs(float(loss.detach())) < 1e-12
         assert torch.autograd.grad(loss, logits)[0].abs().max() < 1e-12
 
@@ -79,18 +80,18 @@ class TestTraining:
     def test_student_with_time_sees_lognormal_noise(self):
         given = surrogate(arm="CL-TD")
         spy = Spy()
-        distill.distil(spy, given, 40, batch=128, levels=(-0.5, 0.7))
+        side.distil(spy, given, 40, batch=128, levels=(-0.5, 0.7))
         sigmas = torch.cat([sigma for _, sigma in spy.seen])
         assert sigmas.shape == (40 * 128,)
         assert abs(sigmas.log().mean() + 0.5) < 0.05 and abs(sigmas.log().std() - 0.7) < 0.05
         gaps = [(torch.cdist(x, given.images).amin(1), sigma) for x, sigma in spy.seen]
-        small = torch.cat([gap[sigma < 0.15] / sigma[sigma < 0.15] for gap, sigma in gaps])    # of four normals: chi
+        small = torch.cat([gap[sigma < 0.15] / sigma[sigma < 0.15] for gap, sigma in gaps])  # of four normals: chi
         assert len(small) > 50 and 1.5 < small.mean() < 2.2 and spy.training is False
 
     def test_student_without_time_sees_clean_images(self):
         given = surrogate(arm="OL-TI")
         spy = Spy(time=False)
-        distill.distil(spy, given, 5)
+        side.distil(spy, given, 5)
         shown = torch.cat([x for x, _ in spy.seen])
         assert (shown[:, None] == given.images).all(2).any(1).all() and len(shown.unique(dim=0)) > 50
         assert all(not sigma.any() for _, sigma in spy.seen)
@@ -98,51 +99,51 @@ class TestTraining:
     def test_teacher_is_asked_about_clean_images_once(self):
         images = randn(2500, 4)
         teacher = Spy(time=False).eval()
-        given = distill.teacher_labels(teacher, images)
+        given = side.teacher_labels(teacher, images)
         shown = torch.cat([x for x, _ in teacher.seen])
         assert torch.equal(shown, images) and all(not sigma.any() for _, sigma in teacher.seen)
         torch.testing.assert_close(given.targets, teacher.linear(images).softmax(1))
         assert not given.targets.requires_grad
         calls = len(teacher.seen)
-        distill.distil(Spy(), given, 3)
+        side.distil(Spy(), given, 3)
         assert len(teacher.seen) == calls
 
     def test_teacher_learns_clean_labels(self):
         images = randn(256, 2)
         labels = (images[:, 0] > 0).long()
-        teacher = distill.teach(student(2, 2, time=False), images, labels, 150)
+        teacher = side.teach(student(2, 2, time=False), images, labels, 150)
         fresh = randn(500, 2, seed=9)
-        (count,) = distill.accuracy(teacher, fresh, (fresh[:, 0] > 0).long(), [0.0], noise.drawn(generator()))
+        (count,) = side.accuracy(teacher, fresh, (fresh[:, 0] > 0).long(), [0.0], noise.noise_from(generator()))
         assert count.n == 500 and count.rate > 0.95 and not teacher.training
 
     def test_same_seed_same_student_and_another_seed_another(self):
         weights = []
         for seed in (0, 0, 1):
-            net = distill.distil(student(3, 4), surrogate(), 5, seed=seed)
+            net = side.distil(student(3, 4), surrogate(), 5, seed=seed)
             weights.append(torch.nn.utils.parameters_to_vector(net.parameters()))
         assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
     def test_a_finished_checkpoint_is_loaded_not_trained(self, tmp_path):
-        first = distill.distil(student(3, 4), surrogate(), 5, checkpoint=tmp_path)
+        first = side.distil(student(3, 4), surrogate(), 5, checkpoint=tmp_path)
         again = student(3, 4)
-        unusable = distill.Surrogate("OL-TD", "", torch.full((64, 4), math.nan).double(), surrogate().targets)
-        distill.distil(again, unusable, 5, checkpoint=tmp_path)
+        unusable = side.Surrogate("OL-TD", "", torch.full((64, 4), math.nan).double(), surrogate().targets)
+        side.distil(again, unusable, 5, checkpoint=tmp_path)
         for name, value in first.state_dict().items():
             assert torch.equal(value, again.state_dict()[name])
 
     @pytest.mark.parametrize(("arm", "time"), [("OL-TI", True), ("OL-TD", False), ("CL-TD", False)])
     def test_the_student_has_the_form_of_its_arm(self, arm, time):
         with pytest.raises(Refused, match=f"{arm} needs a student made with time={not time}"):
-            distill.distil(student(3, 4, time), surrogate(arm=arm), 5)
+            side.distil(student(3, 4, time), surrogate(arm=arm), 5)
 
     def test_a_teacher_with_time_is_refused(self):
         with pytest.raises(Refused, match="time=False"):
-            distill.teach(student(3, 4), randn(8, 4), torch.zeros(8).long(), 5)
+            side.teach(student(3, 4), randn(8, 4), torch.zeros(8).long(), 5)
 
     @pytest.mark.parametrize("targets", [torch.zeros(64, 1), torch.zeros(63, 2), torch.zeros(64)])
     def test_targets_that_do_not_fit_are_refused(self, targets):
         with pytest.raises(Refused, match="K >= 2"):
-            distill.Surrogate("CL-TD", "nothing", randn(64, 4), targets)
+            side.Surrogate("CL-TD", "nothing", randn(64, 4), targets)
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +154,8 @@ def world():
     images, _ = mixture.sample(4000, generator(2))
     students = {}
     for arm in ("OL-TD", "OL-TI"):
-        given = distill.Surrogate(arm, "", images, mixture.posterior(images, 0.0))
-        students[arm] = distill.distil(student(4, 6, time=arm == "OL-TD"), given, 300)
+        given = side.Surrogate(arm, "", images, mixture.posterior(images, 0.0))
+        students[arm] = side.distil(student(4, 6, time=arm == "OL-TD"), given, 300)
     held_out, labels = mixture.sample(2000, generator(3))
     return mixture, [GaussianMixture(means[k : k + 1], std=0.3) for k in range(4)], students, held_out, labels
 
@@ -164,12 +165,12 @@ class TestAgainstBayes:
 
     def at(self, world, arm, sigma):
         mixture, conditionals, students, held_out, labels = world
-        x = noise.add_noise(held_out, sigma, noise.drawn(generator(4)))
-        exact = distill.bayes_direction(mixture, conditionals, labels, x, sigma)
-        learned = gradient(distill.log_p(students[arm], labels), x, sigma)
+        x = noise.add_noise(held_out, sigma, noise.noise_from(generator(4)))
+        exact = side.bayes_direction(mixture, conditionals, labels, x, sigma)
+        learned = gradient(side.log_p(students[arm], labels), x, sigma)
         with torch.no_grad():
-            gap = distill.tdkd(students[arm](x, torch.tensor(sigma)), mixture.posterior(x, sigma)).mean()
-        return distill.agreement(learned, exact), float(gap)
+            gap = side.tdkd(students[arm](x, torch.tensor(sigma)), mixture.posterior(x, sigma)).mean()
+        return side.agreement(learned, exact), float(gap)
 
     @pytest.mark.parametrize("sigma", [1.0, 2.0, 5.0])
     def test_student_with_time_comes_near_the_posterior(self, world, sigma):
@@ -193,7 +194,8 @@ class TestAgainstBayes:
             return mixture.posterior(x, sigma).log()
 
         ours, best = (
-            distill.accuracy(f, held_out, labels, sigmas, noise.drawn(generator(6))) for f in (students["OL-TD"], bayes)
+            side.accuracy(f, held_out, labels, sigmas, noise.noise_from(generator(6)))
+            for f in (students["OL-TD"], bayes)
         )
         assert [count.n for count in ours] == [2000] * 3
         assert best[0].rate > 0.99 > 0.8 > best[2].rate
@@ -211,19 +213,19 @@ def test_the_exact_direction_is_the_gradient_of_the_posterior():
         both = mixture.posterior(x, sigma).unflatten(1, (2, 2)).sum(2)
         return both.gather(1, labels[:, None])[:, 0].log()
 
-    exact = distill.bayes_direction(mixture, conditionals, labels, x, sigma)
+    exact = side.bayes_direction(mixture, conditionals, labels, x, sigma)
     torch.testing.assert_close(exact, gradient(posterior, x, sigma), rtol=1e-8, atol=1e-10)
 
 
 def test_agreement_by_hand():
     exact = torch.tensor([[[3.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]])
-    assert distill.agreement(2 * exact, exact) == (1.0, 1.0, 2.0)
-    assert distill.agreement(-exact, exact)[:2] == (-1.0, -1.0)
-    learned = torch.tensor([[[6.0, 0.0]], [[5.0, 0.0]], [[7.0, 7.0]]])    # right, at a right angle, where none is asked
-    got = distill.agreement(learned, exact)
+    assert side.agreement(2 * exact, exact) == (1.0, 1.0, 2.0)
+    assert side.agreement(-exact, exact)[:2] == (-1.0, -1.0)
+    learned = torch.tensor([[[6.0, 0.0]], [[5.0, 0.0]], [[7.0, 7.0]]])  # right, at a right angle, where none is asked
+    got = side.agreement(learned, exact)
     assert got.cosine == 0.5 and got.weighted == 0.75
     assert math.isclose(got.length, math.sqrt((36 + 25 + 98) / 10))
-    assert distill.agreement(torch.zeros(2, 3), torch.ones(2, 3))[:2] == (0.0, 0.0)
+    assert side.agreement(torch.zeros(2, 3), torch.ones(2, 3))[:2] == (0.0, 0.0)
 
 
 class TestGuidance:
@@ -234,7 +236,7 @@ class TestGuidance:
         torch.manual_seed(0)
         net = nets.Classifier(nets.ResNet(5, 1, (8, 16), (1, 1), time=time)).double().eval()
         x, labels, sigma = randn(6, 1, 8, 8), torch.arange(6) % 5, torch.tensor(0.7, dtype=torch.float64)
-        value = distill.log_p(net, labels)
+        value = side.log_p(net, labels)
         wanted = net(x, sigma).log_softmax(1)[range(6), labels]
         torch.testing.assert_close(value(x, sigma), wanted)
         weight = torch.tensor([0.0, 1, 1, 1, 1, 4])
@@ -243,15 +245,15 @@ class TestGuidance:
         torch.testing.assert_close(pushed, 0.49 * weight.double()[:, None, None, None] * pull)
         assert not pushed[0].any() and pushed[1:].flatten(1).norm(dim=1).min() > 1e-6
         step = 1e-4 * pushed[1:] / pushed[1:].flatten(1).norm(dim=1)[:, None, None, None]
-        after = distill.log_p(net, labels[1:])(x[1:] + step, sigma)
-        assert (after > wanted[1:]).all()    # uphill
+        after = side.log_p(net, labels[1:])(x[1:] + step, sigma)
+        assert (after > wanted[1:]).all()  # uphill
 
     def test_training_mode_is_refused(self):
         net = nets.Classifier(nets.ResNet(5))
         for use in (
-            lambda: distill.log_p(net, torch.zeros(2)),
-            lambda: distill.teacher_labels(net, torch.zeros(2, 1, 8, 8)),
-            lambda: distill.accuracy(net, torch.zeros(2, 1, 8, 8), torch.zeros(2), [1.0], torch.randn_like),
+            lambda: side.log_p(net, torch.zeros(2)),
+            lambda: side.teacher_labels(net, torch.zeros(2, 1, 8, 8)),
+            lambda: side.accuracy(net, torch.zeros(2, 1, 8, 8), torch.zeros(2), [1.0], torch.randn_like),
         ):
             with pytest.raises(Refused, match="eval"):
                 use()
@@ -259,7 +261,7 @@ class TestGuidance:
     def test_as_a_ddpm_holds_the_sample(self):
         x, alpha_bar = randn(3, 4), torch.tensor([0.9, 0.5, 0.01], dtype=torch.float64)
         sigma = (1 / alpha_bar - 1).sqrt()
-        (shown, level), = [distill.as_ddpm(lambda x, sigma: (x, sigma))(x, sigma)]
+        ((shown, level),) = [side.as_ddpm(lambda x, sigma: (x, sigma))(x, sigma)]
         torch.testing.assert_close(shown, alpha_bar.sqrt()[:, None] * x)
         assert torch.equal(level, sigma)
 
@@ -270,32 +272,32 @@ class TestClusters:
     def test_finds_planted_directions_whatever_their_length(self):
         truth = torch.arange(300) % 6
         features = (randn(6, 16)[truth] + 0.1 * randn(300, 16, seed=1)) * torch.linspace(0.1, 10, 300)[:, None]
-        found = distill.cluster(features, 6, seed=3)
+        found = side.cluster(features, 6, seed=3)
         assert adjusted_rand_score(truth, found.labels) == 1 and found.kept.all()
 
     def test_deterministic_by_seed(self):
         features = randn(400, 8)
-        one, same, other = (distill.cluster(features, 20, seed=seed).labels for seed in (0, 0, 1))
+        one, same, other = (side.cluster(features, 20, seed=seed).labels for seed in (0, 0, 1))
         assert torch.equal(one, same) and not torch.equal(one, other)
 
     def test_cohesion_and_what_is_dropped_by_hand(self):
         half = math.sqrt(0.5)
         features = torch.tensor([[1.0, 0], [5, 0], [1, 0], [0, 2], [half, half], [-1, 0], [0, -1], [0, 1], [0, 3]])
         labels = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4, 4])
-        wanted = torch.tensor([1, half, 1, half, 1]).double()    # a right angle: cos 45 degrees of each to their mean
-        found = distill.prune(features, labels, 0.8)
+        wanted = torch.tensor([1, half, 1, half, 1]).double()  # a right angle: cos 45 degrees of each to their mean
+        found = side.prune(features, labels, 0.8)
         torch.testing.assert_close(found.cohesion, wanted, rtol=1e-6, atol=1e-6)
         assert found.sizes.tolist() == [2, 2, 1, 2, 2]
-        assert found.kept.tolist() == [True, False, False, False, True]    # 2 is an image alone
+        assert found.kept.tolist() == [True, False, False, False, True]  # 2 is an image alone
         assert found.labels.tolist() == [0, 0, -1, -1, -1, -1, -1, 1, 1]
         assert str(found) == "2 of 5 clusters kept, 5 of 9 images dropped, median cohesion 1.00"
-        assert distill.prune(features, labels, 0.8, smallest=1).kept.tolist() == [True, False, True, False, True]
+        assert side.prune(features, labels, 0.8, smallest=1).kept.tolist() == [True, False, True, False, True]
 
     def test_the_surrogate_leaves_dropped_images_out(self):
         images = randn(5, 1, 2, 2)
         flags = torch.tensor([True, False, True])
-        clusters = distill.Clusters(torch.tensor([0, -1, 1, 1, -1]), torch.tensor([1, 2, 2]), torch.ones(3), flags)
-        given = distill.cluster_labels(images, clusters)
+        clusters = side.Clusters(torch.tensor([0, -1, 1, 1, -1]), torch.tensor([1, 2, 2]), torch.ones(3), flags)
+        given = side.cluster_labels(images, clusters)
         assert torch.equal(given.images, images[[0, 2, 3]])
         assert given.targets.tolist() == [[1, 0], [0, 1], [0, 1]] and given.targets.dtype == images.dtype
 
@@ -303,9 +305,9 @@ class TestClusters:
         features = randn(50, 4)
         for k in (1, 51):
             with pytest.raises(Refused, match="give 2 to 50"):
-                distill.cluster(features, k)
+                side.cluster(features, k)
         with pytest.raises(Refused, match="ask for less cohesion"):
-            distill.cluster(features, 5, cohesion=0.9999)
+            side.cluster(features, 5, cohesion=0.9999)
 
 
 class TestWhatAnArmSees:
@@ -319,22 +321,22 @@ class TestWhatAnArmSees:
     def surrogate_of(self, arm, members, labels, generated):
         """The surrogate of an arm, with all that the arm may do to the members done."""
         if arm == "CL-TD":
-            return distill.cluster_labels(generated, distill.cluster(generated, 6))
+            return side.cluster_labels(generated, side.cluster(generated, 6))
         if arm == "RL-TD":
-            return distill.random_labels(generated, 6, generator())
+            return side.random_labels(generated, 6, generator())
         if arm == "RL-TD (oracle)":
-            return distill.training_indices(members)
+            return side.training_indices(members)
         if arm == "RL-TD (training)":
             labels = torch.arange(len(members))
-        teacher = distill.teach(student(int(labels.max()) + 1, 4, time=False), members, labels, 10)
-        return distill.teacher_labels(teacher, generated, arm)
+        teacher = side.teach(student(int(labels.max()) + 1, 4, time=False), members, labels, 10)
+        return side.teacher_labels(teacher, generated, arm)
 
     def distilled(self, given):
-        net = distill.distil(student(given.targets.shape[1], 4, time="TI" not in given.arm), given, 10)
+        net = side.distil(student(given.targets.shape[1], 4, time="TI" not in given.arm), given, 10)
         return torch.nn.utils.parameters_to_vector(net.parameters())
 
     def test_members_are_no_argument_of_an_arm_that_may_not_see_them(self):
-        functions = {name: f for name in distill.__all__ if inspect.isfunction(f := getattr(distill, name))}
+        functions = {name: f for name in side.__all__ if inspect.isfunction(f := getattr(side, name))}
         takes = {name: set(inspect.signature(f).parameters) for name, f in functions.items()}
         assert {f for f, names in takes.items() if "members" in names} == {"training_indices"}
         assert {f for f, names in takes.items() if "teacher" in names} == {"teach", "teacher_labels"}
@@ -371,10 +373,10 @@ class TestWhatAnArmSees:
             self.distilled(given)
 
     def test_random_labels_are_uniform_and_know_nothing(self):
-        given = distill.random_labels(randn(3000, 4), 3, generator())
+        given = side.random_labels(randn(3000, 4), 3, generator())
         counts = given.targets.sum(0)
         assert torch.equal(given.targets.sum(1), torch.ones(3000).double()) and (counts - 1000).abs().max() < 100
-        again = distill.random_labels(randn(3000, 4, seed=5), 3, generator())
+        again = side.random_labels(randn(3000, 4, seed=5), 3, generator())
         assert torch.equal(given.targets, again.targets)
 
 
@@ -388,8 +390,8 @@ def test_guidance_on_a_finite_set_is_judged_by_its_own_bayes_classifier():
         return torch.stack([inside[:, labels == label].sum(1) for label in range(3)], 1).log()
 
     levels = [0.4, 1.0, 3.0]
-    for found in distill.agreement_on_points(exact, points, labels, levels, noise.seeded(range(12))):
+    for found in side.agreement_on_points(exact, points, labels, levels, noise.seeded(range(12))):
         assert found.cosine > 1 - 1e-6 and abs(found.length - 1) < 1e-6
-    away = distill.agreement_on_points(lambda x, s: -exact(x, s), points, labels, levels, noise.seeded(range(12)))
+    away = side.agreement_on_points(lambda x, s: -exact(x, s), points, labels, levels, noise.seeded(range(12)))
     for found in away:
         assert found.cosine < 0.9

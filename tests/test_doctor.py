@@ -78,7 +78,7 @@ def test_a_bare_machine_is_told_what_is_missing_and_how_to_get_it(bare, capsys):
     assert "no GPU that torch can use" in text and "what is here" not in text
     lines = [line.split(maxsplit=1) for line in text.splitlines() if " lacks " in line or line.endswith(" ready")]
     assert ["02_side", "gpu    lacks cuda"] in lines and ["paper", "lacks cuda, celeba, sscd"] in lines
-    assert list((bare / "home").iterdir()) == []    # nothing is written, not even scikit-learn's folder
+    assert list((bare / "home").iterdir()) == []  # nothing is written, not even scikit-learn's folder
 
 
 def test_an_empty_environment_in_a_process_of_its_own(tmp_path):
@@ -161,7 +161,7 @@ LAYOUTS = [
     ("places365", lambda root: picture(root / "abbey" / "1.jpg"), "found", "1 folders"),
     ("places365", lambda root: picture(root / "train" / "abbey" / "1.jpg"), "found", "1 folders"),
     ("places365", lambda root: picture(root / "a" / "abbey" / "1.jpg"), "found", "1 folders"),
-]    # fmt: skip
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "make", "state", "detail"), LAYOUTS)
@@ -201,7 +201,7 @@ def test_what_a_source_refuses_is_broken_in_words(bare, capsys, monkeypatch, nam
     row = states(capsys)[name]
     assert row["state"] == "broken" and words in row["detail"]
     text = told(capsys)
-    assert f"{name}  broken: {root}" in text and KNOWN[name].origin in text    # also how to get it
+    assert f"{name}  broken: {root}" in text and KNOWN[name].origin in text  # also how to get it
 
 
 def test_a_folder_that_does_not_exist_is_named(bare, capsys, monkeypatch):
@@ -237,11 +237,11 @@ def test_weights_are_compared_with_what_is_published(bare, capsys, monkeypatch, 
     assert (row["state"], row["files"][0]["sha256"]) == ("found", file.sha256)
     assert f"{file.name}: SHA-256 as published" in told(capsys)
 
-    path.write_bytes(content[:-1] + b"S")    # of the same size
+    path.write_bytes(content[:-1] + b"S")  # of the same size
     text = told(capsys)
     assert "SHA-256, not the one published" in text and hashlib.sha256(path.read_bytes()).hexdigest() in text
 
-    path.write_bytes(content[:-5])    # a download that was cut
+    path.write_bytes(content[:-5])  # a download that was cut
     row = states(capsys)["sscd"]
     assert row["state"] == "broken"
     assert row["detail"] == f"{file.name} has 6,995 bytes where 7,000 are published: download it again"
@@ -250,7 +250,7 @@ def test_weights_are_compared_with_what_is_published(bare, capsys, monkeypatch, 
 
 def test_large_files_are_hashed_only_on_request(bare, capsys, monkeypatch, published):
     file, content = published
-    put(bare / "weights" / "sscd" / file.name, content)    # in a folder of its own, too
+    put(bare / "weights" / "sscd" / file.name, content)  # in a folder of its own, too
     monkeypatch.setenv("MEMLIB_WEIGHTS", str(bare / "weights"))
     monkeypatch.setattr(doctor, "_SOON", 6_999)
     assert states(capsys)["sscd"]["files"][0]["sha256"] is None
@@ -279,9 +279,9 @@ def test_weights_that_we_do_not_read_are_broken(bare, capsys, monkeypatch):
     put(hub / "diffusion_pytorch_model.bin", b"a pickle")
     row = states(capsys)["ddpm-celebahq-256"]
     assert row["state"] == "broken" and "a pickle (.bin) alone" in row["detail"]
-    put(hub / "config.json", b"{}")    # as the Hub has it
+    put(hub / "config.json", b"{}")  # as the Hub has it
     assert "a pickle (.bin) alone" in states(capsys)["ddpm-celebahq-256"]["detail"]
-    monkeypatch.setenv("MEMLIB_WEIGHTS", str(bare / "weights"))    # after the command that the doctor gives
+    monkeypatch.setenv("MEMLIB_WEIGHTS", str(bare / "weights"))  # after the command that the doctor gives
     folder = bare / "weights" / "ddpm-celebahq-256"
     put(folder / "unet" / "config.json", b"{}")
     put(folder / "unet" / "diffusion_pytorch_model.safetensors", b"weights")
@@ -300,7 +300,7 @@ def test_loose_files_of_others_do_not_confuse(bare, capsys, monkeypatch):
 
 
 def test_torchs_cache_is_looked_into(bare, capsys, monkeypatch):
-    name = "weights-inception-2015-12-05-6726825d.pth"    # under this name torch-fidelity keeps the same file
+    name = "weights-inception-2015-12-05-6726825d.pth"  # under this name torch-fidelity keeps the same file
     put(bare / "torch" / "hub" / "checkpoints" / name, b"cut short")
     monkeypatch.setenv("TORCH_HOME", str(bare / "torch"))
     row = states(capsys)["inception"]
@@ -323,7 +323,7 @@ def test_the_record_is_consistent():
     assert len(set(NAMES)) == len(NAMES)
     for name, file in assets.FILES.items():
         assert file.name == name and len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")
-    assert assets.FILES["pt_inception-2015-12-05-6726825d.pth"].sha256.startswith("6726825d")    # its name says so
+    assert assets.FILES["pt_inception-2015-12-05-6726825d.pth"].sha256.startswith("6726825d")  # its name says so
     assert {name for asset in assets.ASSETS for name in asset.published} == set(assets.FILES)
     for (chapter, scale), names in assets.NEEDS.items():
         assert chapter in assets.CHAPTERS and scale in ("gpu", "paper") and set(names) <= {*NAMES, "cuda"}

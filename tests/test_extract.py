@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from memlib import extract, metrics, noise, sample
+from memlib import metrics, noise, sample
 from memlib.analytic import GaussianMixture
 from memlib.errors import Refused
+from memlib.papers.side import attack
 
 MEANS = torch.tensor([[-3.0, 0.0], [1.0, 2.0], [2.0, -2.0]], dtype=torch.float64)
 MIXTURE = GaussianMixture(MEANS, torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64), 0.7)
@@ -23,15 +24,13 @@ def starts(n):
 
 def test_the_bayes_classifier_at_weight_1_gives_the_conditional_model():
     labels = torch.arange(30) % 3
-    swept = extract.sweep(MIXTURE, bayes, starts(30), labels, [0.0, 1.0], SIGMAS)
+    swept = attack.sweep(MIXTURE, bayes, starts(30), labels, [0.0, 1.0], SIGMAS)
     unguided = sample.ancestral(MIXTURE, starts(30), SIGMAS)
     torch.testing.assert_close(swept[:, 0], unguided, atol=1e-8, rtol=0)
     for label in range(3):
         alone = GaussianMixture(MEANS[label : label + 1], torch.ones(1, dtype=torch.float64), 0.7)
         rows = labels == label
-        torch.testing.assert_close(
-            swept[rows, 1], sample.ancestral(alone, starts(30)[rows], SIGMAS), atol=1e-8, rtol=0
-        )
+        torch.testing.assert_close(swept[rows, 1], sample.ancestral(alone, starts(30)[rows], SIGMAS), atol=1e-8, rtol=0)
 
 
 def test_the_weight_is_a_power_of_the_posterior():
@@ -42,7 +41,7 @@ def test_the_weight_is_a_power_of_the_posterior():
     log_p = bayes(leaf, SIGMAS[0])[torch.arange(8), labels].sum()
     gradient = torch.autograd.grad(log_p, leaf)[0]
     wanted = MIXTURE(x, SIGMAS[0]) + 2.5 * SIGMAS[0] ** 2 * gradient
-    torch.testing.assert_close(extract.sweep(MIXTURE, bayes, x, labels, [2.5], one_step)[:, 0], wanted)
+    torch.testing.assert_close(attack.sweep(MIXTURE, bayes, x, labels, [2.5], one_step)[:, 0], wanted)
 
 
 def test_rows_of_weight_0_are_the_unguided_rows_bitwise_and_skip_the_classifier():
@@ -53,13 +52,13 @@ def test_rows_of_weight_0_are_the_unguided_rows_bitwise_and_skip_the_classifier(
         return bayes(x, sigma)
 
     labels = torch.arange(6) % 3
-    swept = extract.sweep(MIXTURE, counting, starts(6), labels, [0.0, 4.0, 0.0], SIGMAS)
-    unguided = extract.sweep(MIXTURE, bayes, starts(6), labels, [0.0, 0.0, 0.0], SIGMAS)
+    swept = attack.sweep(MIXTURE, counting, starts(6), labels, [0.0, 4.0, 0.0], SIGMAS)
+    unguided = attack.sweep(MIXTURE, bayes, starts(6), labels, [0.0, 0.0, 0.0], SIGMAS)
     assert torch.equal(swept[:, 0], unguided[:, 0]) and torch.equal(swept[:, 2], unguided[:, 2])
     assert not torch.equal(swept[:, 1], unguided[:, 1])
-    assert asked == [6] * 20    # one row in three, the first step shared
+    assert asked == [6] * 20  # one row in three, the first step shared
     asked.clear()
-    extract.sweep(MIXTURE, counting, starts(6), labels, [0.0], SIGMAS)
+    attack.sweep(MIXTURE, counting, starts(6), labels, [0.0], SIGMAS)
     assert asked == []
 
 
@@ -67,53 +66,53 @@ def test_an_overflowing_gradient_leaves_the_unguided_rows_alone():
     def broken(x, sigma):
         return torch.stack([x.sum(1) * torch.inf, x.sum(1)], 1)
 
-    swept = extract.sweep(MIXTURE, broken, starts(4), torch.zeros(4).long(), [0.0, 1.0], SIGMAS)
+    swept = attack.sweep(MIXTURE, broken, starts(4), torch.zeros(4).long(), [0.0, 1.0], SIGMAS)
     assert swept[:, 0].isfinite().all() and not swept[:, 1].isfinite().any()
 
 
 def test_a_sweep_is_that_of_each_weight_alone():
     labels = torch.arange(6) % 3
-    together = extract.sweep(MIXTURE, bayes, starts(6), labels, [0.5, 3.0], SIGMAS)
+    together = attack.sweep(MIXTURE, bayes, starts(6), labels, [0.5, 3.0], SIGMAS)
     for i, weight in enumerate([0.5, 3.0]):
-        alone = extract.sweep(MIXTURE, bayes, starts(6), labels, [weight], SIGMAS)[:, 0]
+        alone = attack.sweep(MIXTURE, bayes, starts(6), labels, [weight], SIGMAS)[:, 0]
         torch.testing.assert_close(together[:, i], alone)
 
 
 def test_a_sweep_of_other_shapes_is_refused():
     with pytest.raises(Refused, match="a label for each of 4 starts"):
-        extract.sweep(MIXTURE, bayes, starts(4), torch.zeros(3).long(), [1.0], SIGMAS)
+        attack.sweep(MIXTURE, bayes, starts(4), torch.zeros(3).long(), [1.0], SIGMAS)
 
 
 def test_labels_are_uniform_and_belong_to_the_sample():
-    labels = extract.uniform_labels(noise.seeded(range(30_000)), 30_000, 10)
+    labels = attack.uniform_labels(noise.seeded(range(30_000)), 30_000, 10)
     counts = torch.bincount(labels, minlength=10).double()
-    assert ((counts - 3000).square() / 3000).sum() < 27.9    # chi-square with 9 degrees of freedom: p > 0.001
-    some = extract.uniform_labels(noise.seeded([7, 29_999, 0]), 3, 10)
+    assert ((counts - 3000).square() / 3000).sum() < 27.9  # chi-square with 9 degrees of freedom: p > 0.001
+    some = attack.uniform_labels(noise.seeded([7, 29_999, 0]), 3, 10)
     assert some.tolist() == labels[[7, 29_999, 0]].tolist()
     with pytest.raises(Refused, match="not 0"):
-        extract.uniform_labels(noise.seeded([0]), 1, 0)
+        attack.uniform_labels(noise.seeded([0]), 1, 0)
 
 
 def test_labels_do_not_depend_on_the_start():
     fresh = noise.seeded(range(20_000))
     first = fresh(torch.empty(20_000, 2))[:, 0]
-    labels = extract.uniform_labels(fresh, 20_000, 2)
-    assert abs(first[labels == 1].mean() - first[labels == 0].mean()) < 0.06    # 4 standard errors
+    labels = attack.uniform_labels(fresh, 20_000, 2)
+    assert abs(first[labels == 1].mean() - first[labels == 0].mean()) < 0.06  # 4 standard errors
 
 
 def test_scores_by_hand_whole_or_in_batches():
-    members, ghosts = torch.eye(4)[:2, None, None], torch.eye(4)[2:, None, None]    # (2, 1, 1, 4)
+    members, non_members = torch.eye(4)[:2, None, None], torch.eye(4)[2:, None, None]  # (2, 1, 1, 4)
     samples = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 3.0, 0, 4.0]])[:, None, None]
-    whole = extract.score(samples, lambda x: x.flatten(1), members, ghosts)
+    whole = attack.similarities(samples, lambda x: x.flatten(1), members, non_members)
     assert whole.nearest.tolist() == [0, 1, 1]
     torch.testing.assert_close(whole.similarity, torch.tensor([1.0, 1.0, 0.6]))
-    torch.testing.assert_close(whole.ghostly, torch.tensor([0.0, 0.0, 0.8]))
+    torch.testing.assert_close(whole.to_non_members, torch.tensor([0.0, 0.0, 0.8]))
     assert whole.hits(0.9).tolist() == [0, 1, -1] and whole.hits(0.5, 0.9).tolist() == [-1, -1, 1]
-    parts = extract.score(samples.split(2), lambda x: x.flatten(1), members, ghosts)
+    parts = attack.similarities(samples.split(2), lambda x: x.flatten(1), members, non_members)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     assert metrics.ums(whole.hits(0.5)[whole.hits(0.5) >= 0], 3).k == 2
 
 
 def test_weight_0_alone_is_the_sampler_itself_bitwise():
-    swept = extract.sweep(MIXTURE, bayes, starts(6), torch.arange(6) % 3, [0.0], SIGMAS)
+    swept = attack.sweep(MIXTURE, bayes, starts(6), torch.arange(6) % 3, [0.0], SIGMAS)
     assert torch.equal(swept[:, 0], sample.ancestral(MIXTURE, starts(6), SIGMAS))

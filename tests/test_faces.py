@@ -23,15 +23,15 @@ def test_form():
     assert drawn.names[:2] == ("person 0", "person 1") and len(drawn.names) == 200
     assert drawn.images.min() < -0.8 and drawn.images.max() > 0.8
     levels = (drawn.images + 1) * 127.5
-    assert torch.allclose(levels, levels.round(), atol=1e-4)    # as if read from 8-bit files
-    assert (drawn.images[:, 0] != drawn.images[:, 2]).float().mean() > 0.5    # coloured
+    assert torch.allclose(levels, levels.round(), atol=1e-4)  # as if read from 8-bit files
+    assert (drawn.images[:, 0] != drawn.images[:, 2]).float().mean() > 0.5  # coloured
     for size in (16, 21, 128):
         assert data.load("faces:n=2", size).images.shape == (2, 3, size, size)
     assert len(data.load("faces", 16)) == 4000
 
 
 def test_the_number_is_the_name_of_an_image():
-    many = faces.draw(130, 17)    # drawn in three batches
+    many = faces.draw(130, 17)  # drawn in three batches
     assert faces.draw(130, 17).fingerprint == many.fingerprint
     for first, n in ((0, 1), (55, 3), (129, 1)):
         alone = faces.draw(n, 17, first=first)
@@ -40,7 +40,7 @@ def test_the_number_is_the_name_of_an_image():
     assert len({image.numpy().tobytes() for image in many.images}) == 130
     assert not torch.equal(faces.draw(5, 17, seed=1).images, many.images[:5])
     person, moment = (faces._uniform(3, stream, 0, 500, 8) for stream in (1, 2))
-    assert abs(np.corrcoef(person.ravel(), moment.ravel())[0, 1]) < 0.07    # two streams, 4 s.d.
+    assert abs(np.corrcoef(person.ravel(), moment.ravel())[0, 1]) < 0.07  # two streams, 4 s.d.
 
 
 def test_a_source_says_how_to_draw_it_again():
@@ -68,8 +68,10 @@ def test_traits_correlate_as_their_causes_say():
         cuts = [norm.ppf(faces.ATTRIBUTES[name]) for name in (one, other)]
         both = multivariate_normal.cdf(cuts, cov=[[1, rho], [rho, 1]])
         assert (drawn[one] * drawn[other]).double().mean().item() == pytest.approx(both, abs=0.008)
-    sign = {pair: np.corrcoef(drawn[pair[0]], drawn[pair[1]])[0, 1] for pair in
-            (("grey", "eyeglasses"), ("light", "hat"), ("beard", "hair_length"), ("expression", "smiling"))}
+    sign = {
+        pair: np.corrcoef(drawn[pair[0]], drawn[pair[1]])[0, 1]
+        for pair in (("grey", "eyeglasses"), ("light", "hat"), ("beard", "hair_length"), ("expression", "smiling"))
+    }
     assert sign["grey", "eyeglasses"] > 0.3 and sign["light", "hat"] > 0.2
     assert sign["beard", "hair_length"] < -0.2 and sign["expression", "smiling"] > 0.3
 
@@ -87,7 +89,7 @@ def test_a_person_stays_the_same_and_a_moment_does_not():
 
     assert kept("grey") == pytest.approx(1) and kept("jaw") == pytest.approx(1)
     assert abs(kept("turn")) < 0.01 and abs(kept("light")) < 0.01
-    assert 0.3 < kept("bangs") < 0.9 and 0.05 < kept("hat") < 0.5    # an attribute is a habit, not the person
+    assert 0.3 < kept("bangs") < 0.9 and 0.05 < kept("hat") < 0.5  # an attribute is a habit, not the person
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,8 @@ def test_an_attribute_shows_where_it_belongs(attribute, rows):
     for other in faces.ATTRIBUTES:
         traits[other] = torch.zeros(40, dtype=torch.int64)
     without, with_it = (render({**traits, attribute: torch.full((40,), on)}, 64) for on in (0, 1))
-    moved = (without - with_it).abs().amax(1)                                          # (40, 64, 64)
-    assert (moved.amax((1, 2)) > 0.15).all()    # in every face
+    moved = (without - with_it).abs().amax(1)  # (40, 64, 64)
+    assert (moved.amax((1, 2)) > 0.15).all()  # in every face
     outside = moved.clone()
     outside[:, rows[0] : rows[1]] = 0
     assert outside.max() == 0
@@ -130,10 +132,10 @@ def test_fresh_faces_are_of_the_same_distribution(drawn):
     (train, _), (fresh, _) = drawn
     odd = np.arange(2000) % 2 == 1
     both, which = np.concatenate((train[:1000], fresh)), np.repeat([0, 1], 1000)
-    assert abs(roc_auc_score(which[odd], read(both[~odd], which[~odd], both[odd])) - 0.5) < 0.07    # 4 s.d.
+    assert abs(roc_auc_score(which[odd], read(both[~odd], which[~odd], both[odd])) - 0.5) < 0.07  # 4 s.d.
     two = np.concatenate([faces.draw(300, 16, seed=s, identities=2).images.flatten(1).numpy() for s in (0, 1)])
     odd, which = np.arange(600) % 2 == 1, np.repeat([0, 1], 300)
-    assert roc_auc_score(which[odd], read(two[~odd], which[~odd], two[odd])) > 0.75    # other people would be noticed
+    assert roc_auc_score(which[odd], read(two[~odd], which[~odd], two[odd])) > 0.75  # other people would be noticed
 
 
 def test_people_are_recognised_and_not_repeated(drawn):
@@ -141,8 +143,8 @@ def test_people_are_recognised_and_not_repeated(drawn):
     distance = torch.cdist(torch.tensor(fresh), torch.tensor(train)) / train.shape[1] ** 0.5
     nearest, where = distance.min(1)
     right = (have["identity"][where] == wanted["identity"]).float().mean()
-    assert 0.2 < right < 0.9    # chance is 0.005
-    assert nearest.min() > 0.05    # in [-1, 1]: no copy of a training face is among the fresh ones
+    assert 0.2 < right < 0.9  # chance is 0.005
+    assert nearest.min() > 0.05  # in [-1, 1]: no copy of a training face is among the fresh ones
 
 
 def test_sizes_show_the_same_faces():
@@ -193,7 +195,7 @@ def home(tmp_path, monkeypatch):
 
 def test_olivetti_from_scikit_learns_own_file(home):
     levels = np.random.default_rng(0).integers(0, 256, (400, 64, 64), dtype=np.uint8)
-    columns_first = levels.transpose(0, 2, 1).reshape(400, 4096)    # as in the MATLAB file
+    columns_first = levels.transpose(0, 2, 1).reshape(400, 4096)  # as in the MATLAB file
     (home / "olivetti_py3.pkz").write_bytes(zlib.compress(pickle.dumps(columns_first)))
     photographs = data.load("olivetti")
     assert photographs.images.shape == (400, 1, 64, 64) and photographs.source == "olivetti"
@@ -208,7 +210,7 @@ def test_lfw_from_scikit_learns_own_folder(home):
         folder.mkdir(parents=True)
         for i in range(count):
             photograph = np.zeros((250, 250, 3), np.uint8)
-            photograph[70:195, 63:188] = (200, 100, 50 + 100 * i)    # the part that is cut out
+            photograph[70:195, 63:188] = (200, 100, 50 + 100 * i)  # the part that is cut out
             Image.fromarray(photograph).save(folder / f"{name}_{i + 1:04}.jpg", quality=95)
     for text in ("pairsDevTrain.txt", "pairsDevTest.txt", "pairs.txt"):
         (home / "lfw_home" / text).touch()

@@ -34,7 +34,7 @@ def test_components_point_to_their_largest_entry(digits):
     reference = digits[:900].double()
     embed = features.half_whitened(reference)
     basis = torch.eye(64, dtype=torch.float64).reshape(64, 1, 8, 8)
-    weights = embed(basis) - embed(torch.zeros(1, 1, 8, 8, dtype=torch.float64))    # (64, k): the linear part
+    weights = embed(basis) - embed(torch.zeros(1, 1, 8, 8, dtype=torch.float64))  # (64, k): the linear part
     largest = weights.gather(0, weights.abs().argmax(0, keepdim=True))
     assert (largest > 0).all()
 
@@ -48,7 +48,7 @@ def test_the_variance_of_each_feature_is_the_root_of_the_components(digits):
 
 
 def test_constant_pixels_and_small_references_lose_only_what_they_lack(digits):
-    assert features.half_whitened(digits[:900])(digits[:3]).shape[1] < 64    # digits have pixels that are always blank
+    assert features.half_whitened(digits[:900])(digits[:3]).shape[1] < 64  # digits have pixels that are always blank
     assert features.half_whitened(digits[:10])(digits[:3]).shape == (3, 9)
     assert features.half_whitened(digits[:10])(digits).isfinite().all()
 

@@ -60,7 +60,7 @@ def test_equals_torchmetrics(n, m):
 
 def test_closed_form_of_rank_one_clouds():
     # Points on two lines at 60 degrees: C = s^2 u u^T, so tr (C_a C_b)^1/2 = s_a s_b |u.v| = 3 * 5 / 2.
-    steps = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None]    # variance 1
+    steps = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None]  # variance 1
     u, v = torch.zeros(1, 9).double(), torch.zeros(1, 9).double()
     u[0, 0], v[0, 0], v[0, 1] = 1, 0.5, 3**0.5 / 2
     want = 2.0**2 + 9 + 25 - 2 * 7.5

@@ -67,7 +67,7 @@ def test_images_and_labels_are_found_among_the_columns(hub):
 def test_plain_labels_and_none(hub):
     features = {"image": hub.Image(), "label": hub.Value()}
     rows = [{"image": picture(8, mode="L"), "label": kind} for kind in ("oak", "ash", "oak")]
-    hub.sets["trees"] = {"all": Rows(rows, features)}    # the only split
+    hub.sets["trees"] = {"all": Rows(rows, features)}  # the only split
     trees = data.load("hub:trees")
     assert trees.names == ("ash", "oak") and trees.labels.tolist() == [1, 0, 1] and trees.images.shape == (3, 1, 6, 6)
     hub.sets["bare"] = {"train": Rows([{"image": picture(8)}], {"image": hub.Image()})}
@@ -107,7 +107,7 @@ def test_without_the_library_the_sentence_says_what_to_install(monkeypatch, tmp_
     with pytest.raises(Refused, match="pip install datasets"):
         data.load("hub:ylecun/mnist")
     monkeypatch.delitem(sys.modules, "datasets")
-    (tmp_path / "datasets").mkdir()    # a folder of that name imports as an empty package
+    (tmp_path / "datasets").mkdir()  # a folder of that name imports as an empty package
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(Refused, match="pip install datasets"):

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 
-from memlib import interactive, plots
+from memlib.chapters import interactive, plots
 from memlib.errors import Refused
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from memlib import assets, data, features, metrics
 from memlib.errors import Refused
-from memlib.features.classifier import _moved
+from memlib.features._classifier import _moved
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def test_what_a_classifier_answers(judge, parts):
     images = parts["held"].images
     logits, features_ = judge.logits(images), judge.embed(images)
     assert logits.shape == (298, 10) and features_.shape == (298, judge.head.in_features)
-    torch.testing.assert_close(judge.head(features_), logits)    # the embedding is what the last layer sees
+    torch.testing.assert_close(judge.head(features_), logits)  # the embedding is what the last layer sees
     torch.testing.assert_close(judge.probabilities(images).sum(1), torch.ones(298))
     assert not logits.requires_grad and not judge.training and not any(p.requires_grad for p in judge.parameters())
-    torch.testing.assert_close(judge.logits(images[:3]), logits[:3])    # no statistics of the batch
+    torch.testing.assert_close(judge.logits(images[:3]), logits[:3])  # no statistics of the batch
     score, _ = metrics.inception_score(judge.probabilities(images), 1)
     assert 8 < score <= 10
 
@@ -59,7 +59,7 @@ def test_the_seed_is_the_network(parts):
     images, labels = parts["train"].images, parts["train"].labels
 
     def first(seed):
-        torch.rand(3)    # what else is drawn does not matter
+        torch.rand(3)  # what else is drawn does not matter
         return features.classifier(images, labels, steps=3, width=4, seed=seed).logits(images[:5])
 
     assert torch.equal(first(0), first(0)) and not torch.equal(first(0), first(1))
@@ -106,7 +106,7 @@ class StandIn(nn.Module):
         self, img: Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
     ) -> Tensor:
         size = torch.tensor([float(img.shape[2]), float(img.shape[3])])
-        seen = torch.cat([img.flatten(2)[:, :, :2].flatten(1), size.expand(len(img), 2)], 1)    # two pixels a channel
+        seen = torch.cat([img.flatten(2)[:, :, :2].flatten(1), size.expand(len(img), 2)], 1)  # two pixels a channel
         if return_features:
             return F.pad(seen, (0, 2040))[:, :, None, None]
         logits = img.mean() * torch.ones(len(img), 1008)
@@ -126,20 +126,20 @@ def script(tmp_path_factory):
 
 def test_inception_sees_levels_of_three_channels(script):
     judge = features.inception(script, digest=assets.sha256(script))
-    images = torch.tensor([-1.0, 2.0, 0.0, 1.0]).view(1, 1, 2, 2).repeat(130, 1, 1, 1)    # several batches
+    images = torch.tensor([-1.0, 2.0, 0.0, 1.0]).view(1, 1, 2, 2).repeat(130, 1, 1, 1)  # several batches
     seen = judge.embed(images)
     assert seen.shape == (130, 2048) and not seen.requires_grad
-    assert seen[0, :8].tolist() == [0, 255] * 3 + [2, 2]    # left to the network to resize
-    assert judge.embed(torch.full((1, 3, 2, 2), 0.001))[0, 0] == 128    # whole levels
-    torch.testing.assert_close(judge.probabilities(images), torch.full((130, 1008), 1 / 1008))    # no bias
+    assert seen[0, :8].tolist() == [0, 255] * 3 + [2, 2]  # left to the network to resize
+    assert judge.embed(torch.full((1, 3, 2, 2), 0.001))[0, 0] == 128  # whole levels
+    torch.testing.assert_close(judge.probabilities(images), torch.full((130, 1008), 1 / 1008))  # no bias
 
 
 def test_inception_resizes_cleanly_if_asked(script):
     judge = features.inception(script, digest=assets.sha256(script), resize="clean")
-    stripes = (torch.arange(897) % 2 * 2 - 1.0).expand(1, 3, 897, 897)    # the middle of three is black or white
+    stripes = (torch.arange(897) % 2 * 2 - 1.0).expand(1, 3, 897, 897)  # the middle of three is black or white
     seen = judge.embed(stripes)[0]
     assert seen[6:8].tolist() == [299, 299]
-    assert abs(seen[1] - 127.5) < 60    # antialiased
+    assert abs(seen[1] - 127.5) < 60  # antialiased
     assert math.isclose(judge.embed(torch.zeros(1, 1, 64, 64))[0, 0], 128, abs_tol=1e-3)
 
 
@@ -180,7 +180,7 @@ def test_clip_is_that_of_transformers_with_its_processor(tiny_clip):
         want = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
     got = features.clip(folder)(levels / 127.5 - 1)
     assert got.shape == (5, 12) and not got.requires_grad
-    assert F.cosine_similarity(got, want).min() > 0.9999    # the processor rounds to levels after resizing
+    assert F.cosine_similarity(got, want).min() > 0.9999  # the processor rounds to levels after resizing
     spread = F.cosine_similarity(got, want.flip(0)).min()
     assert spread < 0.9999
 

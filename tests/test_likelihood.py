@@ -110,7 +110,7 @@ def test_one_probe_has_no_error_bar_and_a_diagonal_trace_needs_none():
     exact = log_likelihood(denoiser, x, 0.01, 100.0)
     one, four = (log_likelihood(denoiser, x, 0.01, 100.0, probes=p) for p in (1, 4))
     assert one.stderr.isnan().all()
-    torch.testing.assert_close(one.value, exact.value)    # v' diag v is the trace for signs v, and for no other normal
+    torch.testing.assert_close(one.value, exact.value)  # v' diag v is the trace for signs v, and for no other normal
     assert (four.stderr < 1e-9).all()
 
 
@@ -118,7 +118,7 @@ def test_own_probes_are_used_and_drawn_ones_do_not_depend_on_the_batch():
     _, denoiser, x = gaussian(6)
     both = log_likelihood(denoiser, x[:8], 0.1, 10.0, probes=2).value
     torch.testing.assert_close(both[:3], log_likelihood(denoiser, x[:3], 0.1, 10.0, probes=2).value, atol=1e-3, rtol=0)
-    basis = math.sqrt(6) * torch.eye(6, dtype=torch.float64)[:, None].expand(6, 8, 6)    # their mean is the trace
+    basis = math.sqrt(6) * torch.eye(6, dtype=torch.float64)[:, None].expand(6, 8, 6)  # their mean is the trace
     exact = log_likelihood(denoiser, x[:8], 0.1, 10.0).value
     torch.testing.assert_close(log_likelihood(denoiser, x[:8], 0.1, 10.0, basis).value, exact, atol=1e-3, rtol=0)
 
@@ -196,7 +196,7 @@ def test_a_uniform_density_over_the_cube_costs_its_bits(bits, low, high):
 def test_bits_per_dim_by_hand():
     nats = LogLikelihood(torch.tensor([-3072 * math.log(2) * 0.5]), torch.tensor([3072 * math.log(2)]))
     value, stderr = bits_per_dim(nats, 3072, bits=8)
-    torch.testing.assert_close(value, torch.tensor([7.5]))    # 7 is the offset of 8-bit data in [-1, 1]
+    torch.testing.assert_close(value, torch.tensor([7.5]))  # 7 is the offset of 8-bit data in [-1, 1]
     torch.testing.assert_close(stderr, torch.tensor([1.0]))
     torch.testing.assert_close(bits_per_dim(nats.value, 3072), torch.tensor([0.5]))
 

@@ -38,7 +38,7 @@ def test_the_bounded_obtuse_loss_has_a_floor_where_the_obtuse_has_none():
         floor = -reach * b.square().sum(1) / 2
         square = (torch.stack([torch.dist(u, -reach * v) ** 2 for u, v in zip(a, b, strict=True)])) / (2 * reach)
         torch.testing.assert_close(losses.obtuse_bounded(EPS_HAT, EPS, reach), square + floor)
-        torch.testing.assert_close(losses.obtuse_bounded(-reach * EPS, EPS, reach), floor)    # reached at -reach eps
+        torch.testing.assert_close(losses.obtuse_bounded(-reach * EPS, EPS, reach), floor)  # reached at -reach eps
     torch.testing.assert_close(losses.obtuse_bounded(EPS_HAT, EPS, 1e12), losses.obtuse(EPS_HAT, EPS))
     assert (losses.obtuse(-1e3 * EPS, EPS) < 100 * losses.obtuse(-EPS, EPS)).all()
     with pytest.raises(ValueError, match="positive"):
@@ -58,7 +58,7 @@ def test_a_weight_of_one_over_d_keeps_the_balance_of_orthogonal_and_denoising_in
     true = torch.randn(4000, size, generator=g, dtype=torch.float64)
     partly = 0.5 * true
     ratio = losses.orthogonal(partly, true, 1 / size).mean() / losses.denoising(partly, true).mean()
-    assert 0.9 < ratio < 1.6    # (d + 2) / d exactly; without the weight it is d + 2
+    assert 0.9 < ratio < 1.6  # (d + 2) / d exactly; without the weight it is d + 2
     torch.testing.assert_close(ratio * size * size / (size + 2), torch.tensor(float(size)).double(), rtol=0.05, atol=0)
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from memlib.completion import masks
 from memlib.errors import Refused
+from memlib.papers.i2i import masks
 
 
 def patches(mask, patch):
@@ -15,11 +15,11 @@ def patches(mask, patch):
 
 
 def test_the_papers_centres_hide_a_quarter_and_a_sixteenth():
-    for k, share in ((8, 1 / 4), (4, 1 / 16)):    # tables 1 and 2: of 16 x 16 patches of 16 pixels
+    for k, share in ((8, 1 / 4), (4, 1 / 16)):  # tables 1 and 2: of 16 x 16 patches of 16 pixels
         mask = masks.centre(256, 16, k)
         assert mask.shape == (1, 1, 256, 256) and mask.dtype == torch.bool
         assert mask.float().mean() == share
-        assert torch.equal(mask, mask.flip(2)) and torch.equal(mask, mask.flip(3))    # in the middle
+        assert torch.equal(mask, mask.flip(2)) and torch.equal(mask, mask.flip(3))  # in the middle
         edge = 128 - 8 * k
         assert mask[0, 0, edge, edge] and not mask[0, 0, edge - 1, edge]
 
@@ -28,14 +28,12 @@ def test_outpainting_is_the_rest():
     assert torch.equal(masks.outpaint(16, 2, 4), ~masks.centre(16, 2, 4))
 
 
-@pytest.mark.parametrize(
-    ("side", "seen"), [("up", (8, 0)), ("down", (0, 8)), ("left", (0, 15)), ("right", (15, 0))]
-)
+@pytest.mark.parametrize(("side", "seen"), [("up", (8, 0)), ("down", (0, 8)), ("left", (0, 15)), ("right", (15, 0))])
 def test_extensions_hide_the_side_they_are_named_after(side, seen):
     mask = masks.extension(side, 16, 2, 0.5)
     assert mask.float().mean() == 0.5
     across = mask if side in ("up", "down") else mask.mT
-    assert torch.equal(across, across[..., :1].expand_as(across))    # whole rows, or columns
+    assert torch.equal(across, across[..., :1].expand_as(across))  # whole rows, or columns
     first_hidden = across[0, 0, 0, 0].item()
     assert first_hidden == (side in ("up", "left"))
     assert not mask[0, 0, seen[0], seen[1]]
@@ -48,7 +46,7 @@ def test_random_masks_hide_equally_many_and_every_patch_equally_often():
     assert mask.shape == (4000, 1, 8, 8) and (grid.flatten(1).sum(1) == 4).all()
     often = grid.double().mean(0)
     assert (often - 0.25).abs().max() < 5 * (0.25 * 0.75 / 4000) ** 0.5
-    pairs = grid.flatten(1).double().T.cov()    # drawn without return: any two patches at covariance -p(1-p)/15
+    pairs = grid.flatten(1).double().T.cov()  # drawn without return: any two patches at covariance -p(1-p)/15
     torch.testing.assert_close(pairs[~torch.eye(16, dtype=bool)].mean().item(), -0.1875 / 15, rtol=0.05, atol=0)
     again = masks.scattered(8, 2, 0.25, 4000, torch.Generator().manual_seed(0))
     assert torch.equal(mask, again) and len(mask.unique(dim=0)) > 1000

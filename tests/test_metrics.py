@@ -131,7 +131,7 @@ def test_no_matrix_of_all_pairs_is_held(metric):
     queries, train = normal(20_000, 8, dtype=torch.float32), normal(20_000, 8, seed=1, dtype=torch.float32)
     with Largest() as largest:
         metric(queries, train)
-    assert 0 < largest.size <= 1 << 22    # of 4e8 pairs
+    assert 0 < largest.size <= 1 << 22  # of 4e8 pairs
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ TABLE = torch.tensor([[0.70, 0.65, 0.10, 0.05], [0.66, 0.70, 0.05, 0.20], [0.10,
 
 
 def from_table():
-    rest = (1 - TABLE.square().sum(1, keepdim=True)).sqrt()    # a fifth axis makes every sample one long
+    rest = (1 - TABLE.square().sum(1, keepdim=True)).sqrt()  # a fifth axis makes every sample one long
     return torch.cat((TABLE, rest), 1), torch.eye(5, dtype=torch.float64)[:4]
 
 
@@ -197,7 +197,7 @@ def test_matches_agree_with_nearest_at_the_edge_of_a_band():
     queries, train = normal(300, 40, dtype=torch.float32), normal(300, 40, seed=1, dtype=torch.float32)
     similarity, index = nearest(queries, train)
     for row in range(0, 300, 17):
-        level = similarity[row, 0].item()    # the band begins exactly at this pair
+        level = similarity[row, 0].item()  # the band begins exactly at this pair
         assert torch.stack(matches(queries[row : row + 1], train, level), 1).tolist() == [[0, index[row, 0].item()]]
 
 
@@ -205,7 +205,7 @@ def test_samples_equal_to_training_points_are_all_memorized():
     train = normal(50, 12, dtype=torch.float32)
     similarity, index = nearest(train, train)
     assert ams(similarity, 0.999, 1.0) == ums(index, 50) == Count(50, 50)
-    assert similarity.max() <= 1    # rounded sums of squares are not, some of them
+    assert similarity.max() <= 1  # rounded sums of squares are not, some of them
     assert (l2_ratio(train, train) == 0).all()
 
 
@@ -230,7 +230,7 @@ def test_l2_ratio_by_brute_force(dtype, small_tiles):
     torch.testing.assert_close(l2_ratio(queries, train), want)
 
 
-@pytest.mark.parametrize("copies", [1, 30])    # 30 fill the first candidates entirely
+@pytest.mark.parametrize("copies", [1, 30])  # 30 fill the first candidates entirely
 def test_l2_ratio_passes_over_planted_duplicates(copies):
     train = normal(60, 7)
     planted = torch.cat((train, *[train[:20]] * copies))
@@ -293,7 +293,7 @@ def test_counts():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_threshold_is_the_smallest_that_keeps_the_rate(dtype):
     for seed in range(20):
-        values = (normal(137, seed=seed, dtype=dtype) * 4).round() / 4    # many ties
+        values = (normal(137, seed=seed, dtype=dtype) * 4).round() / 4  # many ties
         for fpr in (0.01, 0.05, 0.2, 0.5):
             t = threshold(values, fpr)
             assert (values >= t).double().mean() <= fpr
@@ -303,7 +303,7 @@ def test_threshold_is_the_smallest_that_keeps_the_rate(dtype):
 
 def test_threshold_refuses_what_cannot_resolve_the_rate():
     assert threshold(torch.arange(100.0), 0.01) == pytest.approx(98)
-    assert threshold(torch.arange(100.0), 0.29) == pytest.approx(70)    # 0.29 * 100 is 28.999... in binary
+    assert threshold(torch.arange(100.0), 0.29) == pytest.approx(70)  # 0.29 * 100 is 28.999... in binary
     for size, fpr, said in ((99, 0.01, "at least 100"), (5, 0.0, "between 0 and 1"), (5, 1.0, "between 0 and 1")):
         with pytest.raises(Refused, match=said):
             threshold(torch.arange(float(size)), fpr)
@@ -327,7 +327,7 @@ def test_tpr_at_fpr_lies_on_scikit_learns_curve(ties):
 def test_top_means():
     values = torch.arange(1000.0)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
     assert top_means(values).tolist() == [999.0, 997.0, 994.5, 974.5, 949.5]
-    assert top_means(values[:30].sort().values, [0.001]).item() == values[:30].max()    # never fewer than one
+    assert top_means(values[:30].sort().values, [0.001]).item() == values[:30].max()  # never fewer than one
     with pytest.raises(Refused, match="1.5"):
         top_means(values, [0.5, 1.5])
 
@@ -375,7 +375,7 @@ def test_paired_interval_nears_the_normal_one_and_uses_the_pairing():
     mean, half = float((a - b).mean()), 1.96 * float((a - b).std()) / math.sqrt(2000)
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.15 * half)
     ratio = paired_interval(a + 9, b + 9, "ratio", generator=torch.Generator().manual_seed(0))
-    assert ratio == pytest.approx((1 + low / 9, 1 + high / 9), abs=0.005)    # mean(b) is near 9
+    assert ratio == pytest.approx((1 + low / 9, 1 + high / 9), abs=0.005)  # mean(b) is near 9
     again = paired_interval(a, b, generator=torch.Generator().manual_seed(0))
     assert again == (low, high) != paired_interval(a, b, generator=torch.Generator().manual_seed(1))
 
@@ -395,6 +395,6 @@ def test_mean_interval_equals_scipy():
     values = [0.2, 0.5, 0.35]
     want = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.9)
     assert mean_interval(values, 0.9) == pytest.approx(tuple(want))
-    assert mean_interval([0.7, 0.7, 0.7]) == (0.7, 0.7)    # to the bit, though their float64 mean is not 0.7
+    assert mean_interval([0.7, 0.7, 0.7]) == (0.7, 0.7)  # to the bit, though their float64 mean is not 0.7
     with pytest.raises(Refused, match="at least 2"):
         mean_interval([1.0])

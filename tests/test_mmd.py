@@ -60,7 +60,7 @@ def test_dyadic_bandwidths_take_one_exponential(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "exp_", counted(exp_))
     a, b = normal(10, 2), normal(10, 2, seed=1)
     mmd2(a, b, [0.25, 0.5, 1, 2 * 2**0.5])
-    assert counts[0] == 3    # one tile each for aa, bb and ab
+    assert counts[0] == 3  # one tile each for aa, bb and ab
     mmd2(a, b, [1.0, 1.1])
     assert counts[0] == 3 + 6
 
@@ -99,7 +99,7 @@ def test_mean_over_draws_is_the_closed_form_for_gaussians(shift):
 
 def test_wide_gaussians_and_the_linear_kernel_are_the_distance_of_means():
     a, b = normal(40, 6), normal(50, 6, seed=1) + 0.5
-    want = float((a.mean(0) - b.mean(0)).square().sum())    # Real-Fake eq. 20 in feature space
+    want = float((a.mean(0) - b.mean(0)).square().sum())  # Real-Fake eq. 20 in feature space
     assert kid(a, b, degree=1, gamma=1, coef=0, unbiased=False) == pytest.approx(want, rel=1e-12)
     assert 1e3**2 * mmd2(a, b, 1e3, unbiased=False) == pytest.approx(want, rel=1e-4)
 
@@ -112,7 +112,7 @@ def test_kid_equals_torchmetrics(kernel):
 
 def test_kid_of_unequal_sets_counts_each_pair_once():
     a, b = normal(40, 4), normal(33, 4, seed=1)
-    k = lambda x, y: (x @ y.T / 4 + 1) ** 3    # noqa: E731
+    k = lambda x, y: (x @ y.T / 4 + 1) ** 3  # noqa: E731
     own = [float(k(x, x).sum() - k(x, x).trace()) / (len(x) * (len(x) - 1)) for x in (a, b)]
     assert kid(a, b) == pytest.approx(sum(own) - 2 * float(k(a, b).mean()), rel=1e-10)
 
@@ -136,14 +136,12 @@ def test_the_interval_of_the_difference_covers(sizes):
     a, b = (2 * peak * (1 - math.exp(-d * m**2 / (2 * (s**2 + 2)))) for m in shifts[:2])
     inside, widths, values = 0, [], []
     for _ in range(runs):
-        sets = [
-            torch.randn(n, d, generator=g, dtype=torch.float64) + m for n, m in zip(sizes, shifts, strict=True)
-        ]
+        sets = [torch.randn(n, d, generator=g, dtype=torch.float64) + m for n, m in zip(sizes, shifts, strict=True)]
         value, (low, high) = mmd2_difference(*sets, s, level=0.9)
         inside += low <= a - b <= high
         widths.append(high - low)
         values.append(value)
-    assert 0.85 <= inside / runs <= 0.95    # three standard errors of a share of 0.9 are 0.052
+    assert 0.85 <= inside / runs <= 0.95  # three standard errors of a share of 0.9 are 0.052
     assert np.mean(widths) == pytest.approx(2 * 1.645 * np.std(values), rel=0.12)
 
 
@@ -151,7 +149,7 @@ def test_p_values_are_uniform_without_and_small_with_a_difference():
     g = torch.Generator().manual_seed(0)
     same = [mmd2_p_value(normal(18, 2, seed=i), normal(12, 2, seed=1000 + i), 1.0, 19, g) for i in range(150)]
     share = np.mean(np.array(same) <= 0.2)
-    assert 0.1 <= share <= 0.3    # three standard errors are 0.098
+    assert 0.1 <= share <= 0.3  # three standard errors are 0.098
     assert mmd2_p_value(normal(60, 2), normal(50, 2, seed=1) + 0.8, 1.0, 199, g) == 1 / 200
 
 

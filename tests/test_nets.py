@@ -21,7 +21,7 @@ def test_levels_as_float_scalar_or_per_sample(name):
     torch.manual_seed(0)
     net, shape = NETS[name]()
     denoise = nets.Preconditioned(net).eval()
-    for parameter in denoise.parameters():    # some layers start at 0; the time code must reach the output
+    for parameter in denoise.parameters():  # some layers start at 0; the time code must reach the output
         torch.nn.init.normal_(parameter, std=0.1)
     x = torch.randn(3, *shape)
     for level in (0.5, torch.tensor(0.5), torch.tensor([0.5])):
@@ -65,14 +65,14 @@ def test_a_few_steps_beat_the_linear_denoiser(name):
         sign = torch.randint(2, (64,), generator=generator) * 2 - 1
         x0 = sign.reshape(-1, *[1] * len(shape)) * centre
         sigma = noise.lognormal(64, -0.5, 1.0, generator)
-        loss = losses.denoising(*pair(denoise, x0, sigma, noise.drawn(generator)), denoise.weight(sigma)).mean()
+        loss = losses.denoising(*pair(denoise, x0, sigma, noise.noise_from(generator)), denoise.weight(sigma)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     x0 = torch.cat([centre[None], -centre[None]]).repeat(64, *[1] * len(shape))
     sigma = torch.full((128,), 0.5)
     with torch.no_grad():
-        eps_hat, eps = pair(denoise, x0, sigma, noise.drawn(generator))
+        eps_hat, eps = pair(denoise, x0, sigma, noise.noise_from(generator))
         x = x0 + 0.5 * eps
         linear = (x - 0.25 / (0.25 + 0.25) * x) / 0.5
     assert losses.denoising(eps_hat, eps).mean() < 0.8 * losses.denoising(linear, eps).mean()
@@ -158,7 +158,7 @@ def test_a_classifier_is_scaled_like_a_denoiser():
     (ours, code), (theirs, wanted) = seen
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(code[1:], wanted[1:])
-    assert code[0] == -2    # sigma = 0, as far down as the time code tells levels apart
+    assert code[0] == -2  # sigma = 0, as far down as the time code tells levels apart
     net.time = False
     nets.Classifier(net, 0.5)(x, sigma)
     torch.testing.assert_close(seen[-1][0], 2 * x)
@@ -239,7 +239,7 @@ def test_a_stack_is_its_networks_and_they_train_apart():
         stack.weights[0][1] += 1
     for i, (net, *block) in enumerate(blocks):
         same = torch.equal(stack.unstack()[i](*block), net(*block))
-        assert same == (i != 1)    # a copy of its own weights, and of no other's
+        assert same == (i != 1)  # a copy of its own weights, and of no other's
     copied = copy.deepcopy(stack)
     assert torch.equal(copied(x, sigma), stack(x, sigma))
     with pytest.raises(ValueError, match="one architecture"):

@@ -25,7 +25,7 @@ def test_ddpm_visits_what_diffusers_visits(n):
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(n)
     bar = DDPMScheduler().alphas_cumprod.double()[scheduler.timesteps]
-    torch.testing.assert_close(noise.ddpm(n)[:-1], (1 / bar - 1).sqrt(), rtol=1e-4, atol=0)    # theirs is float32
+    torch.testing.assert_close(noise.ddpm(n)[:-1], (1 / bar - 1).sqrt(), rtol=1e-4, atol=0)  # theirs is float32
     with pytest.raises(ValueError, match="1001"):
         noise.ddpm(1001)
 
@@ -59,10 +59,10 @@ def test_training_draws_have_their_laws():
 
 def test_level_fits_the_sample():
     x = torch.zeros(3, 2, 5)
-    assert noise.like(0.5, x).shape == (1, 1, 1)
-    assert noise.like(torch.arange(3.0), x.double()).dtype == torch.float64
+    assert noise.expand_sigma(0.5, x).shape == (1, 1, 1)
+    assert noise.expand_sigma(torch.arange(3.0), x.double()).dtype == torch.float64
     with pytest.raises(ValueError, match="4 values for a batch of 3"):
-        noise.like(torch.ones(4), x)
+        noise.expand_sigma(torch.ones(4), x)
     got = noise.add_noise(x, torch.tensor([0.0, 1.0, 2.0]), torch.ones_like)
     assert got.flatten(1).unique(dim=1).flatten().tolist() == [0.0, 1.0, 2.0]
 
@@ -85,10 +85,14 @@ def test_keyed_noise_is_standard_normal_and_uncorrelated():
     source = noise.seeded(range(1000))
     first, second = (source(torch.empty(1000, 501, dtype=torch.float64)) for _ in range(2))
     assert stats.kstest(first.flatten().numpy(), "norm").pvalue > 1e-3
-    assert stats.kstest(first[:, -1].numpy(), "norm").pvalue > 1e-3    # the odd coordinate out
-    pairs = {"seeds": (first[:-1], first[1:]), "places": (first[:, :-1], first[:, 1:]), "calls": (first, second),
-             "halves of Box-Muller": (first[:, :250], first[:, 251:501]),
-             "their squares": (first[:, :250] ** 2 - 1, first[:, 251:501] ** 2 - 1)}
+    assert stats.kstest(first[:, -1].numpy(), "norm").pvalue > 1e-3  # the odd coordinate out
+    pairs = {
+        "seeds": (first[:-1], first[1:]),
+        "places": (first[:, :-1], first[:, 1:]),
+        "calls": (first, second),
+        "halves of Box-Muller": (first[:, :250], first[:, 251:501]),
+        "their squares": (first[:, :250] ** 2 - 1, first[:, 251:501] ** 2 - 1),
+    }
     for name, (a, b) in pairs.items():
         z = (a * b).mean() / ((a**2).mean() * (b**2).mean()).sqrt() * a.numel() ** 0.5
         assert abs(z) < 4.5, name

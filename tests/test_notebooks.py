@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny_notebook as tiny
 
-from memlib.runs import claims
+from memlib.chapters import claims
 
 NOTEBOOKS = sorted((tiny.ROOT / "notebooks").glob("*.ipynb"))
 COMPARED = 4  # at least so many cells print something that nbval compares

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from memlib.completion import outcomes
 from memlib.errors import Refused
+from memlib.papers.i2i import evaluation
 
 # Repetitions m - d, m, m + d have standard deviation d, and t(0.95, 2) = 2.919986: the interval is m -+ 1.685855 d.
 REACH = 2.919986 / math.sqrt(3)
@@ -23,17 +23,19 @@ def losses(retain, forget, spread=0.01):
 
 class TestInterval:
     def test_by_hand(self):
-        assert outcomes.interval(about(1.0, 0.1)) == pytest.approx((1 - 0.1 * REACH, 1 + 0.1 * REACH), rel=1e-6)
+        assert evaluation.interval(about(1.0, 0.1)) == pytest.approx((1 - 0.1 * REACH, 1 + 0.1 * REACH), rel=1e-6)
         # t(0.975, 1) = 12.7062; two values 0 and 2 have standard deviation sqrt 2, so the standard error is 1.
-        assert outcomes.interval(torch.tensor([0.0, 2.0]), 0.95) == pytest.approx((1 - 12.7062, 1 + 12.7062), rel=1e-5)
+        assert evaluation.interval(torch.tensor([0.0, 2.0]), 0.95) == pytest.approx(
+            (1 - 12.7062, 1 + 12.7062), rel=1e-5
+        )
 
     def test_equal_values_are_their_own_interval_to_the_bit(self):
-        assert outcomes.interval(torch.full((3,), 0.7, dtype=torch.float64)) == (0.7, 0.7)    # their mean is not 0.7
+        assert evaluation.interval(torch.full((3,), 0.7, dtype=torch.float64)) == (0.7, 0.7)  # their mean is not 0.7
 
     def test_refusals(self):
         for values in (torch.zeros(1), torch.tensor([0.0, math.nan]), torch.tensor([0.0, math.inf]), torch.zeros(2, 2)):
             with pytest.raises(Refused):
-                outcomes.interval(values)
+                evaluation.interval(values)
 
 
 class TestOutcome:
@@ -41,7 +43,7 @@ class TestOutcome:
         (0.1 - 0.0169, "keeps"), (0.1 - 0.0168, "unclear"), (0.1 + 0.0168, "unclear"), (0.1 + 0.0169, "damages"),
     ])  # fmt: skip
     def test_on_retain(self, retain, word):
-        found = outcomes.outcome(losses(retain, 0.1), MARGIN)    # the interval reaches 0.016859 either way
+        found = evaluation.outcome(losses(retain, 0.1), MARGIN)  # the interval reaches 0.016859 either way
         assert found.on_retain == word and found.on_forget == "unclear"
         assert found.retain == pytest.approx((retain - 0.01 * REACH, retain + 0.01 * REACH), rel=1e-6)
 
@@ -49,22 +51,22 @@ class TestOutcome:
         (0.1 - 0.0169, "remembers"), (0.1 - 0.0168, "unclear"), (0.1 + 0.0168, "unclear"), (0.1 + 0.0169, "forgets"),
     ])  # fmt: skip
     def test_on_forget(self, forget, word):
-        found = outcomes.outcome(losses(0.1, forget), MARGIN)
+        found = evaluation.outcome(losses(0.1, forget), MARGIN)
         assert found.on_forget == word and found.on_retain == "unclear"
         assert found.forget == pytest.approx((forget - 0.01 * REACH, forget + 0.01 * REACH), rel=1e-6)
 
     def test_the_level_matters(self):
         # t(0.995, 2) = 9.9248 makes the reach 0.0573: what was clear at 0.9 is not at 0.99.
-        assert outcomes.outcome(losses(0.05, 0.15), MARGIN)[2:] == ("keeps", "forgets")
-        assert outcomes.outcome(losses(0.05, 0.15), MARGIN, 0.99)[2:] == ("unclear", "unclear")
+        assert evaluation.outcome(losses(0.05, 0.15), MARGIN)[2:] == ("keeps", "forgets")
+        assert evaluation.outcome(losses(0.05, 0.15), MARGIN, 0.99)[2:] == ("unclear", "unclear")
 
     def test_the_margin_itself_is_on_neither_side(self):
         exact = torch.tensor([[0.25, 0.25], [0.25, 0.25]])
-        assert outcomes.outcome(exact, 0.25)[2:] == ("unclear", "unclear")
+        assert evaluation.outcome(exact, 0.25)[2:] == ("unclear", "unclear")
 
     def test_other_shapes_are_refused(self):
         with pytest.raises(Refused, match=r"losses are \(S, 2\).*not \(2, 3\)"):
-            outcomes.outcome(torch.zeros(2, 3), MARGIN)
+            evaluation.outcome(torch.zeros(2, 3), MARGIN)
 
 
 class TestRival:
@@ -80,34 +82,34 @@ class TestRival:
         (0.1, 0.4, "fails"),
     ])  # fmt: skip
     def test_against_ours(self, retain, forget, word):
-        assert outcomes.rival(losses(retain, forget), self.OURS, MARGIN) == word
+        assert evaluation.compare(losses(retain, forget), self.OURS, MARGIN) == word
 
     def test_may_remember(self):
-        assert outcomes.rival(losses(0.0, 0.1), losses(0.0, 0.1), MARGIN) == "unclear"
+        assert evaluation.compare(losses(0.0, 0.1), losses(0.0, 0.1), MARGIN) == "unclear"
 
     def test_repetitions_are_paired(self):
         """0.05 less than ours in each repetition, where repetitions differ by 0.2: shown by pairs alone."""
         ours = torch.stack([about(0.0, 0.01), about(1.0, 0.2)], 1)
         less = ours - torch.tensor([0.0, 0.05])
-        assert outcomes.rival(less, ours, MARGIN) == "fails"
-        assert outcomes.rival(less.flip(0), ours, MARGIN) == "succeeds"    # gaps -0.45, -0.05, 0.35
+        assert evaluation.compare(less, ours, MARGIN) == "fails"
+        assert evaluation.compare(less.flip(0), ours, MARGIN) == "succeeds"  # gaps -0.45, -0.05, 0.35
 
     def test_more_forgetting_in_exchange_for_nothing_is_no_failure(self):
         gaps = torch.tensor([[0.0, -0.01], [0.0, 0.0], [0.0, 0.01]], dtype=torch.float64)
-        assert outcomes.rival(self.OURS + gaps, self.OURS, MARGIN) == "succeeds"    # upper end above 0
+        assert evaluation.compare(self.OURS + gaps, self.OURS, MARGIN) == "succeeds"  # upper end above 0
 
     def test_unlike_shapes_are_refused(self):
         with pytest.raises(Refused, match="pair up"):
-            outcomes.rival(self.OURS, self.OURS[:2], MARGIN)
+            evaluation.compare(self.OURS, self.OURS[:2], MARGIN)
 
 
 class TestFrontier:
     def test_by_hand(self):
         points = {"a": (0.1, 0.5), "b": (0.2, 0.9), "c": (0.2, 0.8), "d": (0.3, 0.9), "e": (0.05, 0.1), "f": (0.1, 0.4)}
-        assert outcomes.frontier(points) == ["a", "b", "e"]
+        assert evaluation.frontier(points) == ["a", "b", "e"]
 
     def test_equal_points_both_stay(self):
-        assert outcomes.frontier({"a": (0.1, 0.5), "b": (0.1, 0.5), "c": (0.2, 0.4)}) == ["a", "b"]
+        assert evaluation.frontier({"a": (0.1, 0.5), "b": (0.1, 0.5), "c": (0.2, 0.4)}) == ["a", "b"]
 
     def test_one_and_none(self):
-        assert outcomes.frontier({"a": (1.0, -1.0)}) == ["a"] and outcomes.frontier({}) == []
+        assert evaluation.frontier({"a": (1.0, -1.0)}) == ["a"] and evaluation.frontier({}) == []

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from memlib import data, metrics, train
-from memlib.completion import probes
 from memlib.errors import Refused
+from memlib.papers.i2i import evaluation
 
 
 @pytest.fixture(scope="module")
@@ -15,14 +15,14 @@ def digits():
 
 def test_readable_codes_are_read_and_destroyed_ones_are_not(digits):
     codes, labels = digits.images.flatten(1), digits.labels
-    hits = probes.linear_probe(codes[:800], labels[:800], codes[800:], labels[800:])
+    hits = evaluation.linear_probe(codes[:800], labels[:800], codes[800:], labels[800:])
     assert hits.shape == (400,) and hits.dtype == torch.bool and hits.float().mean() > 0.9
 
     forgotten = torch.isin(labels, torch.tensor([3, 7]))
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
     lost = torch.where(forgotten[:, None], noise, codes)
-    mixed = probes.linear_probe(lost[:800], labels[:800], lost[800:], labels[800:])
-    retain, forget = (probes.counted(mixed, labels[800:], c) for c in ([0, 1, 2, 4, 5, 6, 8, 9], [3, 7]))
+    mixed = evaluation.linear_probe(lost[:800], labels[:800], lost[800:], labels[800:])
+    retain, forget = (evaluation.counted(mixed, labels[800:], c) for c in ([0, 1, 2, 4, 5, 6, 8, 9], [3, 7]))
     # 3 and 7 are known for noise, so they are told from digits but not from each other.
     assert retain.rate > 0.9 and forget.interval()[0] < 0.5 < forget.interval()[1]
     assert retain.n + forget.n == 400 and retain.k + forget.k == int(mixed.sum())
@@ -35,8 +35,8 @@ def test_the_scale_of_a_code_does_not_matter():
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(200) % 2
     codes = torch.randn(200, 3, 4, generator=generator)
-    codes[:, 0, 0] = 1e-6 * (labels + 0.1 * torch.randn(200, generator=generator))    # the only one that tells
-    assert probes.linear_probe(codes[:100], labels[:100], codes[100:], labels[100:]).float().mean() > 0.9
+    codes[:, 0, 0] = 1e-6 * (labels + 0.1 * torch.randn(200, generator=generator))  # the only one that tells
+    assert evaluation.linear_probe(codes[:100], labels[:100], codes[100:], labels[100:]).float().mean() > 0.9
 
 
 def test_relearning_scores_where_asked_and_trains_no_further():
@@ -50,9 +50,9 @@ def test_relearning_scores_where_asked_and_trains_no_further():
         return (net(torch.ones(1, 1)) - 3).square().mean()
 
     _, running, score = relearnt(100)
-    curve = dict(probes.relearning(running, score, at=(0, 1, 5, 40)))
+    curve = dict(evaluation.relearning(running, score, at=(0, 1, 5, 40)))
     assert list(curve) == [0, 1, 5, 40]
-    for steps in (1, 5, 40):    # as if training had been for that many
+    for steps in (1, 5, 40):  # as if training had been for that many
         _, running, score = relearnt(steps)
         list(running)
         assert curve[steps] == score()
@@ -62,10 +62,10 @@ def test_relearning_scores_where_asked_and_trains_no_further():
 def test_relearning_counts_steps():
     taken = []
     steps = (taken.append(k) for k in range(7))
-    curve = list(probes.relearning(steps, lambda: len(taken), at=(0, 2, 3, 50, 60)))
-    assert curve == [(0, 0), (2, 2), (3, 3)]    # training ended before 50
+    curve = list(evaluation.relearning(steps, lambda: len(taken), at=(0, 2, 3, 50, 60)))
+    assert curve == [(0, 0), (2, 2), (3, 3)]  # training ended before 50
     taken.clear()
-    first = next(probes.relearning((taken.append(k) for k in range(7)), lambda: len(taken), at=(4, 5)))
+    first = next(evaluation.relearning((taken.append(k) for k in range(7)), lambda: len(taken), at=(4, 5)))
     assert first == (4, 4)
 
 
@@ -76,33 +76,33 @@ def test_separation_of_planted_distances():
     def moved(by):
         return truth + by * torch.randn(300, 8, generator=generator)
 
-    area, (low, high) = probes.separation(moved(0.1), truth, moved(3.0), truth)
+    area, (low, high) = evaluation.truth_separation(moved(0.1), truth, moved(3.0), truth)
     assert area > 0.99 and low > 0.97 and high <= 1
-    area, (low, high) = probes.separation(moved(0.5), truth, moved(0.5), truth)
+    area, (low, high) = evaluation.truth_separation(moved(0.5), truth, moved(0.5), truth)
     assert low < 0.5 < high
-    area, (low, high) = probes.separation(moved(3.0), truth, moved(0.1), truth)
+    area, (low, high) = evaluation.truth_separation(moved(3.0), truth, moved(0.1), truth)
     assert high < 0.05
 
 
 def test_separation_is_the_share_of_ordered_pairs():
-    near, far = torch.tensor([0.1, 0.6, 1.0]), torch.tensor([0.5, 0.9])    # angles from the truth
+    near, far = torch.tensor([0.1, 0.6, 1.0]), torch.tensor([0.5, 0.9])  # angles from the truth
     truth = torch.tensor([[1.0, 0.0]])
     turned = [torch.stack([angles.cos(), angles.sin()], 1) for angles in (near, far)]
-    area, _ = probes.separation(turned[0], truth.expand(3, 2), 5 * turned[1], truth.expand(2, 2))
-    assert area == pytest.approx(3 / 6)    # .5 > .1; .9 > .1, .6
+    area, _ = evaluation.truth_separation(turned[0], truth.expand(3, 2), 5 * turned[1], truth.expand(2, 2))
+    assert area == pytest.approx(3 / 6)  # .5 > .1; .9 > .1, .6
 
 
 def test_refusals():
     x, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 3)
     with pytest.raises(Refused, match=r"\(6, 3\), \(5,\)"):
-        probes.linear_probe(x, y[:5], x, y)
+        evaluation.linear_probe(x, y[:5], x, y)
     with pytest.raises(Refused, match="one label"):
-        probes.linear_probe(x, torch.zeros(6), x, y)
+        evaluation.linear_probe(x, torch.zeros(6), x, y)
     with pytest.raises(Refused, match="NaN"):
-        probes.linear_probe(x * torch.nan, y, x, y)
+        evaluation.linear_probe(x * torch.nan, y, x, y)
     with pytest.raises(Refused, match=r"none of the 6 labels is among the classes \[7\]"):
-        probes.counted(y.bool(), y, [7])
+        evaluation.counted(y.bool(), y, [7])
     with pytest.raises(Refused, match=r"must rise from 0 or more, not \[5, 5\]"):
-        next(probes.relearning([], lambda: 0.0, at=(5, 5)))
+        next(evaluation.relearning([], lambda: 0.0, at=(5, 5)))
     with pytest.raises(Refused, match="pair up"):
-        probes.separation(x, x[:5], x, x)
+        evaluation.truth_separation(x, x[:5], x, x)

@@ -28,7 +28,7 @@ def small_tiles(monkeypatch):
 def by_scikit_learn(points, centres, k):
     """The (M, N) matrix of which point lies in which ball."""
     tree = NearestNeighbors(algorithm="brute", metric="sqeuclidean").fit(centres)
-    radii = tree.kneighbors(centres, k + 1)[0][:, -1]    # the first neighbour is the row itself
+    radii = tree.kneighbors(centres, k + 1)[0][:, -1]  # the first neighbour is the row itself
     differences = points.numpy()[:, None] - centres.numpy()[None]
     return (differences**2).sum(2) <= radii
 
@@ -37,7 +37,7 @@ def by_scikit_learn(points, centres, k):
 @pytest.mark.parametrize("kind", ["normal", "grid"])
 def test_equals_scikit_learn(k, kind):
     real, fake = normal(60, 3), 0.8 * normal(75, 3, seed=1) + 1.2
-    if kind == "grid":    # whole numbers: duplicates, and many distances that touch a surface exactly
+    if kind == "grid":  # whole numbers: duplicates, and many distances that touch a surface exactly
         real, fake = (real * 1.5).round() + 1000, (fake * 1.5).round() + 1000
     inside_real, inside_fake = by_scikit_learn(fake, real, k), by_scikit_learn(real, fake, k)
     found = precision_recall(real, fake, k)
@@ -46,11 +46,11 @@ def test_equals_scikit_learn(k, kind):
     density, coverage = density_coverage(real, fake, k)
     assert density == pytest.approx(inside_real.sum() / (k * 75), rel=1e-12)
     assert (coverage.k, coverage.n) == (inside_real.any(0).sum(), 60)
-    assert 0 < found.precision.k < 75 and 0 < found.recall.k < 60    # else nothing was compared
+    assert 0 < found.precision.k < 75 and 0 < found.recall.k < 60  # else nothing was compared
 
 
 def test_a_corner_by_hand():
-    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])    # k = 1: radii 1, 1, 2, 7
+    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])  # k = 1: radii 1, 1, 2, 7
     fake = torch.tensor([[-1.0], [-1.1], [5.0], [17.0], [17.1]])
     assert str(precision_recall(real, fake, 1).precision) == "3/5"
     # About 0: [-1, 1]; 1: [0, 2]; 3: [1, 5]; 10: [3, 17]. In them: -1, none, 5, and 5 with 17.
@@ -92,19 +92,19 @@ def test_inception_score_equals_torchmetrics(n, splits):
     torch.manual_seed(3)
     want = [float(value) for value in peer.compute()]
     torch.manual_seed(3)
-    order = torch.randperm(n)    # it shuffles first
+    order = torch.randperm(n)  # it shuffles first
     mean, std = inception_score(logits.double().softmax(1)[order], splits)
     assert mean == pytest.approx(want[0], rel=1e-5)
     assert math.isnan(std) if splits == 1 else std == pytest.approx(want[1], rel=1e-4)
 
 
 def test_inception_score_of_certain_and_of_clueless_classifiers():
-    certain = torch.eye(5).repeat(8, 1)    # exact zeros: 0 log 0 is 0
+    certain = torch.eye(5).repeat(8, 1)  # exact zeros: 0 log 0 is 0
     assert inception_score(certain, 4) == pytest.approx((5.0, 0.0))
     assert inception_score(torch.full((40, 5), 0.2), 4) == pytest.approx((1.0, 0.0))
     by_class = torch.eye(5).repeat_interleave(8, 0)
     assert inception_score(by_class, 1)[0] == pytest.approx(5.0)
-    assert inception_score(by_class, 5)[0] == pytest.approx(1.0)    # consecutive parts of one class each
+    assert inception_score(by_class, 5)[0] == pytest.approx(1.0)  # consecutive parts of one class each
 
 
 @pytest.mark.parametrize(

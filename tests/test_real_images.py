@@ -12,7 +12,7 @@ import torch
 from memlib import data, features, metrics
 
 ROOT = os.environ.get("MEMLIB_DATA")
-PLACES = {"imagenet": ("imagenet", "imagenet32")}    # where a set lies, if not under its own name
+PLACES = {"imagenet": ("imagenet", "imagenet32")}  # where a set lies, if not under its own name
 
 
 def place(kind):
@@ -46,7 +46,7 @@ def test_a_set_in_its_official_format(kind):
     assert some.images.shape == (200, 1 if kind == "mnist" else 3, 16, 16) and some.skipped == 0
     assert some.labels.max() < len(some.names) and len(some.labels.unique()) > 5
     assert some.images.min() >= -1 and some.images.max() <= 1 and 0.2 < some.images.std() < 0.9
-    assert (some.images.flatten(1).std(1) > 0.01).all()    # no blank image
+    assert (some.images.flatten(1).std(1) > 0.01).all()  # no blank image
     assert data.load(source, 16).fingerprint == some.fingerprint
     assert data.load(f"{source},seed=1", 16).fingerprint != some.fingerprint
     planted = data.load(f"{source},duplicates=5x3", 16)
@@ -64,18 +64,18 @@ def centroids_are_right(train, test):
 def test_mnist_labels_belong_to_the_images():
     train, test = (data.load(f"mnist:{place('mnist')},split={part}") for part in ("train", "test"))
     assert train.images.shape[1:] == test.images.shape[1:] == (1, 28, 28)
-    assert 0.75 < centroids_are_right(train, test) < 0.88    # 0.82 on the original files
+    assert 0.75 < centroids_are_right(train, test) < 0.88  # 0.82 on the original files
 
 
 def test_cifar_labels_belong_to_the_images():
     train, test = (data.load(f"cifar10:{place('cifar10')},split={part},limit=2000", 16) for part in ("train", "test"))
-    assert train.names == test.names and 0.2 < centroids_are_right(train, test) < 0.4    # chance is 0.1
+    assert train.names == test.names and 0.2 < centroids_are_right(train, test) < 0.4  # chance is 0.1
 
 
 def test_celeba_labels_belong_to_the_images():
     both = data.load(f"celeba:{place('celeba')},label=Blond_Hair,limit=2000", 16)
     assert both.names == ("no Blond_Hair", "Blond_Hair") and 0.08 < both.labels.double().mean() < 0.25
-    assert centroids_are_right(both[:1000], both[1000:]) > 0.65    # chance is 0.5
+    assert centroids_are_right(both[:1000], both[1000:]) > 0.65  # chance is 0.5
 
 
 def test_celeba_at_its_own_size_and_centred():
@@ -86,7 +86,7 @@ def test_celeba_at_its_own_size_and_centred():
     for options in ("", ",crop=140"):
         mean = data.load(f"celeba:{place('celeba')},limit=300{options}", 16).images.mean((0, 1))
         halves = torch.stack((mean.flatten(), mean.flip(1).flatten()))
-        assert torch.corrcoef(halves)[0, 1] > 0.95    # aligned faces; a pixel beside the middle it is 0.87
+        assert torch.corrcoef(halves)[0, 1] > 0.95  # aligned faces; a pixel beside the middle it is 0.87
 
 
 def test_classes_sizes_and_range(images, folder):
@@ -105,7 +105,7 @@ def test_planted_copies_are_found_and_held_out_images_are_not(images, embedder):
     g = torch.Generator().manual_seed(0)
     chosen = torch.randperm(1000, generator=g)[:300]
     originals = parts["train"].images[chosen]
-    copies = originals + 0.1 * torch.randn(originals.shape, generator=g)    # noise of 13 grey levels
+    copies = originals + 0.1 * torch.randn(originals.shape, generator=g)  # noise of 13 grey levels
     similarity, index = metrics.nearest(embed(copies), train)
     found = metrics.ams(similarity, level)
     assert found.rate > 0.6 and (index[:, 0] == chosen).double().mean() > 0.95
@@ -122,4 +122,4 @@ def test_resampling_to_another_size(images, folder):
     small = data.load(f"folder:{folder}", size=16)
     assert small.images.shape == (len(images), 3, 16, 16) and torch.equal(small.labels, images.labels)
     means = images.images.mean((1, 2, 3)), small.images.mean((1, 2, 3))
-    torch.testing.assert_close(*means, atol=0.02, rtol=0)    # resampling keeps the light
+    torch.testing.assert_close(*means, atol=0.02, rtol=0)  # resampling keeps the light

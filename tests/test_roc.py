@@ -35,7 +35,7 @@ KINDS = ["distinct", "ties", "integers", "infinite"]
 def test_equals_scikit_learn(kind):
     members, others = statistics(kind)
     truth = np.r_[np.ones(len(members)), np.zeros(len(others))]
-    ranks = torch.cat((members, others)).unique(return_inverse=True)[1].numpy()    # scikit-learn refuses infinities
+    ranks = torch.cat((members, others)).unique(return_inverse=True)[1].numpy()  # scikit-learn refuses infinities
     fpr, tpr, _ = roc_curve(truth, ranks, drop_intermediate=False)
     ours = roc(members, others)
     np.testing.assert_allclose(ours[0], fpr, atol=1e-14)
@@ -58,11 +58,11 @@ def test_tpr_at_fpr_lies_on_the_curve(kind, fpr):
 
 def test_delong_counted_pair_by_pair():
     members, others = statistics("ties")
-    wins = (members[:, None] > others).double() + 0.5 * (members[:, None] == others)    # (N, M)
+    wins = (members[:, None] > others).double() + 0.5 * (members[:, None] == others)  # (N, M)
     variance = np.var(wins.mean(1).numpy(), ddof=1) / 40 + np.var(wins.mean(0).numpy(), ddof=1) / 65
     area, (low, high) = auc(members, others, level=0.9)
     assert area == pytest.approx(float(wins.mean()))
-    logit = lambda p: math.log(p / (1 - p))    # noqa: E731
+    logit = lambda p: math.log(p / (1 - p))  # noqa: E731
     half = norm.ppf(0.95) * math.sqrt(variance) / (area * (1 - area))
     assert (logit(high) - logit(area), logit(area) - logit(low)) == pytest.approx((half, half), rel=1e-9)
 
@@ -73,11 +73,9 @@ def test_the_interval_covers(shift, spread, n, m):
     g = torch.Generator().manual_seed(5)
     inside = 0
     for _ in range(400):
-        _, (low, high) = auc(
-            torch.randn(n, generator=g) * spread + shift, torch.randn(m, generator=g), level=0.9
-        )
+        _, (low, high) = auc(torch.randn(n, generator=g) * spread + shift, torch.randn(m, generator=g), level=0.9)
         inside += low <= want <= high
-    assert 0.85 <= inside / 400 <= 0.95    # three standard errors of a share of 0.9 are 0.045
+    assert 0.85 <= inside / 400 <= 0.95  # three standard errors of a share of 0.9 are 0.045
 
 
 def test_where_all_pairs_agree_the_interval_is_that_of_disjoint_pairs():
@@ -94,7 +92,7 @@ def test_where_all_pairs_agree_the_interval_is_that_of_disjoint_pairs():
 
 def test_larger_is_more_member_like():
     assert auc(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))[0] == 1
-    assert auc(torch.tensor([2**24 + 1] * 2), torch.tensor([2**24] * 2))[0] == 1    # float32 sees a tie
+    assert auc(torch.tensor([2**24 + 1] * 2), torch.tensor([2**24] * 2))[0] == 1  # float32 sees a tie
     fpr, tpr = roc(torch.tensor([2.0]), torch.tensor([1.0]))
     assert (fpr.tolist(), tpr.tolist()) == ([0, 0, 1], [0, 1, 1])
 

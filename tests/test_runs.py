@@ -1,4 +1,4 @@
-"""Chapter plumbing: parameters, artefacts, claims."""
+"""Chapter plumbing: parameters, store, claims."""
 
 import collections
 import json
@@ -17,10 +17,10 @@ import pytest
 import tiny_notebook as tiny
 import torch
 
-from memlib import runs
+from memlib import chapters
+from memlib.cache import store
+from memlib.cache.fingerprint import fingerprint
 from memlib.errors import Refused
-from memlib.runs import artefacts, claims, parameters
-from memlib.runs.fingerprint import fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def chapter(**changes):
 )
 def test_a_wrong_parameter_is_refused_in_one_sentence(change, words):
     with pytest.raises(Refused) as refused:
-        runs.begin(
+        chapters.begin(
             "07_tiny",
             chapter(**change),
             scales={"book": {"n_train": 16}, "gpu": {}},
@@ -82,7 +82,7 @@ def test_a_wrong_parameter_is_refused_in_one_sentence(change, words):
 
 def test_values_are_converted_and_written_back(capsys):
     namespace = chapter(weight=9, levels=[1, 2], limit=4)
-    run = runs.begin("07_tiny", namespace)
+    run = chapters.begin("07_tiny", namespace)
     assert (namespace["weight"], namespace["levels"], namespace["limit"]) == (9.0, [1.0, 2.0], 4)
     assert type(namespace["weight"]) is type(namespace["levels"][0]) is float
     assert run.params == {name: namespace[name] for name in run.params} and list(run.params)[:2] == ["scale", "seed"]
@@ -92,25 +92,25 @@ def test_values_are_converted_and_written_back(capsys):
 def test_a_scale_sets_what_was_not_given(capsys):
     namespace = chapter(scale="book", In=["", "n_train: int = 8", "# Parameters\nscale = 'book'\nweight = 2.0"])
     scales = {"book": {"n_train": 16, "weight": 5}}
-    run = runs.begin("07_tiny", namespace, scales=scales)
+    run = chapters.begin("07_tiny", namespace, scales=scales)
     assert (run.scale, namespace["n_train"], namespace["weight"]) == ("book", 16, 2.0)
     assert capsys.readouterr().out == "scale book: n_train = 16, weight = 2.0\n"
     without = chapter(scale="book")
-    assert runs.begin("07_tiny", without, scales=scales).params["weight"] == 5.0
+    assert chapters.begin("07_tiny", without, scales=scales).params["weight"] == 5.0
 
 
 def test_only_what_was_injected_can_be_unknown():
     """A reader who re-runs the second cell later has plain globals of their own; papermill's cell alone is judged."""
     later = chapter(In=["x = 3"], x=3, table={"a": 1})
-    runs.begin("07_tiny", later)
+    chapters.begin("07_tiny", later)
     with pytest.raises(Refused, match="lambada"):
-        runs.begin("07_tiny", chapter(In=["", "# Parameters\nlambada = 3\n"], lambada=3))
+        chapters.begin("07_tiny", chapter(In=["", "# Parameters\nlambada = 3\n"], lambada=3))
 
 
 def test_tables_that_name_no_parameter_are_the_authors_bug():
     for table in ({"ranges": {"nn": (0, 1)}}, {"choices": {"nn": [1]}}, {"scales": {"book": {"nn": 1}}}):
         with pytest.raises(TypeError, match="nn") as wrong:
-            runs.begin("07_tiny", chapter(), **table)
+            chapters.begin("07_tiny", chapter(), **table)
         assert not isinstance(wrong.value, Refused)
 
 
@@ -128,11 +128,11 @@ def test_annotations_of_other_kinds():
 @pytest.mark.parametrize("scale", ["gpu", "paper"])
 def test_a_gpu_scale_without_a_gpu_says_what_to_do(scale):
     with pytest.raises(Refused, match="needs a CUDA GPU .* choose 'fast' or 'book'"):
-        runs.begin("07_tiny", chapter(scale=scale), scales={scale: {}})
+        chapters.begin("07_tiny", chapter(scale=scale), scales={scale: {}})
 
 
 def test_begin_makes_arithmetic_repeatable():
-    runs.begin("07_tiny", chapter(seed=3))
+    chapters.begin("07_tiny", chapter(seed=3))
     drawn = torch.randn(4)
     assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     assert torch.get_num_threads() == 1
@@ -141,7 +141,7 @@ def test_begin_makes_arithmetic_repeatable():
 
 PRODUCT = """
 import hashlib, torch
-from memlib import runs
+from memlib import chapters
 runs.begin("x", {"__annotations__": {"seed": int}, "seed": 0})
 net = torch.nn.Sequential(torch.nn.Linear(500, 300), torch.nn.SiLU(), torch.nn.Linear(300, 7)).double()
 net(torch.randn(400, 500).double()).square().mean().backward()
@@ -271,7 +271,7 @@ def test_a_tree_comes_back_as_it_went():
         "array": np.arange(4, dtype=np.int16)[::-1],
         "state": torch.nn.Linear(2, 1).state_dict(),
     }
-    back = artefacts.cached("tree", counted(tree)[0])
+    back = store.cached("tree", counted(tree)[0])
     assert list(back) == list(tree)
     for one, other in zip(back["tensors"], tree["tensors"], strict=True):
         assert one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
@@ -282,34 +282,34 @@ def test_a_tree_comes_back_as_it_went():
     assert type(back["kept"]) is Kept and back["kept"].size == 3
     assert back["array"].dtype == np.int16 and back["array"].tolist() == [3, 2, 1, 0]
     assert type(back["state"]) is collections.OrderedDict
-    assert artefacts.cached("nothing", counted(None)[0]) is None
+    assert store.cached("nothing", counted(None)[0]) is None
     with pytest.raises(TypeError, match="Generator cannot be stored"):
-        artefacts.cached("generator", counted(torch.Generator())[0])
+        store.cached("generator", counted(torch.Generator())[0])
 
 
 def test_a_result_is_made_once_for_its_inputs(monkeypatch, capfd):
     make, calls = counted({"a": torch.ones(2)})
     for x in (torch.ones(2), torch.ones(2), torch.zeros(2)):
-        artefacts.cached("net", make, x)
+        store.cached("net", make, x)
     assert len(calls) == 2
-    artefacts.cached("other name", make, torch.ones(2))
-    artefacts.cached("net", make, torch.ones(2), seed=1)
+    store.cached("other name", make, torch.ones(2))
+    store.cached("net", make, torch.ones(2), seed=1)
     assert len(calls) == 4
-    artefacts.cached("net", make, torch.ones(2), fresh=True)
+    store.cached("net", make, torch.ones(2), fresh=True)
     assert len(calls) == 5
     monkeypatch.setenv("MEMLIB_FRESH", "1")
-    artefacts.cached("net", make, torch.ones(2))
+    store.cached("net", make, torch.ones(2))
     assert len(calls) == 6
-    artefacts.cached("net", make, torch.ones(2), fresh=False)
+    store.cached("net", make, torch.ones(2), fresh=False)
     assert len(calls) == 6
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_change_of_memlib_makes_anew(monkeypatch):
     make, calls = counted(1)
-    artefacts.cached("net", make)
-    monkeypatch.setattr(artefacts, "surroundings", lambda: "another source")
-    artefacts.cached("net", make)
+    store.cached("net", make)
+    monkeypatch.setattr(store, "code_fingerprint", lambda _: "another source")
+    store.cached("net", make)
     assert len(calls) == 2
 
 
@@ -317,16 +317,16 @@ def test_a_hit_draws_like_a_miss():
     drawn = []
     for _ in range(2):
         torch.manual_seed(5)
-        result = artefacts.cached("draw", lambda: torch.randn(3), seed=1)
+        result = store.cached("draw", lambda: torch.randn(3), seed=1)
         drawn.append(torch.cat([result, torch.randn(3)]))
     assert torch.equal(*drawn)
-    assert not torch.equal(drawn[0][:3], artefacts.cached("draw", lambda: torch.randn(3), seed=2))
+    assert not torch.equal(drawn[0][:3], store.cached("draw", lambda: torch.randn(3), seed=2))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_artefact_is_made_again(damage, tmp_path):
     make, calls = counted({"a": torch.arange(1000.0)})
-    artefacts.cached("net", make)
+    store.cached("net", make)
     (path,) = (tmp_path / "cache").glob("*.safetensors")
     whole = path.read_bytes()
     spoilt = {
@@ -336,35 +336,35 @@ def test_a_damaged_artefact_is_made_again(damage, tmp_path):
         "flipped": whole[:-1] + bytes([whole[-1] ^ 1]),
     }
     path.write_bytes(spoilt[damage])
-    assert torch.equal(artefacts.cached("net", make)["a"], torch.arange(1000.0))
+    assert torch.equal(store.cached("net", make)["a"], torch.arange(1000.0))
     assert len(calls) == 2
     assert path.read_bytes() == whole
 
 
 def test_an_interrupted_write_leaves_the_old_artefact(monkeypatch, tmp_path):
     path = tmp_path / "kept.safetensors"
-    artefacts.save(path, torch.ones(2))
+    store.save(path, torch.ones(2))
 
     def killed(tensors, name, metadata):
         Path(name).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(artefacts, "save_file", killed)
+    monkeypatch.setattr(store, "save_file", killed)
     with pytest.raises(KeyboardInterrupt):
-        artefacts.save(path, torch.zeros(2))
-    assert torch.equal(artefacts.load(path), torch.ones(2))
+        store.save(path, torch.zeros(2))
+    assert torch.equal(store.load(path), torch.ones(2))
     assert [found.name for found in tmp_path.glob("kept*")] == ["kept.safetensors"]
 
 
 TWO = """
 import os, time, torch
-from memlib.runs import artefacts
+from memlib.cache import store
 def make():
     with open("made", "a") as made:
         made.write("x")
     time.sleep(1)
     return torch.randn(4)
-print(artefacts.cached("net", make).tolist())
+print(store.cached("net", make).tolist())
 """
 
 
@@ -381,23 +381,23 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(Refused, match="set MEMLIB_CACHE"):
-        artefacts.folder()
+        store.folder()
 
 
 def test_checkpoints_are_kept_for_the_same_parameters(monkeypatch):
-    folder = runs.begin("07_tiny", chapter()).folder
+    folder = chapters.begin("07_tiny", chapter()).folder
     (folder / "net").touch()
-    assert runs.begin("07_tiny", chapter()).folder == folder and (folder / "net").exists()
-    assert runs.begin("07_tiny", chapter(n_train=9, In=[])).folder != folder
+    assert chapters.begin("07_tiny", chapter()).folder == folder and (folder / "net").exists()
+    assert chapters.begin("07_tiny", chapter(n_train=9, In=[])).folder != folder
     monkeypatch.setenv("MEMLIB_FRESH", "1")
-    assert list(runs.begin("07_tiny", chapter()).folder.iterdir()) == []
+    assert list(chapters.begin("07_tiny", chapter()).folder.iterdir()) == []
 
 
 # Claims.
 
 
 def test_a_claim_is_rounded_printed_and_recorded(capsys, tmp_path):
-    run = runs.begin("07_tiny", chapter())
+    run = chapters.begin("07_tiny", chapter())
     run.claim("S1", "trend only", figure=torch.tensor(0.123456), interval=(0.11119, 0.2), n=2000, text="Larger.")
     run.claim("S2", "reproduced", figure={"a": 12345, "b": [1 / 3, 2]})
     assert capsys.readouterr().out.splitlines() == [
@@ -435,15 +435,15 @@ def test_claims_are_read_from_a_notebook(tmp_path):
     outputs = [{"output_type": "stream", "text": "x"}, {"output_type": "display_data", "data": {claims.MIME: record}}]
     cells = [{"cell_type": "markdown", "source": ""}, {"cell_type": "code", "outputs": outputs}]
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
-    assert runs.claims_in(tmp_path / "a.ipynb") == [record]
+    assert chapters.claims_in(tmp_path / "a.ipynb") == [record]
     (tmp_path / "b.ipynb").write_text("[]")
     for name in ("b.ipynb", "absent.ipynb"):
         with pytest.raises(Refused, match=name):
-            runs.claims_in(tmp_path / name)
+            chapters.claims_in(tmp_path / name)
 
 
 def test_a_chapter_runs_on_where_nothing_can_be_written(monkeypatch, capsys, tmp_path):
-    run = runs.begin("07_tiny", chapter())
+    run = chapters.begin("07_tiny", chapter())
     (tmp_path / "runs").touch()  # a file where the folder would be
     run.claim("S1", "reproduced", figure=1)
     assert capsys.readouterr().out.startswith("S1")
@@ -453,12 +453,12 @@ def test_a_kept_run_is_quoted_with_where_it_ran(monkeypatch, tmp_path):
     (tmp_path / "_toc.yml").touch()
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")  # found from below, as from a notebook
-    assert runs.quote("07_tiny") == "no run of the scale book is kept: memlib run 07_tiny --scale book"
+    assert chapters.quote("07_tiny") == "no run of the scale book is kept: memlib run 07_tiny --scale book"
     where = {"device": "x86_64 CPU", "seconds": 61.4, "commit": "0123456789abcdef"}
     page = {"provenance": where, "claims": [claims.record("S1", "book", "trend only", 0.5, (0.1, 0.9), 7, "words")]}
     (tmp_path / "results" / "book").mkdir(parents=True)
     (tmp_path / "results" / "book" / "07_tiny.json").write_text(json.dumps(page))
-    first, second = runs.quote("07_tiny").splitlines()
+    first, second = chapters.quote("07_tiny").splitlines()
     assert first == "kept run: x86_64 CPU, 61 s, commit 0123456789"
     assert second == "S1 (book): trend only; 0.5 [0.1, 0.9], n = 7. words"
 
@@ -466,7 +466,7 @@ def test_a_kept_run_is_quoted_with_where_it_ran(monkeypatch, tmp_path):
 def test_a_table_is_printed_kept_and_quoted(monkeypatch, capsys, tmp_path):
     (tmp_path / "_toc.yml").touch()
     monkeypatch.chdir(tmp_path)
-    run = runs.begin("07_tiny", chapter())
+    run = chapters.begin("07_tiny", chapter())
     rows = [("arm", "loss"), ("ours", "0.12"), ("another", "1")]
     run.table("What each arm lost", rows)
     run.claim("S1", "reproduced", figure=1)
@@ -476,4 +476,4 @@ def test_a_table_is_printed_kept_and_quoted(monkeypatch, capsys, tmp_path):
     assert len(json.loads(kept.read_text())["claims"]) == 1
     (tmp_path / "results" / "book").mkdir(parents=True)
     kept.rename(tmp_path / "results" / "book" / "07_tiny.json")
-    assert runs.quote("07_tiny").endswith("\n\n" + shown)
+    assert chapters.quote("07_tiny").endswith("\n\n" + shown)

@@ -40,7 +40,7 @@ def test_ancestral_is_diffusers_ddim_step_by_step(eta):
     draws = iter(used)
     ours = list(sample.ancestral_path(MIXTURE, start, noise.ddpm(20), eta, lambda x: next(draws)))
     for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)    # diffusers keeps its alphas in float32
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)  # diffusers keeps its alphas in float32
 
 
 def test_ancestral_with_eta_1_is_diffusers_ddpm():
@@ -64,7 +64,7 @@ def test_heun_is_diffusers_heun():
 
 
 def test_ddim_in_vp_coordinates_is_euler_in_sigma():
-    a, b = 0.3, 0.7    # alpha_bar before and after the step
+    a, b = 0.3, 0.7  # alpha_bar before and after the step
     x_t = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     sigma, target = math.sqrt(1 / a - 1), math.sqrt(1 / b - 1)
     x = x_t / a**0.5
@@ -118,8 +118,10 @@ def test_heun_is_second_order_and_ddim_first():
 def test_sampling_the_perfect_memorizer_returns_training_points():
     points = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     start = noise.seeded(range(200))(torch.empty(200, 6))
-    for x in (sample.heun(Empirical(points), 80 * start, noise.karras(40)),
-              sample.ancestral(Empirical(points), 80 * start, noise.karras(40), 1.0, noise.seeded(range(200)))):
+    for x in (
+        sample.heun(Empirical(points), 80 * start, noise.karras(40)),
+        sample.ancestral(Empirical(points), 80 * start, noise.karras(40), 1.0, noise.seeded(range(200))),
+    ):
         assert torch.cdist(x.double(), points.double()).amin(1).max() < 1e-6
 
 
@@ -127,7 +129,7 @@ def test_paths_yield_each_state_once_and_noise_is_not_drawn_in_vain():
     x, sigmas = torch.randn(3, 4, dtype=torch.float64), noise.karras(5)
     calls = []
     path = list(sample.ancestral_path(MIXTURE, x, sigmas, 1.0, lambda v: calls.append(1) or torch.zeros_like(v)))
-    assert len(path) == 5 and len(calls) == 4    # the step to 0 needs none
+    assert len(path) == 5 and len(calls) == 4  # the step to 0 needs none
     assert len({p.data_ptr() for p in path}) == 5
     list(sample.ancestral_path(MIXTURE, x, sigmas, 0.0, lambda v: calls.append(1)))
     assert len(calls) == 4 and len(list(sample.heun_path(MIXTURE, x, sigmas))) == 5

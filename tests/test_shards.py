@@ -11,7 +11,8 @@ import numpy
 import pytest
 import torch
 
-from memlib import analytic, denoiser, metrics, noise, sample, shards
+from memlib import analytic, denoiser, metrics, noise, sample
+from memlib.cache import shards
 from memlib.errors import Refused
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,8 @@ def python(code, *arguments, **environment):
 
 RUN = """
 import sys, time, torch
-from memlib import analytic, noise, sample, shards
+from memlib import analytic, noise, sample
+from memlib.cache import shards
 torch.set_num_threads(1)
 model = analytic.Empirical(noise.seeded(range(50))(torch.empty(50, 1, 4, 4)))
 sigmas = noise.karras(6, 0.02, 20.0)
@@ -62,11 +64,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     assert 3 <= len(before) < 9
     with pytest.raises(Refused, match=f"lacks {9 - len(before)} of 9 files"):
         shards.Shards(cut)
-    (cut / f"{len(before):06d}.partial").write_bytes(b"half a fi")    # what a kill inside a write leaves
+    (cut / f"{len(before):06d}.partial").write_bytes(b"half a fi")  # what a kill inside a write leaves
     kept = {name: (cut / name).stat().st_mtime_ns for name in before}
     assert python(RUN, cut, 0).wait() == 0
     assert contents(cut) == contents(whole) and len(contents(cut)) == 9
-    assert {name: (cut / name).stat().st_mtime_ns for name in before} == kept    # not drawn a second time
+    assert {name: (cut / name).stat().st_mtime_ns for name in before} == kept  # not drawn a second time
     assert not list(cut.glob("*.partial"))
 
 
@@ -198,15 +200,15 @@ def test_a_sample_has_the_same_bits_whatever_n(tmp_path):
     def draw(seeds):
         sizes.append(len(seeds))
         x = noise.seeded(seeds)(torch.empty(len(seeds), 64))
-        return (x @ weight).reshape(-1, 1, 8, 8)    # a matrix product rounds differently in a batch of another size
+        return (x @ weight).reshape(-1, 1, 8, 8)  # a matrix product rounds differently in a batch of another size
 
     short = shards.stream(draw, 2500, tmp_path / "short", key="k", batch=1000)
     long = shards.stream(draw, 3000, tmp_path / "long", key="k", batch=1000)
-    assert sizes == [1000] * 6    # the last batch is padded
+    assert sizes == [1000] * 6  # the last batch is padded
     assert [len(shard["images"]) for shard in short] == [1000, 1000, 500] and len(short) == 2500
     assert torch.equal(short.load(), long[:2500]["images"])
     grown = shards.stream(draw, 3000, tmp_path / "short", key="k", batch=1000)
-    assert sizes == [1000] * 7    # only the file that was cut is drawn again
+    assert sizes == [1000] * 7  # only the file that was cut is drawn again
     assert contents(tmp_path / "short") == contents(tmp_path / "long") and len(grown) == 3000
 
 
@@ -217,7 +219,7 @@ def test_a_folder_whose_growth_was_cut_short_is_not_taken_for_whole(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shards.stream(cut, 30, tmp_path, key="k", batch=10)    # as many files, the last of them five rows short
+        shards.stream(cut, 30, tmp_path, key="k", batch=10)  # as many files, the last of them five rows short
     with pytest.raises(Refused, match="lacks 1 of 3 files, such as 000002.safetensors"):
         shards.Shards(tmp_path)
     grown = shards.stream(simple, 30, tmp_path, key="k", batch=10)
@@ -273,7 +275,7 @@ def test_guided_samples_travel_with_their_labels_and_weights(tmp_path):
     nearest = torch.cat([torch.cdist(shard["images"].flatten(1), means.flatten(1)).argmin(1) for shard in stored])
     right = nearest == stored.load("labels")
     assert right[guided].double().mean() > 0.95 and right[~guided].double().mean() < 0.5
-    part = draw(torch.arange(100, 200))    # one batch, without the files
+    part = draw(torch.arange(100, 200))  # one batch, without the files
     assert torch.equal(stored[100:200]["images"], part["images"])
 
 
@@ -288,7 +290,7 @@ def test_bytes_are_grey_levels(tmp_path):
     """uint8 is the inverse of x / 127.5 - 1, by which every source reads a file; values outside are clipped."""
     levels = numpy.arange(256, dtype=numpy.uint8)
     exact = torch.from_numpy(levels.astype(numpy.float32) / 127.5 - 1)
-    near = exact + torch.linspace(-0.9, 0.9, 256) / 255    # within half a level
+    near = exact + torch.linspace(-0.9, 0.9, 256) / 255  # within half a level
     far = torch.tensor([-7.0, -1.0, 1.0, 7.0, 0.0]).repeat(52)[:256]
     images = torch.stack([exact, near, far])
     stored = shards.stream(lambda seeds: images[seeds], 3, tmp_path, key="k", batch=3, dtype=torch.uint8).load()
@@ -306,7 +308,8 @@ def test_tensors_that_share_memory_or_lie_crosswise_are_kept(tmp_path):
 
 MILLION = """
 import resource, sys, torch
-from memlib import metrics, shards
+from memlib import metrics
+from memlib.cache import shards
 torch.set_num_threads(1)
 pattern = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
 train = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
@@ -335,7 +338,7 @@ def test_a_million_images_fit_in_bounded_memory(tmp_path):
     assert process.returncode == 0, error
     size = sum(path.stat().st_size for path in (tmp_path / "many").glob("*.safetensors"))
     assert size > 140e6
-    assert float(out) < 60    # MiB, of which 4 are the million scores
+    assert float(out) < 60  # MiB, of which 4 are the million scores
 
 
 BAR = "import sys\nsys.argv[2:] = ['0']\n" + RUN
@@ -345,7 +348,7 @@ def test_the_progress_bar_obeys_the_environment(tmp_path):
     quiet = python(BAR, tmp_path, TQDM_DISABLE="1")
     assert quiet.communicate() == ("", "") and quiet.returncode == 0
     loud = python(BAR, tmp_path, TQDM_DISABLE="")
-    assert "sampling: 100%" in loud.communicate()[1]    # what was there counts as done
+    assert "sampling: 100%" in loud.communicate()[1]  # what was there counts as done
 
 
 def test_two_runs_at_once_do_the_work_once(tmp_path):
@@ -358,4 +361,4 @@ def test_two_runs_at_once_do_the_work_once(tmp_path):
     stored = shards.Shards(tmp_path / "both")
     train = noise.seeded(range(50))(torch.empty(50, 16))
     scored = torch.cat([metrics.nearest(shard["images"].flatten(1), train)[0] for shard in stored])
-    assert (scored > 0.999).double().mean() > 0.99    # the perfect memorizer returns training points
+    assert (scored > 0.999).double().mean() > 0.99  # the perfect memorizer returns training points

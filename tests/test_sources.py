@@ -68,7 +68,7 @@ def test_celeba_at_half_size_shows_the_same_faces(tmp_path, options):
     whole, half = (data.load(f"celeba:{tmp_path / name}{options}", 32).images for name in ("False", "True"))
     assert whole.shape == (6, 3, 32, 32)
     torch.testing.assert_close(half, whole, atol=0.03, rtol=0)
-    assert (whole[0] - whole[1]).abs().max() > 0.3    # so that a wrong crop would show
+    assert (whole[0] - whole[1]).abs().max() > 0.3  # so that a wrong crop would show
 
 
 def test_celeba_crop_is_the_centre(tmp_path):
@@ -79,7 +79,7 @@ def test_celeba_crop_is_the_centre(tmp_path):
     np.testing.assert_array_equal(levels(usual), [face(number)[20:198] for number in range(6)])
     want = Image.fromarray(face(0)[39:179, 19:159]).resize((64, 64), Image.Resampling.LANCZOS)
     got = levels(data.load(f"celeba:{tmp_path},crop=140", 64))[0]
-    np.testing.assert_allclose(got, np.asarray(want, float), atol=1)    # the filter looks beyond the edge
+    np.testing.assert_allclose(got, np.asarray(want, float), atol=1)  # the filter looks beyond the edge
 
 
 def test_celeba_hq_identities(tmp_path):
@@ -152,10 +152,10 @@ def test_a_pickle_is_never_opened(tmp_path):
         data.load(f"cifar10:{tmp_path}")
     good = {"labels": LABELS[:2].tolist(), "data": planes(PHOTOS[:2]), "more": Malicious()}
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps(good, protocol=2))
-    np.testing.assert_array_equal(levels(data.load(f"cifar10:{tmp_path}")), PHOTOS)    # read, yet nothing was run
+    np.testing.assert_array_equal(levels(data.load(f"cifar10:{tmp_path}")), PHOTOS)  # read, yet nothing was run
     assert not (tmp_path / "done").exists()
     pickle.loads((tmp_path / "data_batch_1").read_bytes())
-    assert (tmp_path / "done").exists()    # what opening it does
+    assert (tmp_path / "done").exists()  # what opening it does
 
 
 def test_cifar_folders_keep_the_official_labels(tmp_path):
@@ -181,7 +181,10 @@ def test_stl(tmp_path):
     train = data.load(f"stl10:{tmp_path}")
     np.testing.assert_array_equal(levels(train), images)
     assert train.labels.tolist() == [0, 9, 2, 6] and [train.names[i] for i in (0, 9, 2, 6)] == [
-        "airplane", "truck", "car", "horse"
+        "airplane",
+        "truck",
+        "car",
+        "horse",
     ]
     rest = data.load(f"stl10:{tmp_path / 'stl10_binary'},split=unlabeled,limit=3", 24)
     assert rest.images.shape == (3, 3, 24, 24) and rest.names == ("unlabeled",) and rest.labels.tolist() == [0, 0, 0]
@@ -232,7 +235,7 @@ def test_imagenet_by_classes_and_images_a_class(tmp_path):
     assert three.names == ids and three.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert numbers == sorted(set(numbers)) and [homes[n] for n in numbers] == three.labels.tolist()
     two, fewer = chosen(f"imagenet:{tmp_path},classes=2,per_class=3,seed=5")
-    assert two.names == ids[:2] and fewer == numbers[:6]    # the same, however many classes
+    assert two.names == ids[:2] and fewer == numbers[:6]  # the same, however many classes
     assert set(chosen(f"imagenet:{tmp_path},per_class=2,seed=5")[1]) < set(numbers)
     one, single = chosen(f"imagenet:{tmp_path},classes=2,per_class=3,limit=1,seed=5")
     assert len(one) == 1 and single[0] in fewer and one.names == ids[:2]
@@ -325,7 +328,7 @@ def test_broken_images_are_left_out_only_if_asked_and_counted(tmp_path, kind):
         data.load(f"{kind}:{place}")
     with pytest.warns(UserWarning, match=r"left out 1 of 6 images.*'000003\.jpg'") as said:
         rest = data.load(f"{kind}:{place},skip_broken=yes")
-    assert said[0].filename == __file__    # the line that asked
+    assert said[0].filename == __file__  # the line that asked
     assert len(rest) == 5 and rest.skipped == 1 and rest[:2].skipped == 1
     kept = [0, 1, 3, 4, 5]
     assert torch.equal(rest.images, whole.images[kept]) and torch.equal(rest.labels, whole.labels[kept])

@@ -47,8 +47,8 @@ def by_pillow(image, width, height):
     ("shape", "size", "width", "height"),
     [
         ((3, 40, 40), 288, 288, 288),
-        ((3, 700, 600), 288, 288, 336),    # shrinking, where antialiasing shows; the longer side follows
-        ((1, 64, 96), 320, 480, 320),    # a grey one
+        ((3, 700, 600), 288, 288, 336),  # shrinking, where antialiasing shows; the longer side follows
+        ((1, 64, 96), 320, 480, 320),  # a grey one
     ],
 )
 def test_preprocessing_is_the_documented_one(echo, shape, size, width, height):

@@ -9,8 +9,8 @@ from scipy import stats
 from sklearn.decomposition import PCA
 
 from memlib import data
-from memlib.completion import targets
 from memlib.errors import Refused
+from memlib.papers.i2i import targets
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def generating_matrix(target, size, monkeypatch):
     basis = torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
     monkeypatch.setattr(targets, "drawn", lambda generator: lambda like: basis.to(like))
     made = target(size + 1, torch.Generator()).flatten(1)
-    columns = made[1:] - made[0]    # (D, D), row i is A e_i
+    columns = made[1:] - made[0]  # (D, D), row i is A e_i
     return made[0], columns.T @ columns
 
 
@@ -51,7 +51,7 @@ def test_covariance_is_that_of_the_images(digits, monkeypatch):
     mean, sigma = generating_matrix(targets.covariance(digits), 64, monkeypatch)
     want = torch.from_numpy(np.cov(digits.flatten(1).numpy(), rowvar=False))
     torch.testing.assert_close(mean, digits.flatten(1).mean(0))
-    assert (sigma - want).abs().max() < 1e-5 * want.diagonal().mean()    # the ridge, without which it is singular
+    assert (sigma - want).abs().max() < 1e-5 * want.diagonal().mean()  # the ridge, without which it is singular
     assert torch.linalg.matrix_rank(want) < 64
 
 
@@ -80,7 +80,7 @@ def test_low_rank_keeps_the_total_variance_with_fewer_images_than_coordinates(di
 
 
 def test_low_rank_forms_nothing_of_d_by_d():
-    images = torch.randn(12, 3, 128, 128, generator=torch.Generator().manual_seed(0))    # D = 49,152: D x D is 19 GB
+    images = torch.randn(12, 3, 128, 128, generator=torch.Generator().manual_seed(0))  # D = 49,152: D x D is 19 GB
     x = targets.low_rank(images, 4)(2, torch.Generator().manual_seed(0))
     assert x.shape == (2, 3, 128, 128) and x.dtype == torch.float32 and x.isfinite().all()
 
@@ -88,8 +88,9 @@ def test_low_rank_forms_nothing_of_d_by_d():
 def test_arms_share_their_draw(digits):
     """With the covariance of white images all three are the same noise, up to the estimate."""
     white = torch.randn(50_000, 1, 2, 2, generator=torch.Generator().manual_seed(3)).double()
-    plain, exact, low = (drawn(t, 500) for t in (
-        targets.gaussian(white), targets.covariance(white), targets.low_rank(white, 2)))
+    plain, exact, low = (
+        drawn(t, 500) for t in (targets.gaussian(white), targets.covariance(white), targets.low_rank(white, 2))
+    )
     torch.testing.assert_close(exact, plain, rtol=0, atol=0.06)
     torch.testing.assert_close(low, plain, rtol=0, atol=0.06)
 
@@ -105,12 +106,12 @@ def test_off_diagonal_share(digits):
     want = digits.flatten(1).T.cov()
     share = float(1 - want.diagonal().square().sum() / want.square().sum())
     assert targets.off_diagonal(digits) == pytest.approx(share, rel=1e-9)
-    few = digits[:30]    # fewer images than coordinates: by the other product
+    few = digits[:30]  # fewer images than coordinates: by the other product
     want = few.flatten(1).T.cov()
     share = float(1 - want.diagonal().square().sum() / want.square().sum())
     assert targets.off_diagonal(few) == pytest.approx(share, rel=1e-9)
     chance = [targets.off_diagonal(drawn(targets.gaussian(digits), 1000, seed)) for seed in range(20)]
-    assert sum(chance) / 20 == pytest.approx(63 / 1065, rel=0.02)    # about D / (M + D), as its docstring says
+    assert sum(chance) / 20 == pytest.approx(63 / 1065, rel=0.02)  # about D / (M + D), as its docstring says
 
 
 def test_off_diagonal_by_chance_keeps_the_variances():
@@ -129,17 +130,18 @@ def test_off_diagonal_by_chance_where_nothing_is_independent():
     off, on = v.sum().square() - v.square().sum(), v.square().sum()
     assert targets.off_diagonal(images) == pytest.approx(float(off / (off + on)))
     assert sum(chance) / 20 == pytest.approx(float(off / 199 / (off / 199 + on)), rel=0.02)
-    assert abs(sum(chance) / 20 - 48 / 248) > 0.03    # D / (M + D) is for equal variances
+    assert abs(sum(chance) / 20 - 48 / 248) > 0.03  # D / (M + D) is for equal variances
     assert len(set(chance)) == 20 and chance[3] == targets.off_diagonal_by_chance(
-        images, torch.Generator().manual_seed(3))
+        images, torch.Generator().manual_seed(3)
+    )
 
 
 def test_nearly_zero_counts_entries_off_the_diagonal(digits):
     # Three coordinates, M = 2: covariance is the outer product of (2, 1, 0.1) / sqrt(2) with itself.
     two = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, 0.1]]).view(2, 1, 1, 3)
-    assert targets.nearly_zero(two) == pytest.approx(2 / 6)           # 1, 0.1 and 0.05, twice each
-    assert targets.nearly_zero(-two, 0.11) == pytest.approx(4 / 6)    # the diagonal's 0.005 does not count
-    assert targets.nearly_zero(two * torch.tensor([1, -1, 1]), 0.11) == pytest.approx(4 / 6)    # by absolute value
+    assert targets.nearly_zero(two) == pytest.approx(2 / 6)  # 1, 0.1 and 0.05, twice each
+    assert targets.nearly_zero(-two, 0.11) == pytest.approx(4 / 6)  # the diagonal's 0.005 does not count
+    assert targets.nearly_zero(two * torch.tensor([1, -1, 1]), 0.11) == pytest.approx(4 / 6)  # by absolute value
     want = np.cov(digits.flatten(1).numpy(), rowvar=False)
     share = (np.abs(want[~np.eye(64, dtype=bool)]) < 0.02).mean()
     assert 0 < share < 1 and targets.nearly_zero(digits, 0.02) == pytest.approx(share)

@@ -15,12 +15,13 @@ from safetensors import safe_open
 from torch import nn
 
 from memlib.errors import Refused
-from memlib.train import Diverged, fit, keyed, learning_rate
+from memlib.random import keyed
+from memlib.train import Diverged, fit, learning_rate
 
 
 def small_net(dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(0)
-    first = nn.Linear(3, 8, bias=False)    # a bias here would have the gradient 0, and Adam would magnify its rounding
+    first = nn.Linear(3, 8, bias=False)  # a bias here would have the gradient 0, and Adam would magnify its rounding
     return nn.Sequential(first, nn.BatchNorm1d(8), nn.Dropout(dropout), nn.SiLU(), nn.Linear(8, 1))
 
 
@@ -112,7 +113,7 @@ def test_the_caller_may_evaluate_between_steps():
 def test_resume_is_bitwise_equal(tmp_path, stop):
     whole, whole_ema = small_net(0.2), small_net(0.2)
     list(fit(whole, noisy_loss, 20, ema=whole_ema, seed=3))
-    for _ in range(2):    # interrupted `stop` steps in; then, with other initial weights, to the end
+    for _ in range(2):  # interrupted `stop` steps in; then, with other initial weights, to the end
         net = small_net(0.2)
         net[0].weight.data.add_(1.0)
         ema = copy.deepcopy(net)
@@ -241,7 +242,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         again(nn.Linear(3, 1), ema=nn.Linear(3, 1))
     with pytest.raises(Refused, match="at step 4, beyond steps=2"):
         again(steps=2)
-    assert len(again(steps=6)) == 2    # a constant rate may go on for longer
+    assert len(again(steps=6)) == 2  # a constant rate may go on for longer
     (tmp_path / "training.safetensors").write_bytes(b"half a file")
     with pytest.raises(Refused, match="is no training checkpoint"):
         again()

@@ -12,7 +12,7 @@ from memlib.errors import Refused
 def test_formula_against_simulation():
     g = torch.Generator().manual_seed(0)
     p = torch.rand(30, generator=g, dtype=torch.float64)
-    p = 0.6 * p / p.sum()    # four samples in ten resemble nothing
+    p = 0.6 * p / p.sum()  # four samples in ten resemble nothing
     sizes = torch.tensor([1, 10, 100])
     draws = torch.multinomial(torch.cat([p, torch.tensor([0.4])]), 2000 * 100, True, generator=g).reshape(2000, 100)
     counted = torch.stack([torch.tensor([len(set(r[:n].tolist()) - {30}) for r in draws]).double() for n in sizes])
@@ -23,7 +23,7 @@ def test_formula_against_simulation():
 
 
 def test_rarefaction_is_the_average_over_all_sub_runs():
-    run = [0, 0, 0, 1, 1, 2, None]    # seven samples, six of them hits
+    run = [0, 0, 0, 1, 1, 2, None]  # seven samples, six of them hits
     for size in range(1, 8):
         subsets = [len(set(s) - {None}) for s in combinations(run, size)]
         got = metrics.extrapolate_unique(torch.tensor([3, 2, 1, 0]), 7, torch.tensor([size]))
@@ -54,7 +54,7 @@ def test_the_difference_of_two_arms_by_hand():
     a, b = torch.tensor([0, 0, 1, 2, -1]), torch.tensor([5, -1, -1, 5, -1])
     difference, (low, high) = metrics.unique_difference(a, b)
     assert difference == 2
-    left_out = []    # the jackknife itself, one sample left out at a time
+    left_out = []  # the jackknife itself, one sample left out at a time
     for i in range(5):
         rest = [torch.cat([arm[:i], arm[i + 1 :]]) for arm in (a, b)]
         left_out.append(len(set(rest[0].tolist()) - {-1}) - len(set(rest[1].tolist()) - {-1}))
@@ -77,4 +77,4 @@ def test_the_difference_covers_the_true_one():
         arms = [torch.multinomial(torch.cat([q, 1 - q.sum()[None]]), 400, True, generator=g) for q in p]
         low, high = metrics.unique_difference(*(torch.where(arm == 80, -1, arm) for arm in arms))[1]
         covered += low <= true <= high
-    assert covered >= 183    # 95 % of 200, less three standard deviations; the jackknife errs upwards
+    assert covered >= 183  # 95 % of 200, less three standard deviations; the jackknife errs upwards

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from memlib import losses, noise, train, unlearn
+from memlib import losses, noise, train
 from memlib.analytic import GaussianMixture
 from memlib.denoiser import eps, pair, score
 from memlib.errors import Refused
+from memlib.papers import sgu
+from memlib.random import keyed
 
 D64 = {"dtype": torch.float64}
 RETAIN = GaussianMixture(torch.tensor([[-2.0, -2.0], [2.0, 2.0]], **D64), torch.tensor([0.3, 0.7]), std=1.0)
@@ -31,8 +33,8 @@ def posterior_moments(mixture, x, sigma, n=400_000):
 
 
 def test_the_moment_of_the_noise_is_that_of_the_posterior():
-    near = 0.4 * X    # where many draws land
-    moment, mean = unlearn.noise_moment(FORGET, near, SIGMA), eps(FORGET, near, SIGMA)
+    near = 0.4 * X  # where many draws land
+    moment, mean = sgu.noise_moment(FORGET, near, SIGMA), eps(FORGET, near, SIGMA)
     for i in (0, 7, 21):
         first, second = posterior_moments(FORGET, near[i], SIGMA[i])
         torch.testing.assert_close(mean[i], first, atol=0.02, rtol=0.02)
@@ -44,15 +46,13 @@ def test_the_moment_of_the_noise_is_that_of_the_posterior():
 def test_optima_minimise_the_mixed_loss_at_every_point(name, alpha):
     """The loss at x as a function of e = eps_hat(x), from posterior moments of both sides, by Newton from autograd."""
     optimum, forget_loss = {
-        "obtuse": (unlearn.obtuse_optimum(RETAIN, FORGET, alpha, tilt), lambda e, m, M: e @ m),
-        "bounded": (
-            unlearn.bounded_optimum(RETAIN, FORGET, alpha, 2.0, tilt), lambda e, m, M: e @ m + e @ e / 4.0
-        ),
-        "orthogonal": (unlearn.orthogonal_optimum(RETAIN, FORGET, alpha, tilt), lambda e, m, M: e @ M @ e),
+        "obtuse": (sgu.obtuse_optimum(RETAIN, FORGET, alpha, tilt), lambda e, m, M: e @ m),
+        "bounded": (sgu.bounded_optimum(RETAIN, FORGET, alpha, 2.0, tilt), lambda e, m, M: e @ m + e @ e / 4.0),
+        "orthogonal": (sgu.orthogonal_optimum(RETAIN, FORGET, alpha, tilt), lambda e, m, M: e @ M @ e),
     }[name]
     got = eps(optimum, X, SIGMA)
     p_g, p_f = RETAIN.log_prob(X, SIGMA).exp(), FORGET.log_prob(X, SIGMA).exp()
-    m_g, m_f, big = eps(RETAIN, X, SIGMA), eps(FORGET, X, SIGMA), unlearn.noise_moment(FORGET, X, SIGMA)
+    m_g, m_f, big = eps(RETAIN, X, SIGMA), eps(FORGET, X, SIGMA), sgu.noise_moment(FORGET, X, SIGMA)
     for i in range(0, 40, 7):
 
         def mixed(e, i=i):
@@ -73,21 +73,21 @@ def test_obtuse_leads_uphill_of_the_difference_of_the_densities():
     leaf = X.clone().requires_grad_()
     retain, forget = RETAIN.log_prob(leaf, SIGMA).exp(), FORGET.log_prob(leaf, SIGMA).exp()
     want = torch.autograd.grad((retain - c * forget).sum(), leaf)[0] / retain.detach()[:, None]
-    torch.testing.assert_close(score(unlearn.obtuse_optimum(RETAIN, FORGET, alpha), X, SIGMA), want)
+    torch.testing.assert_close(score(sgu.obtuse_optimum(RETAIN, FORGET, alpha), X, SIGMA), want)
 
 
 def test_the_limits_of_the_optima():
     plain = eps(RETAIN, X, SIGMA)
-    for optimum in (unlearn.obtuse_optimum, unlearn.bounded_optimum, unlearn.orthogonal_optimum):
+    for optimum in (sgu.obtuse_optimum, sgu.bounded_optimum, sgu.orthogonal_optimum):
         torch.testing.assert_close(eps(optimum(RETAIN, FORGET, 1.0), X, SIGMA), plain)
-    far = eps(unlearn.bounded_optimum(RETAIN, FORGET, 0.7, 1e7), X, SIGMA)
-    torch.testing.assert_close(far, eps(unlearn.obtuse_optimum(RETAIN, FORGET, 0.7), X, SIGMA), rtol=1e-4, atol=1e-6)
+    far = eps(sgu.bounded_optimum(RETAIN, FORGET, 0.7, 1e7), X, SIGMA)
+    torch.testing.assert_close(far, eps(sgu.obtuse_optimum(RETAIN, FORGET, 0.7), X, SIGMA), rtol=1e-4, atol=1e-6)
     longest = torch.maximum(plain.norm(dim=1), 3 * eps(FORGET, X, SIGMA).norm(dim=1))
-    held = eps(unlearn.bounded_optimum(RETAIN, FORGET, 0.05, 3.0), X, SIGMA).norm(dim=1)
+    held = eps(sgu.bounded_optimum(RETAIN, FORGET, 0.05, 3.0), X, SIGMA).norm(dim=1)
     assert (held <= longest + 1e-9).all()
-    shrunk = eps(unlearn.orthogonal_optimum(RETAIN, FORGET, 0.3), X, SIGMA)
-    assert (shrunk.norm(dim=1) <= plain.norm(dim=1)).all()    # it only shrinks ...
-    assert ((shrunk * plain).sum(1) > 0).all()                # ... and never turns by a right angle
+    shrunk = eps(sgu.orthogonal_optimum(RETAIN, FORGET, 0.3), X, SIGMA)
+    assert (shrunk.norm(dim=1) <= plain.norm(dim=1)).all()  # it only shrinks ...
+    assert ((shrunk * plain).sum(1) > 0).all()  # ... and never turns by a right angle
 
 
 def test_one_optimum_by_training_nothing_but_a_table():
@@ -103,7 +103,7 @@ def test_one_optimum_by_training_nothing_but_a_table():
     slope = torch.autograd.grad(value, vector, create_graph=True)[0]
     curvature = torch.stack([torch.autograd.grad(s, vector, retain_graph=True)[0][0] for s in slope[0]])
     found = -torch.linalg.solve(curvature, slope[0].detach())
-    want = eps(unlearn.orthogonal_optimum(RETAIN, FORGET, alpha), x, sigma)[0]
+    want = eps(sgu.orthogonal_optimum(RETAIN, FORGET, alpha), x, sigma)[0]
     torch.testing.assert_close(found, want, rtol=0.02, atol=0.01)
 
 
@@ -149,27 +149,27 @@ def test_every_loss_moves_the_forget_batch_as_it_says_and_the_retain_term_is_unt
     retain, forget, net = everything()
 
     def gradients(alpha, lose=lose, forget=forget, retain=retain):
-        draws = unlearn.rows(retain), forget if forget is None else unlearn.rows(forget)
-        loss = unlearn.objective(*draws, lose, lambda n, g: torch.ones(n), alpha=alpha, batch=64, share=0.5)
+        draws = sgu.rows(retain), forget if forget is None else sgu.rows(forget)
+        loss = sgu.objective(*draws, lose, lambda n, g: torch.ones(n), alpha=alpha, batch=64, forget_fraction=0.5)
         net.zero_grad()
-        value = loss(net, train.keyed(0, 0))
+        value = loss(net, keyed(0, 0))
         value.backward()
         return torch.cat([p.grad.flatten() for p in net.parameters()]).clone(), float(value.detach())
 
     mixed, _ = gradients(0.7)
     keep, kept = gradients(1.0)
     other_keep, other_kept = gradients(1.0, forget=forget + 3)
-    assert torch.equal(keep, other_keep) and kept == other_kept    # at alpha = 1 the forget batch has no say
+    assert torch.equal(keep, other_keep) and kept == other_kept  # at alpha = 1 the forget batch has no say
     lost = (mixed - 0.7 * keep) / 0.3
-    assert lost.norm() > 1e-3 * keep.norm()    # and below it, every loss reaches the weights
+    assert lost.norm() > 1e-3 * keep.norm()  # and below it, every loss reaches the weights
     moved = gradients(0.7, retain=retain + 1)[0]
     again = (moved - 0.7 * gradients(1.0, retain=retain + 1)[0]) / 0.3
-    torch.testing.assert_close(lost, again, rtol=1e-3, atol=1e-4)    # the forget term does not read the retain batch
+    torch.testing.assert_close(lost, again, rtol=1e-3, atol=1e-4)  # the forget term does not read the retain batch
 
     # A short training on the forget term turns the score as the loss says.
     before = angle(net, forget)
-    data = unlearn.rows(retain), unlearn.rows(forget)
-    loss = unlearn.objective(*data, lose, lambda n, g: torch.ones(n), alpha=0.02, batch=64, share=0.5)
+    data = sgu.rows(retain), sgu.rows(forget)
+    loss = sgu.objective(*data, lose, lambda n, g: torch.ones(n), alpha=0.02, batch=64, forget_fraction=0.5)
     for _ in train.fit(net, loss, 60, lr=3e-3, schedule="constant"):
         pass
     with torch.no_grad():
@@ -189,16 +189,16 @@ def test_fitting_the_mixture_of_losses_finds_the_optimum():
 
     torch.manual_seed(0)
     net = nets.Preconditioned(nets.MLP(2, 64, 2), 2.0).double()
-    loss = unlearn.objective(
+    loss = sgu.objective(
         lambda n, g: RETAIN.sample(n, g)[0], lambda n, g: FORGET.sample(n, g)[0], losses.obtuse,
-        lambda n, g: torch.full((n,), 0.8), alpha=0.6, batch=256, share=0.5,
+        lambda n, g: torch.full((n,), 0.8), alpha=0.6, batch=256, forget_fraction=0.5,
     )  # fmt: skip
     for _ in train.fit(net, loss, 800, lr=5e-3, seed=1):
         pass
     x = noise.add_noise(RETAIN.sample(1000, torch.Generator().manual_seed(9))[0], 0.8, noise.seeded(range(1000)))
     with torch.no_grad():
         got = eps(net, x, 0.8)
-        near = (got - eps(unlearn.obtuse_optimum(RETAIN, FORGET, 0.6), x, 0.8)).square().mean()
+        near = (got - eps(sgu.obtuse_optimum(RETAIN, FORGET, 0.6), x, 0.8)).square().mean()
         far = (got - eps(RETAIN, x, 0.8)).square().mean()
     assert near < 0.3 * far
 
@@ -212,9 +212,9 @@ def test_arms_cost_the_same_and_draw_what_they_say():
 
     retain, forget = torch.zeros(5, 3), torch.full((5, 3), 100.0)
     common = {"batch": 40, "sigma": lambda n, g: torch.full((n,), 0.5)}
-    loss = unlearn.objective(unlearn.rows(retain), unlearn.rows(forget), losses.obtuse, share=0.25, **common)
-    loss(net, train.keyed(0, 0))
-    unlearn.objective(unlearn.rows(retain), None, None, **common)(net, train.keyed(0, 0))
+    loss = sgu.objective(sgu.rows(retain), sgu.rows(forget), losses.obtuse, forget_fraction=0.25, **common)
+    loss(net, keyed(0, 0))
+    sgu.objective(sgu.rows(retain), None, None, **common)(net, keyed(0, 0))
     (mixed, level), (plain, _) = seen
     assert len(mixed) == len(plain) == 40 and len(level) == 40
     assert int((mixed.mean(1) > 50).sum()) == 10 and int((plain.mean(1) > 50).sum()) == 0
@@ -230,14 +230,14 @@ def test_weights_fall_on_their_own_term():
 
         return weight
 
-    data = unlearn.rows(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
+    data = sgu.rows(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
 
     def value(keep, lose):
-        loss = unlearn.objective(
+        loss = sgu.objective(
             data, data, losses.denoising, lambda n, g: torch.rand(n, generator=g) + 0.5, alpha=0.5, batch=12,
-            share=1 / 3, weight=once("keep", keep), forget_weight=once("lose", lose),
+            forget_fraction=1 / 3, weight=once("keep", keep), forget_weight=once("lose", lose),
         )  # fmt: skip
-        return float(loss(lambda x, sigma: 0 * x, train.keyed(0, 0)))
+        return float(loss(lambda x, sigma: 0 * x, keyed(0, 0)))
 
     one, zero = value(1.0, 0.0), value(0.0, 1.0)
     assert math.isclose(value(2.0, 5.0), 2 * one + 5 * zero, rel_tol=1e-5)
@@ -245,12 +245,12 @@ def test_weights_fall_on_their_own_term():
 
 
 def test_refusals():
-    data = unlearn.rows(torch.zeros(4, 3))
+    data = sgu.rows(torch.zeros(4, 3))
     with pytest.raises(Refused, match="give both"):
-        unlearn.objective(data, data, None, data)
+        sgu.objective(data, data, None, data)
     with pytest.raises(Refused, match="not 0"):
-        unlearn.objective(data, data, losses.obtuse, data, alpha=0)
+        sgu.objective(data, data, losses.obtuse, data, alpha=0)
     with pytest.raises(Refused, match="empty"):
-        unlearn.objective(data, data, losses.obtuse, data, batch=2, share=0.1)
+        sgu.objective(data, data, losses.obtuse, data, batch=2, forget_fraction=0.1)
     with pytest.raises(Refused, match="no image"):
-        unlearn.rows(torch.zeros(0, 3))
+        sgu.rows(torch.zeros(0, 3))

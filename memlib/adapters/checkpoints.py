@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DModel
 
 _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_UNREADABLE = (OSError, ValueError, RuntimeError)    # what diffusers and the hub raise on files that are amiss
+_UNREADABLE = (OSError, ValueError, RuntimeError)  # what diffusers and the hub raise on files that are amiss
 
 
 def from_diffusers(
@@ -47,7 +47,7 @@ def from_diffusers(
         )
     scheduler = _scheduler(place, root)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()    # what it would warn of, missing and unused weights, is refused below
+    logging.set_verbosity_error()  # what it would warn of, missing and unused weights, is refused below
     try:
         net = _network(place, root, subfolder)
     finally:
@@ -121,10 +121,10 @@ def _network(place: str | Path, root: Path, subfolder: str) -> "UNet2DModel":
         raise Refused(f"{str(folder / 'config.json')!r} gives sample_size={size}: write the width of its images there")
     try:
         net, loaded = UNet2DModel.from_pretrained(
-            str(local) if (local := Path(place).expanduser()).is_dir() else str(place),    # else the hub's
+            str(local) if (local := Path(place).expanduser()).is_dir() else str(place),  # else the hub's
             subfolder=subfolder or None,
             use_safetensors=True,
-            low_cpu_mem_usage=False,    # True asks for accelerate
+            low_cpu_mem_usage=False,  # True asks for accelerate
             output_loading_info=True,
         )
     except _UNREADABLE as error:

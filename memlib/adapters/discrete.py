@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
-from memlib.noise import discrete, like
+from memlib.noise import discrete, expand_sigma
 
-_NEAR = 1e-3    # a sigma this near a level, relatively, is that level: alpha_bar in float32 is no more exact at t = 0
+_NEAR = 1e-3  # a sigma this near a level, relatively, is that level: alpha_bar in float32 is no more exact at t = 0
 
 
 def from_discrete(
@@ -68,18 +68,18 @@ class Discrete(nn.Module):
         self.sigmas = discrete(bar[bar > 0])
         self.shape: tuple[int, int, int] | None = None
         self.schedule: dict | None = None
-        self._levels = self.sigmas[:-1].flip(0)                                # (n,) increasing: at t = 0 ... n - 1
+        self._levels = self.sigmas[:-1].flip(0)  # (n,) increasing: at t = 0 ... n - 1
         self._logs = self._levels.log()
-        self._borders = (self._levels[1:] * self._levels[:-1]).sqrt()          # (n - 1,) between nearest levels
+        self._borders = (self._levels[1:] * self._levels[:-1]).sqrt()  # (n - 1,) between nearest levels
 
     def forward(self, x: Tensor, sigma: float | Tensor, y: int | Tensor | None = None) -> Tensor:
         """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S). `y`, a label or (B,), is for a
         class-conditional network: bind it, `functools.partial(denoiser, y=y)`."""
         t, level = self._place(sigma)
-        level = level.item() if len(level) == 1 else level    # one level for all: its coefficients stay Python floats
+        level = level.item() if len(level) == 1 else level  # one level for all: its coefficients stay Python floats
         alpha = (1 + level**2) ** -0.5
         skip, scale = {"eps": (1.0, -level), "v": (alpha**2, -alpha * level), "x0": (0.0, 1.0)}[self.predicts]
-        alpha, skip, scale = (c if isinstance(c, float) else like(c, x) for c in (alpha, skip, scale))
+        alpha, skip, scale = (c if isinstance(c, float) else expand_sigma(c, x) for c in (alpha, skip, scale))
         output = self._call(alpha * x, t.to(x.device).expand(len(x)), y).to(x.dtype)
         return skip * x + scale * output
 
@@ -91,11 +91,11 @@ class Discrete(nn.Module):
     def _place(self, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps and levels of sigma, each (1,) or (B,), on the CPU: a sigma that lives on a GPU is looked at here,
         one sync a call, since it must be refused before the network answers."""
-        near = max(_NEAR, torch.finfo(torch.result_type(sigma, 1.0)).eps)    # bfloat16 holds no sigma to 1e-3
+        near = max(_NEAR, torch.finfo(torch.result_type(sigma, 1.0)).eps)  # bfloat16 holds no sigma to 1e-3
         sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").detach().reshape(-1)
         step = torch.searchsorted(self._borders, sigma)
-        level = self._levels[step]                                             # the nearest
-        if not ((sigma / level - 1).abs() <= near).all():                      # not so for nan
+        level = self._levels[step]  # the nearest
+        if not ((sigma / level - 1).abs() <= near).all():  # not so for nan
             self._check(sigma, level, near)
         if self.between == "refuse":
             return step, level
@@ -130,7 +130,7 @@ class Discrete(nn.Module):
         output = self.net(x_t, t, *labels)
         output = getattr(output, "sample", output)
         if len(output) == len(x_t) and output.shape[1] == 2 * x_t.shape[1]:
-            output = output[:, : x_t.shape[1]]    # the other half is a learned variance (Nichol & Dhariwal 2021)
+            output = output[:, : x_t.shape[1]]  # the other half is a learned variance (Nichol & Dhariwal 2021)
         if output.shape != x_t.shape:
             raise Refused(f"the network maps {tuple(x_t.shape)} to {tuple(output.shape)}: it must keep the shape")
         return output

@@ -31,7 +31,7 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
     from diffusers import DDPMPipeline, UNet2DModel
 
     net = getattr(denoiser, "net", None)
-    net = getattr(net, "_orig_mod", net)    # compiled
+    net = getattr(net, "_orig_mod", net)  # compiled
     if not (isinstance(denoiser, Discrete) and isinstance(net, UNet2DModel)):
         held = f" around a {type(net).__name__}" if net is not None else ""
         raise Refused(
@@ -46,7 +46,7 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
         whole = Path(beside) / folder.name
         DDPMPipeline(net, _scheduler(denoiser)).save_pretrained(whole)
         config = json.loads((whole / "unet" / "config.json").read_text(encoding="utf8"))
-        config.pop("_name_or_path", None)    # where it was loaded from is nobody's business
+        config.pop("_name_or_path", None)  # where it was loaded from is nobody's business
         (whole / "unet" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
         if folder.exists():
             folder.rmdir()

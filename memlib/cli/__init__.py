@@ -1,4 +1,4 @@
-"""The command line: `memlib run`, `chapters`, `book`, `outputs`, `results`, `doctor`.
+"""The command line: `memlib run`, `study`, `chapters`, `book`, `outputs`, `results`, `doctor`.
 
 Heavy imports wait until a command needs them. A user's mistake ends in one sentence on stderr and exit 1 (2 for usage).
 """
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from memlib.chapters import claims
 from memlib.cli import chapters
 from memlib.errors import Refused
-from memlib.runs import claims
-from memlib.runs.parameters import SCALES
+from memlib.settings import SCALES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +43,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="FILE.ipynb", help="default: runs/CHAPTER-SCALE.ipynb")
     run.set_defaults(command=_run)
 
+    study = commands.add_parser("study", help="run a paper's experiment without its notebook")
+    study.add_argument("study", nargs="?", help="side, 02 or 02_side; without one, the studies are listed")
+    study.add_argument("--scale", choices=SCALES, default="fast")
+    study.add_argument("--claims", default="", metavar="S1,S2", help="only the groups that measure these")
+    study.add_argument("--device", help="such as cpu or cuda:1; default: by the scale")
+    study.add_argument(
+        "--processes", type=int, metavar="N", help="worker processes; default: 2 where there are two cores"
+    )
+    study.add_argument("--seed", type=int, default=0)
+    study.add_argument("-s", "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
+    study.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/SCALE, or runs/SCALE with --set")
+    study.set_defaults(command=_study)
     listing = commands.add_parser("chapters", help="list the chapters and their parameters")
     listing.set_defaults(command=_chapters)
 
@@ -80,6 +92,29 @@ def _run(chosen: argparse.Namespace) -> int:
     if found and scale != "fast":
         # Numbers of a changed setting do not stand for the scale, unless the user says so.
         print(f"kept {_keep(out)}" if not chosen.p else f"not kept as a result of the scale: memlib results {out}")
+    return 0
+
+
+def _study(chosen: argparse.Namespace) -> int:
+    from memlib import papers
+    from memlib.cli import studies
+
+    if not chosen.study:
+        print(studies.listing())
+        return 0
+    study = papers.find(chosen.study)
+    found = studies.run_study(
+        study,
+        chosen.scale,
+        ids=[name for name in chosen.claims.split(",") if name],
+        seed=chosen.seed,
+        device=chosen.device,
+        processes=chosen.processes,
+        values=chapters.assigned(chosen.set, study.SCALES[chosen.scale]),
+        out=chosen.out,
+    )
+    rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]
+    print(claims.aligned([("claim", "verdict", "measured"), *rows]))
     return 0
 
 

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+from memlib.chapters import claims
 from memlib.cli import chapters
 from memlib.errors import Refused
-from memlib.runs import claims
 
 _SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "results")
 

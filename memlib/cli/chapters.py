@@ -1,6 +1,7 @@
 """The chapters of the book as the command line sees them: found by name, inspected, executed."""
 
 import ast
+import dataclasses
 import json
 import logging
 import os
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import memlib
+from memlib import data, papers
+from memlib.chapters import claims, parameters
 from memlib.errors import Refused
-from memlib.runs import claims, parameters
 
 
 class Failed(Exception):
@@ -71,14 +73,10 @@ def given(notebook: Path, assignments: list[str], scale: str | None = None) -> d
     """The values of `-p name=value` and `--scale`, checked against the parameters cell before anything runs.
 
     Values are Python literals (`3`, `1e-3`, `None`, `[1, 2]`, `true` too), else strings; for a `str` parameter always
-    the text itself. Ranges and choices are the chapter's to check. Raises `Refused`.
+    the text itself. The study of the chapter checks ranges and choices, and a source of images that is not there is
+    refused. Raises `Refused`.
     """
-    texts = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.isidentifier():
-            raise Refused(f"-p {assignment} is not name=value: write for example -p seed=1")
-        texts[name] = text
+    texts = _texts(assignments)
     if scale is not None:
         texts["scale"] = scale
     if not texts:
@@ -87,7 +85,31 @@ def given(notebook: Path, assignments: list[str], scale: str | None = None) -> d
     kinds = namespace.get("__annotations__", {})
     values = {name: text if kinds.get(name) is str else _literal(text) for name, text in texts.items()}
     settled = parameters.settle(namespace | values, values)
+    if study := papers.known(notebook.stem):
+        settings = parameters.settings_of(study.SCALES, settled, values)
+        if images := getattr(settings, "data", ""):
+            data.check(images)
     return {name: settled[name] for name in values}
+
+
+def assigned(assignments: list[str], settings: Any) -> dict[str, Any]:
+    """The values of `--set name=value`, as literals; for a `str` setting always the text itself. Raises `Refused`."""
+    kinds = {field.name: field.type for field in dataclasses.fields(settings)}
+    return {
+        name: text if kinds.get(name) in (str, "str") else _literal(text) for name, text in _texts(assignments).items()
+    }
+
+
+def merged(outputs: list[Any]) -> list[Any]:
+    """Outputs with neighbouring pieces of one stream joined, which arrive by chance."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == last.get("output_type") == "stream" and output.name == last["name"]:
+            last["text"] += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def execute(
@@ -123,7 +145,7 @@ def execute(
         ) from None
     for cell in executed.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = merged([output for output in cell.outputs if output.get("name") != "stderr"])
     nbformat.write(executed, out)
     return executed
 
@@ -147,6 +169,17 @@ def environment(**variables: str) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _texts(assignments: list[str]) -> dict[str, str]:
+    """`name=value` as {name: value}, or Refused."""
+    texts = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.isidentifier():
+            raise Refused(f"-p {assignment} is not name=value: write for example -p seed=1")
+        texts[name] = text
+    return texts
 
 
 def _defaults(notebook: Path) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from typing import Any
 
 import memlib
 from memlib import assets
-from memlib.cli import chapters
-from memlib.errors import Refused
-from memlib.runs.parameters import SCALES
+from memlib.chapters import claims, needs
+from memlib.settings import SCALES
 
-_SOON = 256 * 2**20    # bytes that are hashed without being asked
+_SOON = 256 * 2**20  # bytes that are hashed without being asked
 _WIDTH, _IN = 100, " " * 6
 
 
@@ -28,8 +27,8 @@ def report(hashes: bool = False) -> dict[str, Any]:
     rows = [_row(asset, hashes) for asset in assets.ASSETS]
     there = {row["name"] for row in rows if row["state"] == "found"} | ({"cuda"} if devices["cuda"] else set())
     scales = [
-        {"chapter": name, "scale": scale, "missing": [x for x in assets.NEEDS.get((name, scale), ()) if x not in there]}
-        for name in assets.CHAPTERS
+        {"chapter": name, "scale": scale, "missing": [x for x in needs.NEEDS.get((name, scale), ()) if x not in there]}
+        for name in needs.chapters(claims.root())
         for scale in SCALES
     ]
     return {
@@ -38,7 +37,6 @@ def report(hashes: bool = False) -> dict[str, Any]:
         "folders": {name: os.environ.get(name) for name in ("MEMLIB_DATA", "MEMLIB_WEIGHTS")},
         "assets": rows,
         "scales": scales,
-        "notebooks": _notebooks(),
     }
 
 
@@ -68,22 +66,22 @@ def _devices() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):    # not a POSIX system
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
         memory = None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cuda = [
         {
             "name": torch.cuda.get_device_name(index),
             "memory": torch.cuda.get_device_properties(index).total_memory,
-            "bf16": torch.cuda.get_device_capability(index) >= (8, 0),    # in hardware from Ampere on
+            "bf16": torch.cuda.get_device_capability(index) >= (8, 0),  # in hardware from Ampere on
         }
         for index in range(count)
     ]
-    library = importlib.util.find_spec("datasets")    # without an origin it is a mere folder of that name
+    library = importlib.util.find_spec("datasets")  # without an origin it is a mere folder of that name
     return {
         "python": platform.python_version(), "torch": torch.__version__, "cores": cores, "memory": memory,
         "cuda": cuda, "npm": shutil.which("npm"), "datasets": bool(library and library.origin),
-    }    # fmt: skip
+    }  # fmt: skip
 
 
 def _row(asset: assets.Asset, hashes: bool) -> dict[str, Any]:
@@ -95,21 +93,12 @@ def _row(asset: assets.Asset, hashes: bool) -> dict[str, Any]:
         computed = assets.sha256(path) if hashes or size <= _SOON else None
         files.append({"path": str(path), "size": size, "sha256": computed, "published": file.sha256})
     published = [assets.FILES[name]._asdict() for name in asset.published]
-    wanted = [list(key) for key, names in assets.NEEDS.items() if asset.name in names]
+    wanted = [list(key) for key, names in needs.NEEDS.items() if asset.name in names]
     return {
         "name": asset.name, "kind": asset.kind, "state": found.state, "path": found.path and str(found.path),
         "detail": found.detail, "files": files, "size": asset.size, "licence": asset.licence,
         "origin": asset.origin, "obtain": asset.obtain, "published": published, "unlocks": wanted,
-    }    # fmt: skip
-
-
-def _notebooks() -> dict[str, str]:
-    """The notebook of each chapter that is written, by the chapter's name."""
-    try:
-        stems = [path.stem for path in chapters.every()]
-    except Refused:    # installed without the book
-        return {}
-    return {name: stem for name in assets.CHAPTERS for stem in stems if stem.partition("_")[2].startswith(name)}
+    }  # fmt: skip
 
 
 def _machine(seen: dict[str, Any]) -> str:
@@ -125,7 +114,7 @@ def _machine(seen: dict[str, Any]) -> str:
         f"  npm         {npm}",
         "  bundled     digits (1,797 images of scikit-learn, BSD-3-Clause) and faces (drawn by a procedure)",
         f"  hub:NAME    {hub}",
-    ])    # fmt: skip
+    ])  # fmt: skip
 
 
 def _folder(seen: dict[str, Any], variable: str) -> str:
@@ -151,8 +140,7 @@ def _unlocked(seen: dict[str, Any]) -> str:
         if entry["scale"] in ("gpu", "paper"):
             lacks = [f"{name} (partial)" if name in part else name for name in entry["missing"]]
             state = f"lacks {', '.join(lacks)}" if lacks else "ready"
-            title = seen["notebooks"].get(entry["chapter"], f"{entry['chapter']} (to come)")
-            start = f"  {title if entry['scale'] == 'gpu' else '':<24}{entry['scale']:<7}"
+            start = f"  {entry['chapter'] if entry['scale'] == 'gpu' else '':<24}{entry['scale']:<7}"
             lines.append(textwrap.fill(state, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start)))
     return "\n".join(lines)
 

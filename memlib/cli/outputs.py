@@ -45,21 +45,9 @@ def normalised(notebook: Any) -> Any:
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         if cell.cell_type == "code":
-            cell.outputs = _merged(cell.outputs)
+            cell.outputs = chapters.merged(cell.outputs)
     _renumber(notebook)
     return notebook
-
-
-def _merged(outputs: list[Any]) -> list[Any]:
-    """Outputs with neighbouring pieces of one stream joined."""
-    merged: list[Any] = []
-    for output in outputs:
-        last = merged[-1] if merged else {}
-        if output.output_type == last.get("output_type") == "stream" and output.name == last["name"]:
-            last["text"] += output.text
-        else:
-            merged.append(output)
-    return merged
 
 
 def _renumber(notebook: Any) -> None:

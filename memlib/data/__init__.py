@@ -7,6 +7,7 @@ between the colon and the options. Its keyword-only parameters (int, str or bool
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ from memlib.data import (
 from memlib.data.images import Images, collect, plant_duplicates, subset
 from memlib.errors import Refused
 
-__all__ = ["SOURCES", "Images", "collect", "deal", "load", "plant_duplicates", "split", "subset"]
+__all__ = ["SOURCES", "Images", "collect", "audit_split", "load", "plant_duplicates", "split", "subset"]
 
 SOURCES: dict[str, Callable[..., Images]] = {
     "celeba": celeba.load,
@@ -46,7 +47,7 @@ SOURCES: dict[str, Callable[..., Images]] = {
     "stl10": stl10.load,
 }
 
-_HALVES = 20_231    # the seed of the two halves; changing it mixes what was explored with what is reported
+_HALVES = 20_231  # the seed of the two halves; changing it mixes what was explored with what is reported
 
 
 def load(source: str, size: int | None = None) -> Images:
@@ -57,13 +58,9 @@ def load(source: str, size: int | None = None) -> Images:
     `seed=N` (0; draws both). Nothing is cached. Raises Refused for an unknown source, option or value and, in the
     source's own words, for what it cannot read.
     """
-    kind = source.partition(":")[0]
-    if kind not in SOURCES:
-        known = ", ".join(sorted(SOURCES))
-        raise Refused(f"there is no data source {kind!r}: give one of {known}, as in 'digits' or 'folder:PATH'")
+    reader = _reader(source)
     if size is not None and size < 1:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
-    reader = SOURCES[kind]
     place, given = options.read(source, reader)
     declared = options.own(reader)
     planted = re.fullmatch(r"(\d{1,9})x(\d{1,9})", wanted := given.get("duplicates", "0x0"), re.ASCII)
@@ -77,6 +74,15 @@ def load(source: str, size: int | None = None) -> Images:
     if "duplicates" in given:
         images, _ = plant_duplicates(images, int(planted[1]), int(planted[2]), seed)
     return replace(images, source=source)
+
+
+def check(source: str) -> None:
+    """Refuse a source that `load` could not begin to read: its kind, its options, or a folder that is not there."""
+    reader = _reader(source)
+    place, _ = options.read(source, reader)
+    path = Path(place).expanduser()
+    if reader is not hub.load and place and not path.exists():
+        raise Refused(f"there is no folder {place!r}: give {source.partition(':')[0]}:PATH with the path of one")
 
 
 def split(
@@ -104,7 +110,7 @@ def split(
     return {name: images[part] for name, part in zip(sizes, parts, strict=True)}
 
 
-def deal(
+def audit_split(
     images: Images,
     n: int = 0,
     half: Literal["explore", "report"] = "report",
@@ -112,26 +118,41 @@ def deal(
     others: Images | None = None,
     reference: int = 64,
 ) -> dict[str, Images]:
-    """What an audit needs: `members` to train on, as many `ghosts`, a `reference` and a `calibration` part, disjoint.
+    """What an audit needs: `members`, as many `non_members`, a `reference` and a `calibration` part, all disjoint.
 
-    n members, or two sevenths of the half and at most 300 if n is 0. Ghosts are scored like members though no model saw
-    them; the reference fits features and the calibration part thresholds. The last two share what is left, a third and
-    two thirds, or up to `reference` images and at most half for the reference where that is more. `others` are images
-    that the model never saw, and the other parts are of them; members are then drawn from all of `images`, and are all
-    of them if n is 0. Raises Refused where nothing is left.
+    Members are trained on. Non-members are scored like members though no model saw them. The reference fits features,
+    the calibration part thresholds; these two get what is left, a third and two thirds of it, or up to `reference`
+    images and at most half for the reference where that is more.
+
+    Arguments:
+        n: members; 0 is two sevenths of the half and at most 300, or all of `images` where `others` are given.
+        half: see `split`.
+        others: images that the model never saw. All parts but the members are then drawn from them.
+
+    Raises:
+        Refused: where no held-out image is left.
     """
     source = others or images
     wanted = n or (len(images) if others else max(1, min(300, len(images) // 7)))
     room = len(source) // 2 - wanted * (1 if others else 2)
     if room < 4:
         raise Refused(
-            f"{wanted} members and {wanted} ghosts leave {max(room, 0)} held-out images of {len(source)}, half of them "
-            "put aside: give fewer members, or more images"
+            f"{wanted} members and {wanted} non-members leave {max(room, 0)} held-out images of {len(source)}, half of "
+            "them put aside: give fewer members, or more images"
         )
     kept = max(room // 3, min(reference, room // 2))
-    unseen = {"ghosts": wanted, "reference": kept, "calibration": room - kept}
+    unseen = {"non_members": wanted, "reference": kept, "calibration": room - kept}
     if others is None:
         return split(images, {"members": wanted} | unseen, half, seed)
     if wanted > len(images):
         raise Refused(f"{wanted} members were asked of {len(images)} images: ask for fewer, or 0 for all")
     return {"members": images[subset(len(images), wanted, seed)]} | split(others, unseen, half, seed)
+
+
+def _reader(source: str) -> Callable[..., Images]:
+    """The function that reads the kind of this source, or Refused."""
+    kind = source.partition(":")[0]
+    if kind not in SOURCES:
+        known = ", ".join(sorted(SOURCES))
+        raise Refused(f"there is no data source {kind!r}: give one of {known}, as in 'digits' or 'folder:PATH'")
+    return SOURCES[kind]

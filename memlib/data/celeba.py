@@ -11,14 +11,22 @@ from memlib.data.images import Images
 from memlib.errors import Refused
 
 _IDENTITY, _ATTRIBUTES, _PARTS = "identity_CelebA.txt", "list_attr_celeba.txt", "list_eval_partition.txt"
-_SPLITS = ("train", "valid", "test")    # 0, 1 and 2 in list_eval_partition.txt
+_SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in list_eval_partition.txt
 _HQ = "CelebA_HQ_facial_identity_dataset"
-_WIDE, _HIGH = 178, 218    # pixels of an aligned image
+_WIDE, _HIGH = 178, 218  # pixels of an aligned image
 
 
 def load(
-    place: str, size: int | None, *, label: str = "identity", split: str | None = None, subset: str | None = None,
-    crop: int | None = None, limit: int | None = None, seed: int = 0, skip_broken: bool = False,
+    place: str,
+    size: int | None,
+    *,
+    label: str = "identity",
+    split: str | None = None,
+    subset: str | None = None,
+    crop: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
 ) -> Images:
     """Aligned faces, (N, 3, size, size), in order of their numbers, labelled by person or by one attribute.
 
@@ -100,8 +108,9 @@ def _attribute(root: Path, label: str) -> tuple[Path, dict[str, list[str]]]:
         raise Refused(f"{str(path)!r} announces {count} images and lists {len(rows)}: download it again")
     column = attributes.index(label)
     if wrong := [name for name, row in rows.items() if row[column] not in ("1", "-1")]:
-        raise Refused(f"{label} of {wrong[0]!r} in {str(path)!r} is {rows[wrong[0]][column]}, not 1 or -1: download it "
-                      "again")
+        raise Refused(
+            f"{label} of {wrong[0]!r} in {str(path)!r} is {rows[wrong[0]][column]}, not 1 or -1: download it again"
+        )
     return path, {name: [label if row[column] == "1" else f"no {label}"] for name, row in rows.items()}
 
 
@@ -115,12 +124,16 @@ def _images(root: Path, listed: Path, rows: dict[str, list[str]], skip_broken: b
     if not there:
         raise Refused(f"{str(folder)!r} holds no image: unpack img_align_celeba.zip there")
     if unlisted := sorted(there - rows.keys()):
-        raise Refused(f"{str(listed)!r} does not list {unlisted[0]!r} of {str(folder)!r}: download it again, or take "
-                      "the image out")
+        raise Refused(
+            f"{str(listed)!r} does not list {unlisted[0]!r} of {str(folder)!r}: download it again, or take "
+            "the image out"
+        )
     lost = sorted(rows.keys() - there)
     if lost and not skip_broken:
-        raise Refused(f"{str(folder)!r} lacks {lost[0]!r} and {len(lost) - 1} more images that {str(listed)!r} lists: "
-                      "add them, or give skip_broken=yes to leave them out")
+        raise Refused(
+            f"{str(folder)!r} lacks {lost[0]!r} and {len(lost) - 1} more images that {str(listed)!r} lists: "
+            "add them, or give skip_broken=yes to leave them out"
+        )
     return folder, lost
 
 
@@ -135,8 +148,10 @@ def _hq(root: Path, split: str | None) -> tuple[Path, list[str], list[int], tupl
     """The class folders of the identity subset: both parts, or one, with the persons of both for names."""
     root = root / _HQ if (root / _HQ).is_dir() else root
     if not (root / "train").is_dir() or not (root / "test").is_dir():
-        raise Refused(f"{str(root)!r} has no {_HQ} with class folders train/PERSON and test/PERSON: get it from the "
-                      "authors of subset=hq-identity (Na et al. 2022)")
+        raise Refused(
+            f"{str(root)!r} has no {_HQ} with class folders train/PERSON and test/PERSON: get it from the "
+            "authors of subset=hq-identity (Na et al. 2022)"
+        )
     if split not in (None, "train", "test"):
         raise Refused(f"subset=hq-identity has no split {split!r}: give train or test, or leave it out for both")
     files, labels, names = classes(root, lambda folders: folders[1] if len(folders) > 1 else "")

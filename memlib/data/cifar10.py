@@ -20,7 +20,12 @@ _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test":
 
 
 def load(
-    place: str, size: int | None, *, split: str | None = None, limit: int | None = None, seed: int = 0,
+    place: str,
+    size: int | None,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
     skip_broken: bool = False,
 ) -> Images:
     """Small photographs, (N, 3, 32, 32) or (N, 3, size, size): 50,000 to train, 10,000 of split=test.
@@ -42,8 +47,10 @@ def load(
     folder = part(root, split, ("train", "test"), "CIFAR-10")
     files, labels, found = classes(folder)
     if strange := [name for name in found if name not in NAMES]:
-        raise Refused(f"{str(folder)!r} has neither batches nor class folders of CIFAR-10, such as 'airplane', but "
-                      f"{strange[0]!r}: give folder:PATH for other classes")
+        raise Refused(
+            f"{str(folder)!r} has neither batches nor class folders of CIFAR-10, such as 'airplane', but "
+            f"{strange[0]!r}: give folder:PATH for other classes"
+        )
     labels = [NAMES.index(found[label]) for label in labels]
     options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
     return gather(f"cifar10:{place}", folder, files, labels, NAMES, size, **options)
@@ -69,8 +76,10 @@ def _binary(path: Path) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
     """Rows of one label byte and 3,072 pixels, planes of red, green, blue."""
     content = numpy.fromfile(path, numpy.uint8)
     if not content.size or content.size % (1 + _PIXELS):
-        raise Refused(f"{str(path)!r} has {content.size} bytes, not a multiple of {1 + _PIXELS}, which a label and an "
-                      "image take: download it again")
+        raise Refused(
+            f"{str(path)!r} has {content.size} bytes, not a multiple of {1 + _PIXELS}, which a label and an "
+            "image take: download it again"
+        )
     rows = content.reshape(-1, 1 + _PIXELS)
     return rows[:, 1:], rows[:, 0]
 
@@ -84,18 +93,20 @@ def _python(path: Path) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
     strings, labels, listing = [], [], False
     try:
         for code, value, _ in pickletools.genops(path.read_bytes()):
-            if isinstance(value, str | bytes | bytearray):    # Python 2 has strings for bytes, here read as Latin-1
+            if isinstance(value, str | bytes | bytearray):  # Python 2 has strings for bytes, here read as Latin-1
                 listing = value in ("labels", b"labels")
                 strings.append(value)
             elif listing and "INT" in code.name:
                 labels.append(value)
-    except Exception as error:    # genops raises ValueError and, in what is cut or none, several others
+    except Exception as error:  # genops raises ValueError and, in what is cut or none, several others
         raise Refused(f"{str(path)!r} is cut short or no batch of CIFAR-10: download it again") from error
     long = [text for text in strings if labels and len(text) == _PIXELS * len(labels)]
     try:
         pixels = long[0].encode("latin-1") if isinstance(long[0], str) else long[0]
         numbers = numpy.array(labels, numpy.uint8)
     except (IndexError, UnicodeEncodeError, OverflowError) as error:
-        raise Refused(f"{str(path)!r} has {len(labels)} labels and no array of as many images: download it again, or "
-                      "the binary version") from error
+        raise Refused(
+            f"{str(path)!r} has {len(labels)} labels and no array of as many images: download it again, or "
+            "the binary version"
+        ) from error
     return numpy.frombuffer(pixels, numpy.uint8).reshape(-1, _PIXELS), numbers

@@ -17,8 +17,8 @@ from memlib.errors import Refused
 KINDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Endings of the files that are taken for images, in lower case."""
 
-_GREY = {"1", "L", "LA"}    # Pillow's modes without colour
-_MANY = 200    # files from which a progress bar is worth its line
+_GREY = {"1", "L", "LA"}  # Pillow's modes without colour
+_MANY = 200  # files from which a progress bar is worth its line
 
 
 def located(place: str, kind: str) -> Path:
@@ -69,11 +69,13 @@ def gather(
         kept.append(position)
         arrays.append(array)
     if not kept:
-        raise Refused(f"none of {len(chosen)} images in {str(root)!r} can be read, starting with {broken[0]!r}: give a "
-                      "folder of intact ones")
+        raise Refused(
+            f"none of {len(chosen)} images in {str(root)!r} can be read, starting with {broken[0]!r}: give a "
+            "folder of intact ones"
+        )
     if broken:
         left_out = f"left out {len(broken)} of {len(chosen)} images that cannot be read, the first is {broken[0]!r}"
-        warnings.warn(f"{source}: {left_out}", stacklevel=4)    # at the caller of data.load
+        warnings.warn(f"{source}: {left_out}", stacklevel=4)  # at the caller of data.load
     images = scaled(arrays, 3 if colour or any(array.ndim == 3 for array in arrays) else 1)
     return collect(images, torch.tensor([labels[position] for position in kept]), names, source, len(broken))
 
@@ -85,7 +87,7 @@ def decoded(image: Image.Image, size: int | None, share: float | None = None) ->
     averages over the source pixels (antialiased); `share` alone cuts and keeps the pixels. Transparency is laid over
     white, 16 bits are scaled to 8.
     """
-    if image.mode.startswith("I"):    # convert() would clip 16 bits, not scale them
+    if image.mode.startswith("I"):  # convert() would clip 16 bits, not scale them
         image = Image.fromarray((numpy.asarray(image).clip(0, 65535) // 257).astype(numpy.uint8))
     plain = "L" if image.mode in _GREY else "RGB"
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
@@ -108,7 +110,7 @@ def scaled(arrays: Sequence[NDArray[numpy.uint8]], channels: int) -> Tensor:
     images = numpy.empty((len(arrays), channels, *arrays[0].shape[:2]), numpy.float32)
     for image, array in zip(images, arrays, strict=True):
         image[:] = array if array.ndim == 2 else array.transpose(2, 0, 1)
-    images /= 127.5    # in place: a large set is held once in float32
+    images /= 127.5  # in place: a large set is held once in float32
     images -= 1
     return torch.from_numpy(images)
 
@@ -124,10 +126,12 @@ def resampled(arrays: NDArray[numpy.uint8], size: int | None) -> Tensor:
 def _read(path: Path, size: int | None, share: float | None) -> NDArray[numpy.uint8]:
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)    # as the camera was held
+            image = ImageOps.exif_transpose(file)  # as the camera was held
             image.load()
-    except Exception as error:    # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         why = "it is none, or of an unknown kind" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise Refused(f"{str(path)!r} cannot be read as an image: {why}; repair it, take it out, or give "
-                      "skip_broken=yes to leave such files out") from error
+        raise Refused(
+            f"{str(path)!r} cannot be read as an image: {why}; repair it, take it out, or give "
+            "skip_broken=yes to leave such files out"
+        ) from error
     return decoded(image, size, share)

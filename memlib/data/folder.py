@@ -9,9 +9,7 @@ from memlib.data.images import Images
 from memlib.errors import Refused
 
 
-def load(
-    place: str, size: int | None, *, limit: int | None = None, seed: int = 0, skip_broken: bool = False
-) -> Images:
+def load(place: str, size: int | None, *, limit: int | None = None, seed: int = 0, skip_broken: bool = False) -> Images:
     """The images under the folder `place`, (N, C, size, size), in order of their paths; labels as in `classes`.
 
     `limit`, `seed`, `skip_broken`, cutting and resampling are those of `memlib.data.files.gather`. Raises Refused for a

@@ -14,7 +14,12 @@ from memlib.errors import Refused
 
 
 def load(
-    place: str, size: int | None, *, split: str | None = None, label: str | None = None, limit: int | None = None,
+    place: str,
+    size: int | None,
+    *,
+    split: str | None = None,
+    label: str | None = None,
+    limit: int | None = None,
     seed: int = 0,
 ) -> Images:
     """The images of a set of the Hub, (N, C, H, W), as in `hub:ylecun/mnist,split=test`.
@@ -33,7 +38,7 @@ def load(
     library = _library()
     try:
         rows = library.load_dataset(place, split=split)
-    except Exception as error:    # the library passes on what networks, the Hub and its readers raise
+    except Exception as error:  # the library passes on what networks, the Hub and its readers raise
         raise Refused(f"'hub:{place}' cannot be loaded: {_line(error)}; check the name and the network") from error
     if split is None:
         if "train" not in rows and len(rows) > 1:
@@ -42,20 +47,20 @@ def load(
     image, by = _columns(library, rows.features, place, label)
     if not len(rows):
         raise Refused(f"'hub:{place}' holds no image: give another split")
-    rows = rows.select_columns([image, by] if by else [image])    # a row is decoded as a whole
+    rows = rows.select_columns([image, by] if by else [image])  # a row is decoded as a whole
     arrays, values = [], []
     for position in tqdm(subset(len(rows), limit, seed).tolist(), desc="reading images", unit="image"):
         try:
             row = rows[position]
             arrays.append(decoded(row[image], size))
-        except Exception as error:    # whatever a decoder raises
+        except Exception as error:  # whatever a decoder raises
             raise Refused(f"image {position} of 'hub:{place}' cannot be read: {_line(error)}; repair it") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             (high, wide), (other_high, other_wide) = arrays[0].shape[:2], arrays[-1].shape[:2]
             sizes = f"the first is {wide}x{high} and number {position} is {other_wide}x{other_high}"
             raise Refused(f"images of 'hub:{place}' differ in size: {sizes}; give a size to resample them to")
         values.append(row[by] if by else "")
-        if values[-1] is None or values[-1] == -1:    # how the library marks a hidden label
+        if values[-1] is None or values[-1] == -1:  # how the library marks a hidden label
             raise Refused(f"image {position} of 'hub:{place}' has no label: give a split that is labelled")
     labels, names = _classes(values, getattr(rows.features.get(by), "names", None))
     channels = 3 if any(array.ndim == 3 for array in arrays) else 1
@@ -89,7 +94,7 @@ def _library() -> ModuleType:
         library = importlib.import_module("datasets")
     except ImportError:
         library = None
-    if not hasattr(library, "load_dataset"):    # a folder called `datasets` beside the notebook imports, too
+    if not hasattr(library, "load_dataset"):  # a folder called `datasets` beside the notebook imports, too
         raise Refused("data of the Hub need the library `datasets`, which is not here: run `pip install datasets`")
     return library
 

@@ -15,8 +15,15 @@ _WORDS = ("synset_words.txt", "LOC_synset_mapping.txt")
 
 
 def load(
-    place: str, size: int | None, *, split: str | None = None, classes: int | None = None,
-    per_class: int | None = None, limit: int | None = None, seed: int = 0, skip_broken: bool = False,
+    place: str,
+    size: int | None,
+    *,
+    split: str | None = None,
+    classes: int | None = None,
+    per_class: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
 ) -> Images:
     """Photographs, (N, 3, size, size), of `place`/WNID or of `place`/{train,val}/WNID, train unless `split` is val.
 
@@ -31,8 +38,10 @@ def load(
     files, labels, ids = class_folders(folder)
     if strange := [name for name in ids if not re.fullmatch(r"n\d{8}", name)]:
         held = f"has the folder {strange[0]!r}" if strange[0] else "holds images without class folders"
-        raise Refused(f"{str(folder)!r} {held}, not WordNet ids such as 'n01440764': sort the images into such "
-                      "folders, or give folder:PATH")
+        raise Refused(
+            f"{str(folder)!r} {held}, not WordNet ids such as 'n01440764': sort the images into such "
+            "folders, or give folder:PATH"
+        )
     chosen = _chosen(labels, ids, classes, per_class, seed)
     words, ids = _words(root), ids[:classes]
     names = tuple(f"{name} {words[name]}" if name in words else name for name in ids)
@@ -46,8 +55,9 @@ def _chosen(
 ) -> list[int]:
     """The positions, in order, of `per_class` files of each of the first `classes` classes; None is all of either."""
     if classes is not None and not 1 <= classes <= len(ids):
-        raise Refused(f"classes={classes} cannot be taken of {len(ids)} class folders: give 1 to {len(ids)}, or leave "
-                      "classes out")
+        raise Refused(
+            f"classes={classes} cannot be taken of {len(ids)} class folders: give 1 to {len(ids)}, or leave classes out"
+        )
     members: list[list[int]] = [[] for _ in ids]
     for position, label in enumerate(labels):
         members[label].append(position)
@@ -56,8 +66,10 @@ def _chosen(
         fewest = min(len(rows) for rows in members)
         if not 1 <= per_class <= fewest:
             least = ids[[len(rows) for rows in members].index(fewest)]
-            raise Refused(f"per_class={per_class} cannot be drawn from the {fewest} images of {least!r}: give 1 to "
-                          f"{fewest}, or leave per_class out")
+            raise Refused(
+                f"per_class={per_class} cannot be drawn from the {fewest} images of {least!r}: give 1 to "
+                f"{fewest}, or leave per_class out"
+            )
         generator = torch.Generator().manual_seed(seed)
         orders = [torch.randperm(len(rows), generator=generator)[:per_class].tolist() for rows in members]
         members = [sorted(rows[i] for i in order) for rows, order in zip(members, orders, strict=True)]
@@ -72,7 +84,9 @@ def _words(root: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf8", errors="replace").splitlines(), 1):
         name, _, text = line.strip().partition(" ")
         if not re.fullmatch(r"n\d{8}", name) or not text:
-            raise Refused(f"line {number} of {str(path)!r} is {line[:60]!r}, not a WordNet id and its words: download "
-                          "it again, or take it out")
+            raise Refused(
+                f"line {number} of {str(path)!r} is {line[:60]!r}, not a WordNet id and its words: download "
+                "it again, or take it out"
+            )
         words[name] = text
     return words

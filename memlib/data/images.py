@@ -42,7 +42,7 @@ def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str,
         raise ValueError(f"{source}: images are (N, C, H, W) with labels (N,), not {shapes}")
     images, labels = images.to(torch.float32).contiguous(), labels.to(torch.int64).contiguous()
     if images.numel():
-        low, high = images.aminmax()    # NaN where there is one, and no copy of a large set
+        low, high = images.aminmax()  # NaN where there is one, and no copy of a large set
         if not (low >= -1 and high <= 1 and labels.min() >= 0 and labels.max() < len(names)):
             raise ValueError(f"{source}: images must lie in [-1, 1] and labels in 0..{len(names) - 1}")
     digest = hashlib.sha256()

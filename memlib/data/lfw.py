@@ -8,7 +8,7 @@ from memlib.data.files import resampled
 from memlib.data.images import Images, collect
 from memlib.errors import Refused
 
-_FACE = (slice(70, 195), slice(63, 188))    # the rows of scikit-learn's own crop of 250 x 250, and as many columns
+_FACE = (slice(70, 195), slice(63, 188))  # the rows of scikit-learn's own crop of 250 x 250, and as many columns
 
 
 def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
@@ -25,7 +25,7 @@ def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
     try:
         found = datasets.fetch_lfw_people(color=True, resize=None, slice_=_FACE, min_faces_per_person=fewest)
-    except Exception as error:    # no network, an archive cut short: urllib, tarfile, Pillow raise their own
+    except Exception as error:  # no network, an archive cut short: urllib, tarfile, Pillow raise their own
         why = str(error).partition("\n")[0] or type(error).__name__
         if "too restrictive" in why:
             raise Refused(f"nobody in LFW has {fewest} images: ask for fewer, as in lfw:fewest=20") from error
@@ -33,7 +33,7 @@ def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
             f"Labeled Faces in the Wild could not be read from {datasets.get_data_home()!r} nor fetched ({why}): go "
             "online once, or copy scikit-learn's lfw_home into that folder or the one that SCIKIT_LEARN_DATA names"
         ) from error
-    levels = (found.images * 255).round().astype(numpy.uint8)    # (N, 125, 125, 3)
+    levels = (found.images * 255).round().astype(numpy.uint8)  # (N, 125, 125, 3)
     names = tuple(map(str, found.target_names))
     source = f"lfw:fewest={fewest}" if fewest else "lfw"
     return collect(resampled(levels, size), torch.as_tensor(found.target), names, source)

@@ -29,17 +29,22 @@ def load(place: str, size: int | None, *, split: str = "train", limit: int | Non
         raise Refused(f"MNIST has no split {split!r}: give train or test")
     root = Path(place).expanduser()
     root = root if place.endswith(".npz") and root.is_file() else located(place, "mnist")
-    archives = [root] if root.is_file() else [path for path in (root / f"{split}.npz", root / "mnist.npz") if
-                                              path.exists()]
+    archives = (
+        [root] if root.is_file() else [path for path in (root / f"{split}.npz", root / "mnist.npz") if path.exists()]
+    )
     images, labels = _archived(archives[0], split) if archives else _idx_pair(root, split)
     if images.dtype != numpy.uint8 or images.ndim != 3 or not images.size:
-        raise Refused(f"{place!r} has images of shape {images.shape} and type {images.dtype}, not (N, H, W) and uint8: "
-                      "download it again")
+        raise Refused(
+            f"{place!r} has images of shape {images.shape} and type {images.dtype}, not (N, H, W) and uint8: "
+            "download it again"
+        )
     if labels.shape != (len(images),):
         raise Refused(f"{place!r} has {len(images)} images and {labels.size} labels for {split}: download it again")
     if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() <= 9:
-        raise Refused(f"{place!r} has labels from {labels.min()} to {labels.max()}, not whole ones from 0 to 9: give a "
-                      "set of ten classes")
+        raise Refused(
+            f"{place!r} has labels from {labels.min()} to {labels.max()}, not whole ones from 0 to 9: give a "
+            "set of ten classes"
+        )
     chosen = subset(len(images), limit, seed)
     pixels = resampled(images[chosen.numpy()], size)
     return collect(pixels, torch.from_numpy(labels.astype(numpy.int64))[chosen], tuple("0123456789"), f"mnist:{place}")
@@ -64,10 +69,14 @@ def _idx_pair(root: Path, split: str) -> tuple[NDArray, NDArray]:
             return _idx(found[0], 3), _idx(found[1], 1)
         if found[0] or found[1]:
             lacks = "labels-idx1" if found[0] else "images-idx3"
-            raise Refused(f"{str(folder)!r} has {(found[0] or found[1]).name!r} and no {_STEMS[split]}-{lacks}-ubyte: "
-                          "download it too")
-    raise Refused(f"{str(root)!r} has no {_STEMS[split]}-images-idx3-ubyte (or .gz), {split}.npz or mnist.npz: give "
-                  "mnist:PATH with the folder that has one")
+            raise Refused(
+                f"{str(folder)!r} has {(found[0] or found[1]).name!r} and no {_STEMS[split]}-{lacks}-ubyte: "
+                "download it too"
+            )
+    raise Refused(
+        f"{str(root)!r} has no {_STEMS[split]}-images-idx3-ubyte (or .gz), {split}.npz or mnist.npz: give "
+        "mnist:PATH with the folder that has one"
+    )
 
 
 def _named(folder: Path, stem: str, dimensions: int) -> Path | None:
@@ -85,8 +94,10 @@ def _idx(path: Path, dimensions: int) -> NDArray[numpy.uint8]:
     magic, start = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
     if content[:4] != magic:
         kind = "images" if dimensions == 3 else "labels"
-        raise Refused(f"{str(path)!r} begins with {content[:4].hex() or 'nothing'}, not with {magic.hex()} as IDX "
-                      f"files of {kind} do: download it again")
+        raise Refused(
+            f"{str(path)!r} begins with {content[:4].hex() or 'nothing'}, not with {magic.hex()} as IDX "
+            f"files of {kind} do: download it again"
+        )
     shape = tuple(numpy.frombuffer(content[4:start].ljust(4 * dimensions, b"\0"), ">u4").tolist())
     wanted = start + math.prod(shape)
     if len(content) != wanted:

@@ -22,12 +22,12 @@ def load(place: str, size: int | None) -> Images:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
     try:
         found = datasets.fetch_olivetti_faces(shuffle=False)
-    except Exception as error:    # no network, a proxy's page, a file cut short: urllib, joblib, zlib raise their own
+    except Exception as error:  # no network, a proxy's page, a file cut short: urllib, joblib, zlib raise their own
         why = str(error).partition("\n")[0] or type(error).__name__
         raise Refused(
             f"the Olivetti faces are not in {datasets.get_data_home()!r} and could not be fetched ({why}): go online "
             "once, or copy scikit-learn's olivetti.pkz into that folder or the one that SCIKIT_LEARN_DATA names"
         ) from error
-    levels = (found.images * 255).round().astype(numpy.uint8)    # scikit-learn has divided by the largest level
+    levels = (found.images * 255).round().astype(numpy.uint8)  # scikit-learn has divided by the largest level
     names = tuple(f"person {i}" for i in range(int(found.target.max()) + 1))
     return collect(resampled(levels, size), torch.as_tensor(found.target), names, "olivetti")

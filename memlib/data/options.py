@@ -42,7 +42,7 @@ def own(load: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str, kind: Any, source: str) -> int | str | bool:
-    kinds = get_args(kind) or (kind,)    # int | None is a whole number or nothing
+    kinds = get_args(kind) or (kind,)  # int | None is a whole number or nothing
     if bool in kinds:
         if text not in ("yes", "no"):
             raise Refused(f"{source!r} has {name} = {text!r}: give yes or no")

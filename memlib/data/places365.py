@@ -9,7 +9,12 @@ from memlib.errors import Refused
 
 
 def load(
-    place: str, size: int | None, *, split: str | None = None, limit: int | None = None, seed: int = 0,
+    place: str,
+    size: int | None,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
     skip_broken: bool = False,
 ) -> Images:
     """Scenes, (N, 3, size, size), from `place`/{train,val}/CLASS (train unless `split` is val) or from `place`/CLASS.
@@ -28,7 +33,9 @@ def load(
     else:
         files, labels, names = classes(folder)
     if "" in names:
-        raise Refused(f"{str(folder)!r} holds images without class folders such as 'abbey': sort them into such "
-                      "folders, or give folder:PATH")
+        raise Refused(
+            f"{str(folder)!r} holds images without class folders such as 'abbey': sort them into such "
+            "folders, or give folder:PATH"
+        )
     options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
     return gather(f"places365:{place}", folder, files, labels, names, size, **options)

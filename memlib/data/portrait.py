@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-_PLANE = 2**16    # pixels worked on at a time: so the planes of a few shapes stay in the cache
+_PLANE = 2**16  # pixels worked on at a time: so the planes of a few shapes stay in the cache
 
 # Colours from the low to the high end of a trait, and single ones. Hair is darker than most skin that goes with it.
 _SKIN = ((255, 226, 200), (244, 200, 162), (222, 164, 120), (178, 118, 78), (126, 78, 50), (88, 54, 38))
@@ -29,7 +29,7 @@ def render(factors: dict[str, Tensor], size: int) -> Tensor:
 
     `memlib.data.faces.factors` names and draws them; attributes are 0 or 1, the rest is cut at +-2.5.
     """
-    inner = size if size >= 64 else 2 * size    # a pixel of a small image is the mean of four finer ones
+    inner = size if size >= 64 else 2 * size  # a pixel of a small image is the mean of four finer ones
     many = max(1, _PLANE // inner**2)
     pictures = []
     for start in range(0, len(factors["skin"]), many):
@@ -67,16 +67,16 @@ class _Canvas:
 class _Head:
     """Where the parts of the faces are: planes (B, P, P), measures (B, 1, 1), colours (B, 3)."""
 
-    f: dict[str, Tensor]    # the factors, (B, 1, 1)
-    x: Tensor               # coordinates of the head, moved, zoomed and tilted
+    f: dict[str, Tensor]  # the factors, (B, 1, 1)
+    x: Tensor  # coordinates of the head, moved, zoomed and tilted
     y: Tensor
-    front: Tensor           # x of the features, which turn further than the outline
-    wide: Tensor            # half axes
+    front: Tensor  # x of the features, which turn further than the outline
+    wide: Tensor  # half axes
     high: Tensor
-    outline: Tensor         # distance to it
-    round: Tensor           # 0 at the middle of the face, 1 at its outline
-    scalp: Tensor           # distance to the outline of the hair above
-    thick: Tensor           # how far the hair stands off
+    outline: Tensor  # distance to it
+    round: Tensor  # 0 at the middle of the face, 1 at its outline
+    scalp: Tensor  # distance to the outline of the hair above
+    thick: Tensor  # how far the hair stands off
     light: Tensor
     skin: Tensor
     hair: Tensor
@@ -97,7 +97,7 @@ def _paint(factors: dict[str, Tensor], inner: int) -> Tensor:
     hoops = _ellipse(head.x.abs(), head.y, head.wide + 0.03, 0.26, 0.065, 0.075)
     canvas.lay(canvas.cover(hoops) * f["earrings"], _flat(_GOLD, head.skin), head.light)
     _hat(canvas, head, _ramp(_FELT, factors["felt"]))
-    warmth = torch.stack((0.03 * f["warmth"], 0 * f["warmth"], -0.04 * f["warmth"]), 1)    # red up, blue down
+    warmth = torch.stack((0.03 * f["warmth"], 0 * f["warmth"], -0.04 * f["warmth"]), 1)  # red up, blue down
     return (canvas.picture * (1 + warmth)).clamp(0, 1)
 
 
@@ -109,7 +109,7 @@ def _measure(factors: dict[str, Tensor], inner: int) -> _Head:
     x, y = x + lean * y, y - lean * x
     wide, high = 0.47 + 0.028 * f["width"], 0.60 + 0.025 * f["height"]
     below = (y / high).clamp(0, 1)
-    narrow = 1 - (0.30 - 0.09 * f["jaw"]) * below * below    # an ellipse above, an egg below
+    narrow = 1 - (0.30 - 0.09 * f["jaw"]) * below * below  # an ellipse above, an egg below
     radius = ((x / (wide * narrow)).square() + (y / high).square()).sqrt()
     thick = 0.11 + 0.03 * f["volume"]
     hair, grey = _ramp(_HAIR, factors["hair_tone"]), 0.75 * (factors["grey"] - 0.4).clamp(0, 1)[:, None]
@@ -123,14 +123,14 @@ def _measure(factors: dict[str, Tensor], inner: int) -> _Head:
 def _bust(canvas: _Canvas, head: _Head, gloss: Tensor, clothes: Tensor) -> None:
     """Behind the face: hair that falls as far as it is long, shoulders, neck, ears."""
     f, x, y = head.f, head.x.abs(), head.y
-    length = 0.5 * ndtr(2 * f["hair_length"].double() - 0.6).float()    # most heads are clearly short or clearly long
+    length = 0.5 * ndtr(2 * f["hair_length"].double() - 0.6).float()  # most heads are clearly short or clearly long
     fall = _box(x, y, 0.0, 0.30 + 0.5 * length, head.wide + head.thick - 0.12 * (1 - 2 * length), 0.35 + length, 0.16)
     long = torch.minimum(torch.maximum(head.scalp, y - 0.1), fall)
     canvas.fill(torch.where(length > 0.03, long, torch.maximum(head.scalp, y + 0.02)), head.hair * 0.8, gloss)
     shoulders = _ellipse(x, y, 0.0, 1.15, 0.86 + 0.05 * f["width"], 0.50)
     canvas.fill(shoulders, clothes, head.light * (1 + 0.1 * f["light_side"] * head.x))
     canvas.fill(_box(x, y, 0.0, 0.62, 0.19 + 0.015 * f["jaw"], 0.26, 0.12), head.skin * 0.86, head.light)
-    canvas.fill(_ellipse(x, y, 0.0, 0.83, 0.24, 0.10), head.skin * 0.86, head.light)    # the neckline
+    canvas.fill(_ellipse(x, y, 0.0, 0.83, 0.24, 0.10), head.skin * 0.86, head.light)  # the neckline
     canvas.fill(_ellipse(x, y, head.wide, 0.03, 0.08, 0.12), head.skin * 0.9, head.light)
 
 
@@ -140,7 +140,7 @@ def _skin(canvas: _Canvas, head: _Head) -> None:
     shade = head.light * (1.04 - 0.16 * head.round.square().clamp(0, 1.3) + 0.08 * f["light_side"] * head.x)
     face = canvas.cover(head.outline)
     canvas.lay(face, skin, shade)
-    cheeks = (-_ellipse(x.abs(), y, 0.28, 0.22, 0.17, 0.13) / 0.13).clamp(0, 1)    # without an edge
+    cheeks = (-_ellipse(x.abs(), y, 0.28, 0.22, 0.17, 0.13) / 0.13).clamp(0, 1)  # without an edge
     canvas.lay(cheeks * (0.35 + 0.2 * f["blush"]).clamp(0, 0.9), skin * skin.new_tensor([1.0, 0.72, 0.72]), shade)
     beard = canvas.cover(0.27 - 0.36 * (x / head.wide).square() - y) * face
     canvas.lay(beard * f["beard"], head.hair * 0.88)
@@ -152,7 +152,7 @@ def _skin(canvas: _Canvas, head: _Head) -> None:
 def _mouth(canvas: _Canvas, head: _Head) -> None:
     """Lips about a bent line; a smile bends it, widens it, and opens it to the teeth."""
     f, y, smile = head.f, head.y, head.f["smiling"]
-    arch = 1 - (head.front / (0.15 + 0.02 * f["mouth"] + 0.06 * smile)).square()    # 1 in the middle, 0 at the corners
+    arch = 1 - (head.front / (0.15 + 0.02 * f["mouth"] + 0.06 * smile)).square()  # 1 in the middle, 0 at the corners
     line = y - 0.385 - (0.005 + 0.015 * f["expression"] + 0.075 * smile) * (arch - 0.5)
     full = 0.035 + 0.008 * f["lips"]
     gape = (0.012 + 0.006 * f["expression"]).clamp(0) + smile * (0.035 + 0.008 * f["expression"])

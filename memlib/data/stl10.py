@@ -25,9 +25,11 @@ def load(place: str, size: int | None, *, split: str = "train", limit: int | Non
     root = root / "stl10_binary" if (root / "stl10_binary").is_dir() else root
     content = _bytes(path := root / f"{split}_X.bin")
     if not content.size or content.size % _PIXELS:
-        raise Refused(f"{str(path)!r} has {content.size} bytes, not a multiple of {_PIXELS}, which an image takes: "
-                      "download it again")
-    images = content.reshape(-1, 3, 96, 96)    # column by column: the last axis runs down
+        raise Refused(
+            f"{str(path)!r} has {content.size} bytes, not a multiple of {_PIXELS}, which an image takes: "
+            "download it again"
+        )
+    images = content.reshape(-1, 3, 96, 96)  # column by column: the last axis runs down
     if split == "unlabeled":
         names, labels = ("unlabeled",), numpy.ones(len(images), numpy.uint8)
     else:

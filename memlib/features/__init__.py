@@ -5,17 +5,17 @@ images; `copies` trains on one (`alterations` says what survives as a copy), `cl
 `inception` and `clip` need weights that are given by path.
 """
 
+from memlib.features._classifier import ClassifierFeatures, HeldOut, classifier, held_out
+from memlib.features._clip import clip
+from memlib.features._copies import copies, copy_loss, learn_copies, recall
+from memlib.features._inception import Inception, inception
+from memlib.features._sscd import sscd
 from memlib.features.alterations import UNSEEN, augment, planted
-from memlib.features.classifier import Classifier, HeldOut, classifier, held_out
-from memlib.features.clip import clip
-from memlib.features.copies import copies, copy_loss, learn_copies, recall
-from memlib.features.inception import Inception, inception
 from memlib.features.principal import Embed, centred, half_whitened, latents, pixels
-from memlib.features.sscd import sscd
 
 __all__ = [
     "UNSEEN",
-    "Classifier",
+    "ClassifierFeatures",
     "Embed",
     "HeldOut",
     "Inception",

@@ -64,7 +64,7 @@ def planted(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         "covered": covered(images, generator),
         "mixed": 0.75 * images + 0.25 * images.roll(1, 0),
         "coarse": interpolate(avg_pool2d(images, 2, ceil_mode=True), images.shape[2:]),
-        "posterized": (1.5 * images).round() / 1.5,    # four grey levels
+        "posterized": (1.5 * images).round() / 1.5,  # four grey levels
         "gamma": 2 * ((images.clamp(-1, 1) + 1) / 2) ** 1.8 - 1,
         "rotated": moved(images, one, 0 * one, 0 * one, 0.12 * sign),
     }
@@ -92,7 +92,7 @@ def blurred(images: Tensor, std: Tensor) -> Tensor:
     radius = max(1, math.ceil(2.5 * float(std.max())))
     distance = torch.arange(-radius, radius + 1.0)
     kernel = torch.exp(-(distance**2) / (2 * std[:, None].clamp_min(1e-3) ** 2))
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)    # (N C, 2 radius + 1)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)  # (N C, 2 radius + 1)
     rows = pad(images, (radius,) * 4, mode="replicate").reshape(1, count * channels, height + 2 * radius, -1)
     rows = conv2d(rows, kernel[:, None, :, None], groups=count * channels)
     return conv2d(rows, kernel[:, None, None, :], groups=count * channels).view_as(images)

@@ -13,7 +13,7 @@ from memlib.errors import Refused
 
 Embed = Callable[[Tensor], Tensor]
 
-_FLAT = 1e-12    # share of the largest variance below which a component is rounding, not data
+_FLAT = 1e-12  # share of the largest variance below which a component is rounding, not data
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
     if not 1 <= kept <= len(variance):
         span = f"{len(reference)} reference images of rank {len(variance)}"
         raise Refused(f"{kept} components were asked of {span}: give 1 to {len(variance)}")
-    projection = (components[:kept] / variance[:kept, None] ** 0.25).T    # (D, k)
+    projection = (components[:kept] / variance[:kept, None] ** 0.25).T  # (D, k)
 
     def embed(images: Tensor) -> Tensor:
         return (_alike(images, reference) - mean.to(images)) @ projection.to(images)
@@ -65,7 +65,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
     pixels and loses the variance of the other components if not. Raises Refused as `half_whitened` does.
     """
     mean, components, _ = _principal(reference)
-    basis = components[:k]                                                          # (k, D)
+    basis = components[:k]  # (k, D)
 
     def encode(images: Tensor) -> Tensor:
         return (_alike(images, reference) - mean.to(images)) @ basis.to(images).T

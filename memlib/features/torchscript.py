@@ -25,7 +25,7 @@ def load_known(path: Path, known: str, wanted: str, device: torch.device | str =
             "a program, give its SHA-256 (it was not run)"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)    # torch would rather export, but they published this
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather export, but they published this
         try:
             return torch.jit.load(io.BytesIO(content), map_location=device).eval()
         except RuntimeError as error:

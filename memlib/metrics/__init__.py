@@ -6,16 +6,14 @@ and `quality` compare whole sets of features, `roc` judges a membership statisti
 grad log p, hence the room's name.
 """
 
-from memlib.metrics.cliques import adaptive_l2, cliques, medoids
-from memlib.metrics.counts import Count, ams, in_band, threshold, top_means, tpr_at_fpr, ums
-from memlib.metrics.emm import Emm, emm
+from memlib.metrics._cliques import adaptive_l2, cliques, medoids
+from memlib.metrics.counts import Count, ams, auc, in_band, roc, threshold, top_means, tpr_at_fpr, ums
+from memlib.metrics.extent import Emm, emm, expected_unique, extrapolate_unique, unique_difference
 from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
 from memlib.metrics.neighbours import l2_ratio, matches, nearest
 from memlib.metrics.quality import density_coverage, inception_score, precision_recall
-from memlib.metrics.roc import auc, roc
-from memlib.metrics.unique import expected_unique, extrapolate_unique, unique_difference
 
 __all__ = [
     "Count",

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.metrics.rows import checked
+from memlib.metrics.neighbours import checked
 
-_ROWS = 2048        # rows held at once in float64
-_STRIPS = 4         # a covariance is symmetric: in four strips 3/8 of the product need not be computed
-_EXACT = 1e-10      # error, as a share of tr C_a + tr C_b, up to which the faster eigenvalues will do
+_ROWS = 2048  # rows held at once in float64
+_STRIPS = 4  # a covariance is symmetric: in four strips 3/8 of the product need not be computed
+_EXACT = 1e-10  # error, as a share of tr C_a + tr C_b, up to which the faster eigenvalues will do
 
 
 class Moments:
@@ -26,15 +26,15 @@ class Moments:
 
     def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
         self.n = 0
-        self.mean = torch.zeros(width, dtype=torch.float64, device=device)               # (D,)
-        self.scatter = torch.zeros(width, width, dtype=torch.float64, device=device)     # (D, D), covariance * (n - 1)
+        self.mean = torch.zeros(width, dtype=torch.float64, device=device)  # (D,)
+        self.scatter = torch.zeros(width, width, dtype=torch.float64, device=device)  # (D, D), covariance * (n - 1)
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> "Moments":
         """Add rows (B, D); returns itself. Raises Refused for another width and for rows that are not finite."""
         for part in checked(rows, "new", least=1, width=len(self.mean)).split(_ROWS):
             mean = part.mean(0, dtype=torch.float64).to(self.mean)
-            self._join(len(part), mean, _gram(part.to(mean.device) - mean))    # float64, as the mean is
+            self._join(len(part), mean, _gram(part.to(mean.device) - mean))  # float64, as the mean is
         return self
 
     def merge(self, other: "Moments") -> "Moments":
@@ -75,7 +75,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
         raise Refused(f"both sets must have the same features, not {len(mean_a)} and {len(mean_b)} of them")
     total = factor_a.square().sum() + factor_b.square().sum()
     distance = (mean_a - mean_b).square().sum() + total - 2 * _nuclear_norm(factor_a.T @ factor_b, total)
-    return max(float(distance), 0.0)    # rounding alone takes it below
+    return max(float(distance), 0.0)  # rounding alone takes it below
 
 
 def _mean_and_factor(side: Tensor | Moments, name: str) -> tuple[Tensor, Tensor]:
@@ -90,14 +90,14 @@ def _mean_and_factor(side: Tensor | Moments, name: str) -> tuple[Tensor, Tensor]
     lower, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
         return side.mean, lower
-    values, vectors = torch.linalg.eigh(covariance)    # singular: a dead feature, or streamed N < D
+    values, vectors = torch.linalg.eigh(covariance)  # singular: a dead feature, or streamed N < D
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
     return side.mean, vectors[:, kept] * values[kept].sqrt()
 
 
 def _nuclear_norm(cross: Tensor, scale: Tensor) -> Tensor:
     """The sum of the singular values of (r, s): from the eigenvalues of the square, where those are exact enough."""
-    if not cross.numel():    # one set does not vary at all
+    if not cross.numel():  # one set does not vary at all
         return cross.new_zeros(())
     if cross.shape[0] > cross.shape[1]:
         cross = cross.T

@@ -13,7 +13,7 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.metrics.counts import Count
 
-_CELLS = 1 << 22    # resampled indices held at once
+_CELLS = 1 << 22  # resampled indices held at once
 
 
 def ratio_interval(a: Count, b: Count, level: float = 0.95) -> tuple[float, float]:
@@ -44,7 +44,7 @@ def _score(a: Count, b: Count, ratio: float) -> float:
     p_b = 2 * (a.k + b.k) / (linear + math.sqrt(max(linear**2 - 4 * (a.n + b.n) * ratio * (a.k + b.k), 0.0)))
     total = 0.0
     for count, p in ((a, ratio * p_b), (b, p_b)):
-        p = min(max(p, 1e-300), 1 - 1e-16)    # a rate of exactly 0 or 1 fits its count and divides 0 by 0
+        p = min(max(p, 1e-300), 1 - 1e-16)  # a rate of exactly 0 or 1 fits its count and divides 0 by 0
         total += (count.k - count.n * p) ** 2 / (count.n * p * (1 - p))
     return total
 
@@ -66,7 +66,7 @@ def paired_interval(
         raise Refused(f"paired values need equal shapes (N,) with N >= 2, not {tuple(a.shape)} and {tuple(b.shape)}")
     if statistic not in ("difference", "ratio"):
         raise Refused(f"a paired statistic is 'difference' or 'ratio', not {statistic!r}")
-    rows = torch.stack((a, b), 1).double().cpu()    # (N, 2)
+    rows = torch.stack((a, b), 1).double().cpu()  # (N, 2)
     means = []
     for part in torch.arange(resamples).split(max(1, _CELLS // len(rows))):
         drawn = torch.randint(len(rows), (len(part), len(rows)), generator=generator)
@@ -89,6 +89,6 @@ def mean_interval(values: Sequence[float] | Tensor, level: float = 0.95) -> tupl
     if len(values) < 2:
         raise Refused(f"an interval over runs needs at least 2 of them, not {len(values)}: repeat with another seed")
     if (values == values[0]).all():
-        return float(values[0]), float(values[0])    # their mean may differ in the last bit
+        return float(values[0]), float(values[0])  # their mean may differ in the last bit
     half = float(student.ppf((1 + level) / 2, len(values) - 1) * values.std() / math.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half

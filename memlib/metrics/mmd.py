@@ -14,12 +14,12 @@ from scipy.stats import norm
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.metrics.rows import checked
+from memlib.metrics.neighbours import checked
 
-_ROWS = 512          # a tile of the kernel is this square: a cache's worth in float64
-_DYADIC = 1e-12      # how far a ratio of squared bandwidths may be off a power of two
+_ROWS = 512  # a tile of the kernel is this square: a cache's worth in float64
+_DYADIC = 1e-12  # how far a ratio of squared bandwidths may be off a power of two
 
-_Kernel = Callable[[Tensor, Tensor], Tensor]    # of rows (n, D) and (m, D), (n, m)
+_Kernel = Callable[[Tensor, Tensor], Tensor]  # of rows (n, D) and (m, D), (n, m)
 
 
 def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bool = True) -> float:
@@ -59,7 +59,7 @@ def mmd2_difference(
     """
     kernel = _gaussian(bandwidths)
     a, b, reference = _centred(a, b, reference)
-    own_a, own_b = _own(a, kernel) / (len(a) - 1), _own(b, kernel) / (len(b) - 1)    # mean kernel with the own set
+    own_a, own_b = _own(a, kernel) / (len(a) - 1), _own(b, kernel) / (len(b) - 1)  # mean kernel with the own set
     a_r, r_a = _cross(a, reference, kernel)
     b_r, r_b = _cross(b, reference, kernel)
     value = float(own_a.mean() - 2 * a_r.mean() - own_b.mean() + 2 * b_r.mean())
@@ -83,23 +83,23 @@ def mmd2_p_value(
     `mmd2`.
     """
     rows, n, m = torch.cat(_centred(a, b)), len(a), len(b)
-    labels = torch.zeros(n + m, permutations + 2, dtype=torch.float64)    # 1: belongs to a
+    labels = torch.zeros(n + m, permutations + 2, dtype=torch.float64)  # 1: belongs to a
     labels[:n, 0] = 1
     for column in range(1, permutations + 1):
         labels[torch.randperm(n + m, generator=generator)[:n], column] = 1
-    labels[:, -1] = 1                                                     # everybody, for the row sums of K
+    labels[:, -1] = 1  # everybody, for the row sums of K
     labels = labels.to(rows.device)
-    reached = torch.zeros_like(labels)                                    # K labels, one column a relabelling
+    reached = torch.zeros_like(labels)  # K labels, one column a relabelling
     for i, j, tile in _upper(rows, _gaussian(bandwidths)):
         reached[i] += tile @ labels[j]
         if i != j:
             reached[j] += tile.T @ labels[i]
     labels, reached, total = labels[:, :-1], reached[:, :-1], reached[:, -1]
-    within_a = (labels * reached).sum(0)                                  # (permutations + 1,)
+    within_a = (labels * reached).sum(0)  # (permutations + 1,)
     across = total @ labels - within_a
     within_b = total.sum() - within_a - 2 * across
     values = within_a / (n * (n - 1)) + within_b / (m * (m - 1)) - 2 * across / (n * m)
-    slack = 1e-12 * float(total.sum()) / (n * m)    # the same split may come up again, summed in another order
+    slack = 1e-12 * float(total.sum()) / (n * m)  # the same split may come up again, summed in another order
     return int((values >= values[0] - slack).sum()) / len(values)
 
 
@@ -111,7 +111,7 @@ def median_distance(a: Tensor, b: Tensor, pairs: int = 100_000, generator: torch
     """
     rows = torch.cat(_pair(a, b))
     i = torch.randint(len(rows), (pairs,), generator=generator)
-    j = (i + torch.randint(1, len(rows), (pairs,), generator=generator)) % len(rows)    # never a row with itself
+    j = (i + torch.randint(1, len(rows), (pairs,), generator=generator)) % len(rows)  # never a row with itself
     parts = zip(i.to(rows.device).split(_ROWS), j.to(rows.device).split(_ROWS), strict=True)
     return float(torch.cat([(rows[p] - rows[q]).norm(dim=1) for p, q in parts]).median())
 
@@ -140,7 +140,7 @@ def _gaussian(bandwidths: float | Sequence[float]) -> _Kernel:
         value = exponent.exp()
         total = value.clone() if len(widths) > 1 else value
         for wide, narrow in zip(widths, widths[1:], strict=False):
-            squarings = 2 * math.log2(wide / narrow)    # exp(-d/2s^2) to the power wide^2 / narrow^2
+            squarings = 2 * math.log2(wide / narrow)  # exp(-d/2s^2) to the power wide^2 / narrow^2
             if abs(squarings - round(squarings)) < _DYADIC:
                 for _ in range(round(squarings)):
                     value.square_()

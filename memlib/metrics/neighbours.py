@@ -14,13 +14,13 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.metrics.counts import in_band
 
-_ROWS = 1024        # queries held at once
-_COLUMNS = 2048     # training rows held at once
-_BLOCK = 8          # neighbouring training rows that are proposed together: eight times less to search
-_FEW = 64           # proposed blocks per query up to which computing them again costs less than a finer product
-_CELLS = 1 << 19    # numbers held at once while pairs are computed again: a cache's worth
-_PAIRS = 1 << 22    # proposed pairs held at once
-_KEPT = 8           # nearest rows by L2 that are computed again at first
+_ROWS = 1024  # queries held at once
+_COLUMNS = 2048  # training rows held at once
+_BLOCK = 8  # neighbouring training rows that are proposed together: eight times less to search
+_FEW = 64  # proposed blocks per query up to which computing them again costs less than a finer product
+_CELLS = 1 << 19  # numbers held at once while pairs are computed again: a cache's worth
+_PAIRS = 1 << 22  # proposed pairs held at once
+_KEPT = 8  # nearest rows by L2 that are computed again at first
 
 
 @torch.no_grad()
@@ -36,12 +36,12 @@ def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
     if not 1 <= k <= len(train):
         raise Refused(f"{k} nearest neighbours were asked of {len(train)} training rows: give k from 1 to {len(train)}")
     count = len(train)
-    train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))    # repeats change no maximum over a block
+    train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))  # repeats change no maximum over a block
     # A common part adds the same to all similarities of a query: without it there is less to round.
     centre = train.mean(0)
     particular = train - centre
     reach = particular.norm(dim=1).max()
-    copies = [particular.to(dtype) for dtype in _products(train)]    # from the fastest product to the finest
+    copies = [particular.to(dtype) for dtype in _products(train)]  # from the fastest product to the finest
     lost = [(particular - copy).norm(dim=1).max() for copy in copies]
     similarity = queries.new_empty(len(queries), k)
     index = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
@@ -56,7 +56,7 @@ def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
             if step == len(copies) - 1 or few.all():
                 similarity[left], index[left] = _settle(tile, train, count, proposed, floor, k)
                 break
-            if 2 * few.sum() < len(few):    # rows too alike for this product: further tiles skip it
+            if 2 * few.sum() < len(few):  # rows too alike for this product: further tiles skip it
                 level = step + 1
             done, left = left[few], left[~few]
             similarity[done], index[done] = _settle(tile[few], train, count, proposed[:, few], floor[few], k)
@@ -99,9 +99,9 @@ def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
     queries, train = _rows(queries, train)
     if distinct < 0:
         raise Refused(f"rows are distinct from a distance of 0 on, not {distinct}")
-    centre = train.mean(0)    # the product form of a distance cancels less about the centre
+    centre = train.mean(0)  # the product form of a distance cancels less about the centre
     near, far = queries - centre, train - centre
-    reach = near.norm(dim=1) + far.norm(dim=1).max()    # (N,), no distance is larger
+    reach = near.norm(dim=1) + far.norm(dim=1).max()  # (N,), no distance is larger
     ratio, left, kept = queries.new_empty(len(queries)), torch.arange(len(queries), device=queries.device), _KEPT
     while len(left):
         kept = min(kept, len(train))
@@ -162,8 +162,8 @@ def _bound(dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: fl
     """How far a product of rows of length <= 1 and <= 2 may be off: by the cast, the additions, the last rounding."""
     addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
-        lost = lost + 2**-7    # the user allows TF32 or bfloat16 inside float32 products
-    return 1.01 * (lost + 4 * width * addition + torch.finfo(dtype).eps / 2 * value)    # 1 % for products of these
+        lost = lost + 2**-7  # the user allows TF32 or bfloat16 inside float32 products
+    return 1.01 * (lost + 4 * width * addition + torch.finfo(dtype).eps / 2 * value)  # 1 % for products of these
 
 
 def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -174,7 +174,7 @@ def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, 
     if k <= len(tops):
         best = (tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1]).to(tile.dtype)
     else:
-        best = tile.new_full((len(tile),), -4.0)    # no product is lower than -2
+        best = tile.new_full((len(tile),), -4.0)  # no product is lower than -2
     error = _bound(copy.dtype, tile.shape[1], lost, best.abs())
     return tops >= best - 2 * error, best - error
 
@@ -186,12 +186,12 @@ def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Te
         found = [_settle(rows, train, count, blocks, least, k) for rows, blocks, least in halves]
         return torch.cat([value for value, _ in found]), torch.cat([j for _, j in found])
     block, i = proposed.nonzero(as_tuple=True)
-    value = _cosines(tile, train.view(-1, _BLOCK, train.shape[1]), i, block)    # (P, block)
+    value = _cosines(tile, train.view(-1, _BLOCK, train.shape[1]), i, block)  # (P, block)
     pair, place = (value >= floor[i, None]).nonzero(as_tuple=True)
     value, i, j = value[pair, place], i[pair], block[pair] * _BLOCK + place
     real = j < count
     value, i, j = value[real], i[real], j[real]
-    order = value.argsort(descending=True, stable=True)    # pairs come by j: of equal values the lowest stays first
+    order = value.argsort(descending=True, stable=True)  # pairs come by j: of equal values the lowest stays first
     order = order[i[order].argsort(stable=True)]
     first = i.bincount(minlength=len(tile)).cumsum(0) - i.bincount(minlength=len(tile))
     chosen = order[first[:, None] + torch.arange(k, device=tile.device)]
@@ -226,7 +226,7 @@ def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) 
     one, other = [], []
     step = max(1, _CELLS // (index.shape[1] * tile.shape[1]))
     for rows, places in zip(tile.split(step), index.split(step), strict=True):
-        candidates = train[places]    # (n, kept, D)
+        candidates = train[places]  # (n, kept, D)
         distance = (candidates - rows[:, None]).norm(dim=2)
         least, place = distance.min(1)
         chosen = candidates[torch.arange(len(rows), device=rows.device), place]
@@ -234,3 +234,20 @@ def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) 
         one.append(least)
         other.append(distance.masked_fill(~apart, math.inf).amin(1))
     return torch.cat(one), torch.cat(other)
+
+
+def checked(rows: Tensor, name: str, least: int = 2, width: int | None = None) -> Tensor:
+    """The rows (N, D) unchanged, after a look at them; `name` is what an error calls them.
+
+    Raises Refused unless they have two dimensions, D >= 1 (= `width` if given), N >= `least` and finite values.
+    """
+    if rows.dim() != 2 or rows.shape[1] < 1 or (width is not None and rows.shape[1] != width):
+        wanted = f"(N, {width})" if width else "(N, D)"
+        raise Refused(f"{name} features must have shape {wanted}, not {tuple(rows.shape)}")
+    if len(rows) < least:
+        raise Refused(f"{name} features have {len(rows)} rows where at least {least} are needed: give more samples")
+    finite = rows.isfinite().all(1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise Refused(f"{name} row {first} is not finite: look at the image or the features behind it")
+    return rows

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics.counts import Count
-from memlib.metrics.neighbours import _smallest
-from memlib.metrics.rows import checked
+from memlib.metrics.neighbours import _smallest, checked
 
-_ROWS = 512         # points held at once
-_COLUMNS = 2048     # centres held at once
-_SPARE = 8          # neighbours beyond the k-th that are measured again, since rounding may have swapped them
-_CELLS = 1 << 22    # numbers held at once while distances are measured again
-_TOUCH = 1e-12      # relative distance from a surface, in squares, that still lies on it
+_ROWS = 512  # points held at once
+_COLUMNS = 2048  # centres held at once
+_SPARE = 8  # neighbours beyond the k-th that are measured again, since rounding may have swapped them
+_CELLS = 1 << 22  # numbers held at once while distances are measured again
+_TOUCH = 1e-12  # relative distance from a surface, in squares, that still lies on it
 
 
 class PrecisionRecall(NamedTuple):
@@ -104,7 +103,7 @@ def _inside(points: Tensor, centres: Tensor, radii: Tensor) -> tuple[Tensor, Ten
     around = torch.zeros(len(points), dtype=torch.long, device=points.device)
     held = torch.zeros(len(centres), dtype=torch.bool, device=points.device)
     reach = points.norm(dim=1).max() + centres.norm(dim=1).max()
-    slack = 4 * points.shape[1] * torch.finfo(points.dtype).eps * reach**2    # rounding of the product form
+    slack = 4 * points.shape[1] * torch.finfo(points.dtype).eps * reach**2  # rounding of the product form
     for start in range(0, len(points), _ROWS):
         tile = points[start : start + _ROWS]
         lengths = tile.square().sum(1, keepdim=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.nets.blocks import FiLMBlock, TimeCode
-from memlib.noise import like
+from memlib.noise import expand_sigma
 
 
 class Classifier(nn.Module):
@@ -31,8 +31,8 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """x (B, *S) at level sigma, a float, () or (B,) -> logits (B, K)."""
-        sigma = like(sigma if self.time else 0.0, x)
-        code = (sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4).clamp(-2, 2)    # the range of TimeCode
+        sigma = expand_sigma(sigma if self.time else 0.0, x)
+        code = (sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4).clamp(-2, 2)  # the range of TimeCode
         scaled = x * (sigma**2 + self.sigma_data**2).rsqrt()
         return self.net(scaled, code.flatten().expand(len(x)))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.nets.blocks import FiLMBlock, TimeCode
-from memlib.noise import like
+from memlib.noise import expand_sigma
 
 
 class Preconditioned(nn.Module):
@@ -25,9 +25,9 @@ class Preconditioned(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
-        sigma = like(sigma, x)
+        sigma = expand_sigma(sigma, x)
         total = sigma**2 + self.sigma_data**2
-        code = sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4    # finite at sigma = 0, where D = x
+        code = sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4  # finite at sigma = 0, where D = x
         output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
         return self.sigma_data**2 / total * x + sigma * self.sigma_data * total.rsqrt() * output
 
@@ -65,7 +65,7 @@ class ResidualMLP(nn.Module):
         self.enter = nn.Linear(size, width)
         self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(blocks))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
-        nn.init.zeros_(self.leave[1].weight)    # start at F = 0: D is then the linear denoiser c_skip x
+        nn.init.zeros_(self.leave[1].weight)  # start at F = 0: D is then the linear denoiser c_skip x
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, *S), t (B,) -> (B, *S)."""

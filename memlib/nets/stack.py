@@ -24,9 +24,9 @@ class Stack(nn.Module):
             raise ValueError(f"a stack takes networks of one architecture, and these have {len(shapes)}")
         weights, buffers = torch.func.stack_module_state(list(nets))
         self.count, self.names = len(nets), list(weights)
-        self.weights = nn.ParameterList(weights.values())    # a name with dots is no name for a parameter
+        self.weights = nn.ParameterList(weights.values())  # a name with dots is no name for a parameter
         self.buffers_of = buffers
-        self._one = [copy.deepcopy(nets[0]).requires_grad_(False)]    # in a list: its own weights are not the stack's
+        self._one = [copy.deepcopy(nets[0]).requires_grad_(False)]  # in a list: its own weights are not the stack's
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """x (E B, *S), sigma (E B,) or () -> (E B, *S)."""

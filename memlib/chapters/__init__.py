@@ -1,0 +1,97 @@
+"""What a notebook needs around a study: checked parameters, claims on the record, tables, plots, pictures that move.
+
+A notebook's second cell is `page = chapters.begin("02_side", globals(), study)`. After it, `page.settings` and
+`page.run` are what the study is run with, and `page.record(study.verdicts(results))` shows and keeps its verdicts.
+torch is imported late throughout, since the command line and the ledger read claims without it.
+"""
+
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from memlib.chapters import claims, parameters
+from memlib.chapters.claims import claims_in, kept
+from memlib.claim import Claim
+
+if TYPE_CHECKING:
+    from memlib.run import Run
+
+__all__ = ["Page", "begin", "claims_in", "kept"]
+
+
+@dataclass
+class Page:
+    """One execution of a chapter: its settings and run, and what it has recorded so far."""
+
+    chapter: str
+    settings: Any
+    run: "Run"
+    provenance: dict[str, Any]
+    claims: dict[str, Claim] = field(default_factory=dict)
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+
+    def record(self, found: Sequence[Claim]) -> None:
+        """Show verdicts as outputs of the running cell and keep them with the run."""
+        for claim in found:
+            self.claims[claim.id] = claim
+            claims.show(claim.record(self.run.scale))
+        self._keep()
+
+    def table(self, title: str, rows: Sequence[Sequence[object]], keep: bool = True) -> None:
+        """Show a table with a caption, as HTML and as plain text; the first row names the columns.
+
+        With `keep`, the table is stored with the run as what stands behind its claims.
+        """
+        text = [[str(cell) for cell in row] for row in rows]
+        claims.show_table(title, text)
+        if keep:
+            self.tables[title] = text
+            self._keep()
+
+    def verdicts(self, rows: Mapping[str, tuple[str, str, str]]) -> None:
+        """The closing table of a chapter: claim, paper, here, verdict, why.
+
+        `rows` are (paper, here, why) by claim id; the verdict is the one that this run recorded.
+        """
+        told = [[name, paper, here, self.claims[name].verdict, why] for name, (paper, here, why) in rows.items()]
+        claims.show_table("What came of the claims", [["claim", "paper", "here", "verdict", "why"], *told])
+
+    def _keep(self) -> None:
+        seconds = round(time.perf_counter() - self.run.started, 1)
+        records = [claim.record(self.run.scale) for claim in self.claims.values()]
+        claims.keep(self.chapter, self.run.scale, self.provenance | {"seconds": seconds}, records, self.tables)
+
+
+def begin(chapter: str, namespace: MutableMapping[str, Any], study: ModuleType) -> Page:
+    """Check the parameters in `namespace` (the notebook's `globals()`), settle the study's settings, and begin.
+
+    Arguments:
+        chapter: the notebook's name without its suffix.
+        namespace: holds the parameters cell's values and annotations; settled values are written back.
+        study: a module such as `memlib.papers.side.study`, with `SCALES`, the settings of each scale.
+
+    Arithmetic becomes repeatable: seeded, one thread, deterministic kernels (`memlib.run.begin`). One line says what
+    differs from the `fast` settings. Raises `Refused` for an unknown name or scale, a wrong type or value, or a scale
+    that needs an absent GPU.
+    """
+    given = parameters.injected(namespace)
+    values = parameters.settle(namespace, given)
+    settings = parameters.settings_of(study.SCALES, values, given)
+
+    from memlib import run as runs
+
+    run = runs.begin(chapter, values.get("scale", "fast"), values.get("seed", 0))
+    if dtype := getattr(settings, "dtype", None):
+        import torch
+
+        torch.set_default_dtype(getattr(torch, dtype))
+    plain, usual = parameters.as_dict(settings), parameters.as_dict(study.SCALES["fast"])
+    changes = [f"{name} = {value!r}" for name, value in plain.items() if value != usual[name]]
+    if "seed" in given:
+        changes.insert(0, f"seed = {run.seed}")
+    if changes or run.scale != "fast":
+        print(f"scale {run.scale}" + (f": {', '.join(changes)}" if changes else ""))
+    namespace.update({name: value for name, value in plain.items() if name in values})
+    return Page(chapter, settings, run, claims.provenance(run.device, {"seed": run.seed} | plain))

@@ -1,0 +1,157 @@
+"""What a chapter found, one record a claim: shown in the notebook, kept there, and the rows of the book's ledger.
+
+The record in the notebook holds only what is the same on every machine; where and how long it ran goes to
+`runs/<chapter>-<scale>.json`, which is not committed.
+"""
+
+import contextlib
+import html
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memlib import __version__
+from memlib.errors import Refused
+
+MIME = "application/vnd.memlib.claim+json"
+
+
+def line(claim: Mapping[str, Any]) -> str:
+    """A claim in one line of plain text: id, scale, verdict, figure [interval], n, the chapter's own words."""
+    text = f"{claim['id']} ({claim['scale']}): {claim['verdict']}; {measured(claim)}"
+    return f"{text}. {claim['text']}" if claim.get("text") else text
+
+
+def measured(claim: Mapping[str, Any]) -> str:
+    """`figure [low, high], n = N`, without what the claim lacks."""
+    text = _shown(claim["figure"])
+    if claim["interval"] is not None:
+        text += f" [{_shown(claim['interval'])}]"
+    return text if claim["n"] is None else f"{text}, n = {claim['n']}"
+
+
+def show(claim: Mapping[str, Any]) -> None:
+    """Display a claim as an output of the running cell; print its line where there is no IPython."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        print(line(claim))
+        return
+    from IPython.display import display
+
+    head, _, rest = line(claim).partition(": ")
+    page = f'<p class="memlib-claim"><strong>{html.escape(head)}</strong>: {html.escape(rest)}</p>'
+    display({"text/plain": line(claim), "text/html": page, MIME: dict(claim)}, raw=True)
+
+
+def claims_in(notebook: str | Path) -> list[dict[str, Any]]:
+    """The records in the outputs of a notebook file, in order. Raises `Refused` where it cannot be read as one."""
+    try:
+        cells = json.loads(Path(notebook).read_text(encoding="utf8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{notebook} is not a notebook that can be read ({error}): give the path of an .ipynb") from None
+    bundles = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [bundle[MIME] for bundle in bundles if MIME in bundle]
+
+
+def root() -> Path | None:
+    """The project's folder: the nearest one, from the current folder upwards, with a `_toc.yml`."""
+    here = Path.cwd()
+    return next((path for path in (here, *here.parents) if (path / "_toc.yml").exists()), None)
+
+
+def keep(
+    chapter: str,
+    scale: str,
+    provenance: Mapping[str, Any],
+    claims: Sequence[Mapping[str, Any]],
+    tables: Mapping[str, Sequence[Sequence[str]]],
+) -> None:
+    """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder; give up where that fails."""
+    path = (root() or Path.cwd()) / "runs" / f"{chapter}-{scale}.json"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        page = {"provenance": provenance, "claims": claims} | ({"tables": tables} if tables else {})
+        path.write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf8")
+
+
+def kept(chapter: str, scale: str = "book") -> dict[str, Any] | None:
+    """The kept run of a chapter at a scale, `results/<scale>/<chapter>.json`, or None where there is none.
+
+    Its "claims" are {id: record}, its "tables" {title: rows} and its "provenance" where, when and how long it ran.
+    """
+    path = (root() or Path.cwd()) / "results" / scale / f"{chapter}.json"
+    if not path.exists():
+        return None
+    page = json.loads(path.read_text(encoding="utf8"))
+    return page | {"claims": {claim["id"]: claim for claim in page["claims"]}, "tables": page.get("tables", {})}
+
+
+def show_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Display rows as an HTML table with a caption, and as plain text, which is what the tests compare."""
+    text = f"{title}\n{aligned(rows)}"
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        print(text)
+        return
+    from IPython.display import display
+
+    head, *body = [[html.escape(cell) for cell in row] for row in rows]
+    cells = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body)
+    caption = f"<caption>{html.escape(title)}</caption>"
+    page = f'<table class="memlib-table">{caption}<thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>'
+    display({"text/plain": text, "text/html": page}, raw=True)
+
+
+def aligned(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as columns of text, two spaces apart, nothing behind the last."""
+    text = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in text)
+
+
+def provenance(device: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a run comes from: commit, device, versions and parameters; the seconds are still to come."""
+    where = {"commit": commit(), "device": machine(device), "seconds": 0.0}
+    return where | {"versions": versions(), "parameters": dict(parameters)}
+
+
+def machine(device: Any) -> str:
+    """The device by its own name: the GPU's, or the architecture of the CPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import torch
+
+    return {"memlib": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def commit() -> str | None:
+    """The commit of this checkout of memlib, `+changes` behind it if memlib was edited since; None outside of one."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        name = _git(folder, "rev-parse", "HEAD")
+        return name + ("+changes" if _git(folder, "status", "--porcelain", "--", "memlib") else "")
+    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _shown(figure: Any) -> str:
+    if isinstance(figure, Mapping):
+        return ", ".join(f"{key} {_shown(value)}" for key, value in figure.items())
+    return ", ".join(map(_shown, figure)) if isinstance(figure, list) else str(figure)

@@ -1,0 +1,63 @@
+"""What a study found for one claim of a paper, and the four words that it may say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Verdict = Literal["reproduced", "trend only", "not reproduced", "needs data or scale"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The verdict on claim `id` of `book/claims.yaml`, with what it rests on.
+
+    Arguments:
+        id: such as "S1"; a part of a claim has a letter behind it, as in "I9a".
+        verdict: one of `VERDICTS`.
+        figure: what was measured: a number, or a list or dict of numbers.
+        n: the independent samples or runs behind the figure, at least 1.
+        interval: (low, high) of the difference or rate that decides, or None.
+        text: one sentence for the ledger.
+
+    Raises:
+        ValueError: for another verdict, an interval that is not (low, high), n below 1 or a figure that is not finite.
+    """
+
+    id: str
+    verdict: str
+    figure: Any
+    n: int
+    interval: Sequence[float] | None = None
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"claim {self.id}: the verdict is {self.verdict!r}: choose one of {', '.join(VERDICTS)}")
+        if self.interval is not None and not (len(self.interval) == 2 and self.interval[0] <= self.interval[1]):
+            raise ValueError(f"claim {self.id}: the interval {self.interval!r} is not (low, high)")
+        if self.n < 1:
+            raise ValueError(f"claim {self.id}: n is {self.n}: count the samples or runs behind the figure")
+        self.record("")
+
+    def record(self, scale: str) -> dict[str, Any]:
+        """The claim as JSON, at a scale: numbers to three significant digits, so that another CPU prints the same."""
+        interval = None if self.interval is None else _rounded(list(self.interval))
+        kept = {"id": self.id, "scale": scale, "figure": _rounded(self.figure), "interval": interval}
+        kept |= {"n": int(self.n), "verdict": self.verdict}
+        return kept | ({"text": self.text} if self.text else {})
+
+
+def _rounded(figure: Any) -> Any:
+    """Numbers (tensors of one element too) to three significant digits, through lists and dicts."""
+    if isinstance(figure, str | bool):
+        return figure
+    if isinstance(figure, Mapping):
+        return {str(key): _rounded(value) for key, value in figure.items()}
+    if isinstance(figure, list | tuple):
+        return [_rounded(value) for value in figure]
+    if not math.isfinite(figure):
+        raise ValueError(f"a claim's figure is {figure}: record a number")
+    short = float(f"{float(figure):.3g}")
+    return int(short) if isinstance(figure, int) else short

@@ -1,0 +1,90 @@
+"""`memlib study`: run the experiment of a paper without its notebook, whole or by groups of claims."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from memlib.cache import store
+from memlib.cache.atomic import replace_file
+from memlib.chapters import claims, parameters
+from memlib.papers import groups_of, studies
+from memlib.run import begin
+from memlib.settings import SCALES, changed
+
+
+def listing() -> str:
+    """The studies with their chapters, the claims of each, and the seconds that kept runs took by scale."""
+    rows = [("study", "chapter", "claims", *SCALES)]
+    for name, study in studies().items():
+        ids = " ".join(claim for group in study.GROUPS.values() for claim in group)
+        runs = [claims.kept(study.CHAPTER, scale) for scale in SCALES]
+        costs = [f"{run['provenance']['seconds']:.0f} s" if run else "not run" for run in runs]
+        rows.append((name, study.CHAPTER, ids, *costs))
+    return claims.aligned(rows)
+
+
+def run_study(
+    study: ModuleType,
+    scale: str,
+    *,
+    ids: Sequence[str] = (),
+    seed: int = 0,
+    device: str | None = None,
+    processes: int | None = None,
+    values: dict[str, Any] | None = None,
+    out: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Run the groups of a study that measure the claims `ids` (all if empty), keep what came out, return the records.
+
+    Arguments:
+        values: settings other than those of the scale.
+        out: the folder for `<chapter>.json` (claims, tables, provenance) and `<chapter>.safetensors` (the results).
+            Groups that were run before stay in both, so that runs on several machines add up to one record. None is
+            `results/<scale>`, or `runs/<scale>` for settings of one's own, which do not stand for the scale.
+
+    A run that was stopped goes on from its cache. Raises Refused as `chapters.begin`, and for an unknown claim.
+    """
+    settings = changed(study.SCALES[scale], values or {})
+    groups = groups_of(study, list(ids))
+    run = begin(study.CHAPTER, scale, seed, device=device, processes=processes)
+    _set_dtype(settings)
+    results = study.run(settings, run, groups)
+    home = (claims.root() or Path.cwd()) / ("runs" if values or seed else "results") / scale
+    where = claims.provenance(run.device, {"seed": seed} | parameters.as_dict(settings))
+    where["seconds"] = round(time.perf_counter() - run.started, 1)
+    return _keep(study, results, groups, where, (out or home) / study.CHAPTER, scale)
+
+
+def _keep(
+    study: ModuleType, results: Any, groups: Sequence[str], where: dict[str, Any], path: Path, scale: str
+) -> list[dict[str, Any]]:
+    """Add the groups just run to what is kept at `path`, with their provenance; the records of these groups."""
+    page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
+    before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
+    same = before.get("provenance", {}).get("parameters") == where["parameters"]
+    earlier = {name: one for name, one in before.get("groups", {}).items() if name not in groups} if same else {}
+    if earlier and tensors.exists():
+        old = store.load(tensors)
+        fields = [field.name for field in dataclasses.fields(results)]
+        missing = {name: getattr(old, name) for name in fields if getattr(results, name) is None}
+        results = dataclasses.replace(results, **missing)
+    found = [claim.record(scale) for claim in study.verdicts(results)]
+    tables = study.tables(results) if hasattr(study, "tables") else {}
+    by_group = earlier | {name: {key: where[key] for key in ("commit", "device", "seconds")} for name in groups}
+    whole = where | {"seconds": round(sum(one["seconds"] for one in earlier.values()) + where["seconds"], 1)}
+    written = {"provenance": whole, "groups": by_group, "claims": found, "tables": tables}
+    store.save(tensors, results)
+    text = json.dumps(written, indent=1, default=str) + "\n"
+    replace_file(page, lambda beside: beside.write_text(text, encoding="utf8"))
+    mine = {one for name in groups for one in study.GROUPS[name]}
+    return [record for record in found if record["id"] in mine]
+
+
+def _set_dtype(settings: Any) -> None:
+    import torch
+
+    torch.set_default_dtype(getattr(torch, getattr(settings, "dtype", "float32")))

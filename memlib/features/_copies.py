@@ -1,0 +1,144 @@
+"""A copy descriptor that is trained here, in seconds, on a reference set: SSCD's recipe for images of few pixels.
+
+A small convolutional net learns by InfoNCE to tell each image's altered versions from other images, while an entropy
+term keeps neighbours apart (Pizzi et al. 2022). Its features stand beside half-whitened pixels, which are better at
+noise and worse at everything that moves: the net learns what they miss, and a cosine is the mean of the two.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from memlib import metrics, train
+from memlib.errors import Refused
+from memlib.features.alterations import augment
+from memlib.features.principal import Embed, _principal
+
+_BATCH = 128  # images a step, two views of each
+_RATE = 3e-3
+
+
+def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
+    """The trained descriptor, (N, C, H, W) -> (N, D), rows of length 1, in the dtype and on the device of its images.
+
+    reference (M, C, H, W) in [-1, 1]: real images, none of them ever scored. `state` is what `learn_copies` returned
+    for the same reference; without it, it is trained now. Raises Refused as `learn_copies`; embed for another shape.
+    """
+    state = learn_copies(reference) if state is None else state
+    net = _Descriptor(reference).float()  # whatever the default dtype
+    net.load_state_dict(state)
+    net.eval()
+
+    @torch.no_grad()
+    def embed(images: Tensor) -> Tensor:
+        if images.shape[1:] != reference.shape[1:]:
+            wanted, given = tuple(reference.shape[1:]), tuple(images.shape[1:])
+            raise Refused(f"this descriptor was trained on images of shape {wanted}, not {given}: give such images")
+        rows = [net.to(images.device)(part.float()) for part in images.split(1024)]
+        return torch.cat(rows).to(images) if rows else images.new_empty(0, net.size)
+
+    return embed
+
+
+def learn_copies(
+    reference: Tensor, seed: int = 0, steps: int = 300, entropy: float = 5.0, flips: bool = False
+) -> dict[str, Tensor]:
+    """Train the descriptor on `reference` (M, C, H, W) in [-1, 1] and return its weights, for `copies`.
+
+    Apart from training so that it can be kept: `copies(reference, run.cached("copies", learn_copies, reference))`.
+    seed keys the initial weights and all draws; steps of 128 images; `entropy` is the weight of the entropy term (30
+    in the paper, whose batches of 4,096 hold nearer neighbours; at 128, 3 to 10 found most); flips: see `augment`.
+    Raises Refused for fewer than 16 images, from which nothing can be learnt.
+    """
+    if reference.dim() != 4 or len(reference) < 16:
+        given = tuple(reference.shape)
+        raise Refused(f"a copy descriptor learns from 16 images (M, C, H, W) or more, not from shape {given}")
+    reference = reference.float()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = _Descriptor(reference).to(reference)
+    spread, count = float(net.spread), min(_BATCH, len(reference))
+
+    def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
+        images = reference[torch.randperm(len(reference), generator=generator)[:count]]
+        views = [augment(images, spread, generator, flips) for _ in range(2)]
+        return copy_loss(net(torch.cat(views).to(images)), entropy)
+
+    for _ in train.fit(net, loss, steps, lr=_RATE, seed=seed, precision="fp32", title="copy descriptor"):
+        pass
+    return net.state_dict()
+
+
+def copy_loss(rows: Tensor, entropy: float = 30.0, temperature: float = 0.05) -> Tensor:
+    """InfoNCE plus `entropy` times the entropy term, a scalar. Pizzi et al. 2022, as their code has it.
+
+    rows (2B, D): features of two views of B images, view i of image i at rows i and B + i; normalised here. With s
+    the cosines, InfoNCE is the mean over rows of -log(e^(s_ij / T) / (e^(s_ij / T) + sum of e^(s_ik / T))), j the
+    other view of the same image, k all views of other images. The entropy term is -log of the distance to the nearest
+    view of another image (Kozachenko and Leonenko 1987; Sablayrolles et al. 2019): it spreads descriptors evenly, so
+    that one threshold suits dense and sparse parts of the data.
+    """
+    rows, half = normalize(rows), len(rows) // 2
+    cosine = rows @ rows.T
+    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    target = torch.arange(len(rows), device=rows.device).roll(half)
+    contrast = cross_entropy(cosine.masked_fill(itself, -torch.inf) / temperature, target)
+    nearest = cosine.masked_fill(itself | itself.roll(half, 1), -2.0).amax(1)
+    return contrast - entropy * (2 - 2 * nearest).clamp_min(1e-6).sqrt().log().mean()
+
+
+def recall(
+    embed: Embed, members: Tensor, held_out: Tensor, kinds: dict[str, Tensor], fpr: float = 0.01
+) -> dict[str, metrics.Count]:
+    """Planted copies that a descriptor finds, k of N, by kind, where a share `fpr` of held-out images would pass.
+
+    members (N, C, H, W); kinds: the copies, (N, C, H, W) each, copy i of member i (`alterations.planted`). Found
+    means: its nearest member is the right one, by a cosine that at most `fpr` of the held-out images (M, C, H, W)
+    reach with any member. Raises Refused where M images cannot resolve fpr, and for copies that do not pair up.
+    """
+    if wrong := [kind for kind, images in kinds.items() if len(images) != len(members)]:
+        raise Refused(f"there are {len(kinds[wrong[0]])} copies of kind {wrong[0]!r} for {len(members)} members")
+    known = embed(members)
+    edge = metrics.threshold(metrics.nearest(embed(held_out), known)[0], fpr)
+    truth = torch.arange(len(members), device=known.device)
+    found = {}
+    for kind, images in kinds.items():
+        similarity, index = (t[:, 0] for t in metrics.nearest(embed(images), known))
+        found[kind] = metrics.Count(int(((index == truth) & (similarity >= edge)).sum()), len(members))
+    return found
+
+
+class _Descriptor(nn.Module):
+    """Half-whitened pixels beside a convolutional net, each of length 1, together of length 1."""
+
+    def __init__(self, reference: Tensor, width: int = 24, dim: int = 64, components: int = 40) -> None:
+        super().__init__()
+        mean = reference.float().mean(0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("spread", (reference.float() - mean).square().mean().sqrt().clamp_min(1e-6))
+        _, axes, variance = _principal(reference)
+        half = axes[:components] / variance[:components, None] ** 0.25  # the small ones are noise to a copy
+        self.register_buffer("half_whitened", half.T.to(mean))  # (D, k)
+        channels, *shape = mean.shape
+        layers = []
+        for _ in range(max(0, (min(shape) // 12).bit_length())):  # down to 6 to 12 pixels a side
+            layers += _block(channels, width, 5, 2)
+            channels = width
+        layers += _block(channels, width) if not layers else []
+        layers += [*_block(width, width), nn.AvgPool2d(2, ceil_mode=True), *_block(width, 2 * width), nn.Flatten()]
+        self.body = nn.Sequential(*layers)
+        with torch.no_grad():
+            flat = self.body.eval()(torch.zeros(1, *mean.shape)).shape[1]
+        self.body.train()  # not eval, where it would stay: the batch statistics are part of training
+        self.head = nn.Linear(flat, dim)
+        self.size = dim + self.half_whitened.shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        particular = images - self.mean
+        learnt = self.head(self.body(particular / self.spread))
+        return torch.cat((normalize(particular.flatten(1) @ self.half_whitened), normalize(learnt)), 1) / 2**0.5
+
+
+def _block(channels: int, width: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]

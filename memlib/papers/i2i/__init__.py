@@ -1,0 +1,27 @@
+"""Image-to-image models that complete what is hidden of an image, and how they are made to forget: Li et al. 2024.
+
+A family a file, with one face: `mae` (masked autoencoder), `vqgan` (VQ-GAN with a masked-token transformer) and
+`diffusion` (Palette-like inpainter) all `complete(images, mask)`, and build their own encoder's inputs. `methods` holds
+the paper's unlearning and its baselines, `targets` the noise that forget images are sent to, `masks` the seven tasks;
+`bound` puts its theory into numbers, `probes` asks what is still known, and `outcomes` says in words what was lost.
+Images are standardised throughout.
+"""
+
+from memlib.papers.i2i import bound, evaluation, masks, methods, targets
+from memlib.papers.i2i.diffusion import Inpainter
+from memlib.papers.i2i.mae import MAE
+from memlib.papers.i2i.methods import i2i, unlearn
+from memlib.papers.i2i.vqgan import VQGAN
+
+__all__ = [
+    "MAE",
+    "VQGAN",
+    "Inpainter",
+    "bound",
+    "evaluation",
+    "i2i",
+    "masks",
+    "methods",
+    "targets",
+    "unlearn",
+]

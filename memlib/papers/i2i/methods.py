@@ -1,0 +1,169 @@
+"""How a completer is made to forget: the paper's method (eq. 10) and the four baselines of its appendix C.6.
+
+Each is a loss of the model, a frozen copy of it, a retain and a forget batch, and returns its two terms image by image;
+what is minimised is the mean of retain + alpha * forget, for the baselines too (the appendix says so before C.26, and
+prints arg max in three places: see `vqgan.VQGAN.loss`). Every baseline keeps its retain term, as in the appendix. Ours
+and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin over theta); the others move the decoder too.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from memlib import train
+from memlib.errors import Refused
+from memlib.noise import noise_from
+
+Codes = Tensor | tuple[Tensor, ...]
+Terms = tuple[Tensor, Tensor]
+
+
+class Completer(Protocol):
+    """What the three families have in common; images are (B, C, H, W), a mask (H, W) or (B, 1, H, W)."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
+        """What the encoder is given for images (B, C, H, W) in training."""
+
+    def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
+        """What it is given for images (B, C, H, W) when a completion begins: nothing hidden takes part."""
+
+    def with_noise(self, inputs: Any, noise: Tensor) -> Any:
+        """The same with noise (B, C, H, W) for content."""
+
+    def encode(self, inputs: Any) -> Codes:
+        """Codes (B, ...), several where the encoder has several stages."""
+
+    def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """The family's training loss, (B,), when T(seen) should become `truth`."""
+
+
+class UnlearningBatch(NamedTuple):
+    """One step's material: retain and forget images, noise of the forget images' shape (B, C, H, W), and the mask."""
+
+    retain: Tensor
+    forget: Tensor
+    noise: Tensor
+    mask: Tensor
+
+
+def i2i(encode: Callable[[Any], Codes], frozen: Callable[[Any], Codes], retain: Any, forget: Any, target: Any) -> Terms:
+    """|E(retain) - E0(retain)|_2 and |E(forget) - E0(target)|_2, each (B,), unsquared. I2I eq. 10; C.25.
+
+    encode, frozen: the encoder in training and the original, each of one argument: the inputs of the family. Several
+    stages of codes (B, ...) are flattened and joined. target: the forget inputs with noise for content. The original
+    takes no gradient.
+    """
+    with torch.no_grad():
+        kept, noise = flatten_codes(frozen(retain)), flatten_codes(frozen(target))
+    return _distance(flatten_codes(encode(retain)), kept), _distance(flatten_codes(encode(forget)), noise)
+
+
+def li2024(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
+    """Send the codes of forget images to those of noise, (B,) and (B,): algorithm 1; C.25 for diffusion."""
+    retain = model.inputs(batch.retain, batch.mask, generator)
+    forget = model.inputs(batch.forget, batch.mask, generator)
+    return i2i(model.encode, frozen.encode, retain, forget, model.with_noise(forget, batch.noise))
+
+
+def max_loss(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
+    """Raise the training loss on forget images, (B,) and (B,): C.26-C.28. Unbounded below by itself."""
+    return _taught(model, batch, batch.retain, generator), -_untaught(model, batch, batch.forget, generator)
+
+
+def noisy_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
+    """Train forget images to become noise, (B,) and (B,): C.32-C.34."""
+    return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.noise, generator)
+
+
+def retain_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
+    """Train forget images to become retain images, (B,) and (B,): C.29-C.31 (C.31 prints n; its text says x_r)."""
+    return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.retain, generator)
+
+
+def random_encoder(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
+    """Send the codes of forget images to Gaussian noise, (B,) and (B,): C.35-C.36. Noise in the space of codes: nothing
+    says that a decoder knows it."""
+    retain = model.inputs(batch.retain, batch.mask, generator)
+    with torch.no_grad():
+        kept = flatten_codes(frozen.encode(retain))
+    codes = flatten_codes(model.encode(model.inputs(batch.forget, batch.mask, generator)))
+    return _distance(flatten_codes(model.encode(retain)), kept), _distance(codes, noise_from(generator)(codes))
+
+
+Method = Callable[[Completer, Completer, UnlearningBatch, torch.Generator], Terms]
+ENCODER_ONLY: tuple[Method, ...] = (li2024, random_encoder)
+"""The methods whose argmin is over the encoder alone: `unlearn` freezes everything else of the model."""
+
+
+def unlearn(
+    model: nn.Module,
+    method: Method,
+    retain: Tensor,
+    forget: Tensor,
+    mask: Callable[[torch.Generator], Tensor],
+    noise: Callable[[int, torch.Generator], Tensor],
+    *,
+    vary: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    alpha: float = 0.25,
+    steps: int = 200,
+    batch: int = 32,
+    lr: float = 1e-3,
+    seed: int = 0,
+) -> Iterator[tuple[nn.Module, train.Step]]:
+    """Algorithm 1 with the loss of any method: (the model in training, its `train.Step`) after each step.
+
+    retain (N, C, H, W), forget (M, C, H, W): every step draws `batch` images of each, so a smaller set is oversampled
+    until both weigh the same (D.1). mask: draws the mask of a step. noise: a target of `memlib.papers.i2i.targets`.
+    vary: what is done to the images of a step, (batch, C, H, W), the retain ones first; None leaves them as they are.
+    `model` stays as it is: a copy is trained, and in equal budgets, since steps, images and optimiser do not depend on
+    the method. Raises Refused for an empty set, for images that differ in shape and as `train.fit` does.
+
+    The paper (C.3) has alpha = 0.25; for VQ-GAN and MAE AdamW with betas (0.9, 0.95) and no weight decay, lr = 1e-4, 5
+    epochs, 16 images a GPU on four; for diffusion Adam, lr = 1e-5, 3 epochs, 8 images a GPU on eight; it names no
+    schedule and no clipping. Here it is `train.fit`'s Adam for every family: betas (0.9, 0.999), no weight decay, a
+    rate that falls to 0 along a cosine, gradients clipped to norm 1; rate, steps, batch and what is hidden are the
+    caller's.
+    """
+    if not len(retain) or not len(forget) or retain.shape[1:] != forget.shape[1:]:
+        shapes = f"{tuple(retain.shape)} and {tuple(forget.shape)}"
+        raise Refused(f"unlearning takes retain and forget images of one shape, at least one of each, not {shapes}")
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    model = copy.deepcopy(model).requires_grad_(False)
+    model.encoder.requires_grad_(True)
+    if method not in ENCODER_ONLY:
+        model.decoder.requires_grad_(True)
+
+    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = [torch.randint(len(part), (batch,), generator=generator) for part in (retain, forget)]
+        images = [part[i] for part, i in zip((retain, forget), rows, strict=True)]
+        kept, lost = images if vary is None else (vary(part, generator) for part in images)
+        material = UnlearningBatch(kept, lost, noise(batch, generator), mask(generator))
+        held, sent = method(model, frozen, material, generator)
+        return (held + alpha * sent).mean()
+
+    for step in train.fit(model, loss, steps, lr=lr, seed=seed, title=method.__name__.replace("_", " ")):
+        yield model, step
+    model.eval()
+
+
+def _taught(model: Completer, batch: UnlearningBatch, images: Tensor, generator: torch.Generator) -> Tensor:
+    return model.loss(images, images, batch.mask, generator)
+
+
+def _untaught(model: Completer, batch: UnlearningBatch, truth: Tensor, generator: torch.Generator) -> Tensor:
+    return model.loss(batch.forget, truth, batch.mask, generator)
+
+
+def flatten_codes(codes: Codes) -> Tensor:
+    """Codes of one stage or of several as rows, (B, D)."""
+    return torch.cat([stage.flatten(1) for stage in ((codes,) if isinstance(codes, Tensor) else codes)], 1)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a - b, dim=1)

@@ -1,0 +1,224 @@
+"""VQ-GAN with a masked-token transformer, in the manner of MAGE (Li et al. 2023): images as words, guessed when hidden.
+
+A vector-quantised autoencoder (diffusers' VQModel) turns an image into a grid of codebook indices and back, and is
+left as it is by unlearning. On those indices works a transformer: its encoder reads the known ones, with a mask token
+for every hidden one, its decoder gives each hidden place a distribution over the codebook, and completion draws.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memlib.errors import Refused
+from memlib.noise import Noise
+from memlib.papers.i2i.masks import hidden_tokens, hide, paste
+
+if TYPE_CHECKING:
+    from diffusers import VQModel
+
+
+class Tokens(NamedTuple):
+    """What the encoder is given: codebook indices (B, L) and which of them are hidden, (B, L) bool."""
+
+    indices: Tensor
+    hidden: Tensor
+
+
+class VQGAN(nn.Module):
+    """A completer of standardised square images: `tokenizer`, then the transformer's `encoder` and `decoder`.
+
+    T(x) is tokenised, not x: the convolutions of the tokenizer look past the edge of a patch, and would otherwise carry
+    hidden pixels into known tokens. `VQGAN.small` makes one to train, `VQGAN.load` reads a folder.
+    """
+
+    def __init__(self, tokenizer: "VQModel", size: int, width: int, depth: int, heads: int, decoder: int) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer.requires_grad_(False)
+        self.patch = 2 ** (len(tokenizer.config.block_out_channels) - 1)
+        self.grid, codes = size // self.patch, tokenizer.config.num_vq_embeddings
+        self.shape = (tokenizer.config.in_channels, size, size)
+        self.encoder = _Blocks(codes + 1, self.grid**2, width, depth, heads)
+        self.decoder = _Head(codes, self.grid**2, width, decoder, heads)
+
+    @classmethod
+    def small(
+        cls, shape: tuple[int, int, int], patch: int, codes: int = 64, channels: int = 32, width: int = 64,
+        depth: int = 3, heads: int = 4, decoder: int = 1,
+    ) -> Self:  # fmt: skip
+        """An untrained one for images of `shape` (C, H, H), with `codes` words and a token a `patch`, a power of two.
+
+        Train the tokenizer first (`tokenizer_loss`), then the transformer (`loss`).
+        """
+        from diffusers import VQModel  # heavy: only where a model is wanted
+
+        halvings = int(math.log2(patch))
+        if 2**halvings != patch:
+            raise Refused(f"the tokenizer halves the image, so a patch is a power of two, not {patch} pixels")
+        tokenizer = VQModel(
+            in_channels=shape[0], out_channels=shape[0], sample_size=shape[1], latent_channels=8,
+            block_out_channels=(channels,) * (halvings + 1), norm_num_groups=8, num_vq_embeddings=codes,
+            down_block_types=("DownEncoderBlock2D",) * (halvings + 1),
+            up_block_types=("UpDecoderBlock2D",) * (halvings + 1), mid_block_add_attention=False,
+        )  # fmt: skip
+        return cls(tokenizer, shape[1], width, depth, heads, decoder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """From `folder`/vqvae (a diffusers VQModel) and `folder`/transformer.safetensors with transformer.json.
+
+        The JSON holds size, width, depth, heads and decoder, as `save` writes them. Raises Refused for what is missing
+        or does not fit.
+        """
+        from diffusers import VQModel
+
+        root = Path(folder).expanduser()
+        for part in ("vqvae/config.json", "transformer.json", "transformer.safetensors"):
+            if not (root / part).is_file():
+                raise Refused(f"{str(folder)!r} has no {part}: give a folder that VQGAN.save wrote, or of that layout")
+        try:
+            tokenizer = VQModel.from_pretrained(root / "vqvae", local_files_only=True, use_safetensors=True)
+            model = cls(tokenizer, **json.loads((root / "transformer.json").read_text(encoding="utf8")))
+            weights = load_file(root / "transformer.safetensors")
+            model.load_state_dict({f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()} | weights)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise Refused(f"{str(folder)!r} cannot be read as a VQGAN ({str(error).splitlines()[0]})") from error
+        return model.eval()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the layout that `load` reads."""
+        root = Path(folder).expanduser()
+        self.tokenizer.save_pretrained(root / "vqvae")
+        weights = {k: v for k, v in self.state_dict().items() if not k.startswith("tokenizer.")}
+        save_file(weights, root / "transformer.safetensors")
+        settings = {"size": self.shape[1], **self.encoder.settings, "decoder": len(self.decoder.layers)}
+        (root / "transformer.json").write_text(json.dumps(settings), encoding="utf8")
+
+    def indices(self, images: Tensor) -> Tensor:
+        """The codebook indices (B, L) of images (B, C, H, W), in reading order."""
+        latents = self.tokenizer.encode(images).latents
+        return self.tokenizer.quantize(latents)[2][2].view(len(images), -1)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Images (B, C, H, W) of codebook indices (B, L)."""
+        book = self.tokenizer.quantize.embedding
+        latents = book(indices).unflatten(1, (self.grid, self.grid)).movedim(3, 1)
+        return self.tokenizer.decode(latents, force_not_quantize=True).sample
+
+    def tokenizer_loss(self, images: Tensor) -> Tensor:
+        """Reconstruction and codebook terms on images (B, C, H, W), a scalar: van den Oord et al. 2017, eq. 3.
+
+        Without the perceptual and adversarial terms of Esser et al. 2021 (VQGAN), which small images do not need.
+        """
+        output = self.tokenizer(images)
+        return F.mse_loss(output.sample, images) + output.commit_loss
+
+    def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
+        """What the encoder is given for images (B, C, H, W): the words of T(x); nothing is drawn."""
+        with torch.no_grad():
+            indices = self.indices(hide(images, mask))
+        return Tokens(indices, hidden_tokens(mask, len(images), self.patch))
+
+    def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
+        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
+        return self.inputs(images, mask)
+
+    def with_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
+        """The same for the words of noise (B, C, H, W), masked alike: the forget target of I2I eq. 10."""
+        pixels = inputs.hidden.unflatten(1, (1, self.grid, self.grid))
+        pixels = pixels.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+        return self.inputs(noise, pixels)
+
+    def encode(self, inputs: Tokens) -> Tensor:
+        """Codes (B, 1 + L, D), of a class token and of every place; hidden ones went in as the mask token."""
+        return self.encoder(inputs.indices.masked_fill(inputs.hidden, self.encoder.words.num_embeddings - 1))
+
+    def decode(self, codes: Tensor, hidden: Tensor) -> Tensor:
+        """Logits (B, L, words) from codes (B, 1 + L, D) and the hidden places (B, L)."""
+        return self.decoder(codes, hidden)
+
+    def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Cross-entropy of the words of `truth` at the hidden places, nats a place, (B,); images (B, C, H, W).
+
+        Training has truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
+        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 write the cross-entropy of a discriminator of the generated image
+        instead, through which, the words being discrete, nothing would reach the encoder. They also print arg max,
+        where the appendix says that losses are minimised and has arg min for the other families: right for a generator
+        against a discriminator, a slip for a training loss such as this, which is minimised with the signs as printed.
+        """
+        inputs = self.inputs(seen, mask)
+        with torch.no_grad():
+            words = self.indices(truth)
+        logits = self.decode(self.encode(inputs), inputs.hidden)
+        surprise = F.cross_entropy(logits.movedim(2, 1), words, reduction="none")  # (B, L)
+        return (surprise * inputs.hidden).sum(1) / inputs.hidden.sum(1)
+
+    @torch.no_grad()
+    def complete(
+        self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4, temperature: float = 1.0
+    ) -> Tensor:
+        """Images (B, C, H, W) with the hidden pixels filled in and the others untouched.
+
+        MaskGIT's decoding (Chang et al. 2022): in each of `rounds` every hidden word is drawn, and those it was surest
+        of are kept, so that after round r a share 1 - cos(pi r / 2 rounds) of them stands.
+        """
+        indices, hidden = self.inputs(images, mask)
+        total, still = int(hidden[0].sum()), hidden
+        for r in range(1, rounds + 1):
+            logits = self.decode(self.encode(Tokens(indices, still)), still) / temperature
+            uniform = torch.special.ndtr(noise(logits)).clamp(1e-6, 1 - 1e-6)
+            drawn = (logits - (-uniform.log()).log()).argmax(2)  # Gumbel's trick: a draw each
+            sure = logits.log_softmax(2).gather(2, drawn[..., None])[..., 0].masked_fill(~still, -math.inf)
+            left = int(total * math.cos(math.pi / 2 * r / rounds)) if r < rounds else 0
+            kept = sure.argsort(descending=True).argsort() < int(still[0].sum()) - left
+            indices, still = torch.where(kept & still, drawn, indices), still & ~kept
+        return paste(images, self.pixels(indices), mask)
+
+
+class _Blocks(nn.Module):
+    """Words (B, L) with places and a class token through `depth` transformer blocks: (B, 1 + L, width)."""
+
+    def __init__(self, words: int, places: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.settings = {"width": width, "depth": depth, "heads": heads}
+        self.words = nn.Embedding(words, width)
+        self.places = nn.Parameter(0.5 * torch.randn(1, 1 + places, width))
+        self.first = nn.Parameter(torch.zeros(1, 1, width))
+        self.layers = nn.ModuleList(_layer(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = torch.cat([self.first.expand(len(words), -1, -1), self.words(words)], 1) + self.places
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+
+class _Head(nn.Module):
+    """Codes (B, 1 + L, width) to logits (B, L, words): hidden places get the class token's code, as MAGE pads."""
+
+    def __init__(self, words: int, places: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, width)
+        self.places = nn.Parameter(0.5 * torch.randn(1, 1 + places, width))
+        self.layers = nn.ModuleList(_layer(width, heads) for _ in range(depth))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, words))
+
+    def forward(self, codes: Tensor, hidden: Tensor) -> Tensor:
+        x = self.enter(codes)
+        padded = torch.where(hidden[..., None], x[:, :1], x[:, 1:])
+        x = torch.cat([x[:, :1], padded], 1) + self.places
+        for layer in self.layers:
+            x = layer(x)
+        return self.leave(x[:, 1:])
+
+
+def _layer(width: int, heads: int) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )

@@ -1,0 +1,63 @@
+"""Sharpness: the largest eigenvalue of the Hessian along which an update moves, for all members of a stack at once.
+
+Gradient descent theta <- theta - eta P grad R is linearly stable at a minimum only if the largest eigenvalue of
+P^1/2 H P^1/2 is at most 2 / eta. The slides' update has P = m, hence m lambda_max(H) against 2 / eta. Adam has no such
+line: its P changes from step to step.
+"""
+
+import torch
+from torch import Tensor
+
+from memlib.errors import Refused
+from memlib.papers.learning_rate.descent import ScoreNetworks
+from memlib.papers.learning_rate.fixed_level import NoisyBatch, Problem, risk
+from memlib.random import keyed
+
+
+def sharpness(
+    net: ScoreNetworks, batch: NoisyBatch, problem: Problem | None = None, iterations: int = 24, seed: int = 0
+) -> Tensor:
+    """Largest eigenvalue of P^1/2 H P^1/2, (M,), of the risk on a batch with y (M, B, d), by Lanczos' method.
+
+    Hessian-vector products come from autograd, one for all members; the basis is orthogonalised twice against all that
+    came before, and the start is the same random direction whatever the stack. Converges from below, so give more
+    `iterations` where it must be exact; they end with the number of parameters.
+    problem: adds what the kinks of a `TwoLayer` contribute for d = 1 (`TwoLayer.kinks`): the Hessian of R_n itself,
+    which a mean over finitely many rows cannot see.
+    """
+    leaves = [p.detach().requires_grad_() for p in net.trained]
+    lr_scales = [lr_scale**0.5 for lr_scale in net.lr_scale]
+    with torch.enable_grad():
+        grads = torch.autograd.grad(risk(net.with_parameters(leaves), batch).sum(), leaves, create_graph=True)
+    if problem is not None and (problem.points.shape[2] != 1 or not hasattr(net, "kinks")):
+        raise Refused("kinks are known for a TwoLayer on a line: leave out `problem`")
+    extra = net.kinks(problem) if problem is not None else [torch.zeros_like(p) for p in leaves]
+    sizes = [p[0].numel() for p in leaves]
+
+    def product(v: Tensor) -> Tensor:
+        parts = [x.view_as(p) * c for x, p, c in zip(v.split(sizes, 1), leaves, lr_scales, strict=True)]
+        images = torch.autograd.grad(grads, leaves, parts, retain_graph=True)
+        images = [(h + k * x) * c for h, k, x, c in zip(images, extra, parts, lr_scales, strict=True)]
+        return torch.cat([h.flatten(1) for h in images], 1)
+
+    start = torch.randn(sum(sizes), generator=keyed(seed, 0), dtype=torch.float64).to(leaves[0])
+    return _lanczos(product, start.expand(len(leaves[0]), -1), min(iterations, sum(sizes)))
+
+
+def _lanczos(product, start: Tensor, iterations: int) -> Tensor:
+    """Largest Ritz value of M symmetric maps (M, P) -> (M, P) on the Krylov space of `start`, (M,)."""
+    basis = (start / start.norm(dim=1, keepdim=True))[:, None]  # (M, 1, P)
+    images = []
+    for k in range(iterations):
+        image = product(basis[:, k])
+        images.append(image)
+        for _ in range(2):
+            image = image - torch.einsum("mkp,mk->mp", basis, torch.einsum("mkp,mp->mk", basis, image))
+        length = image.norm(dim=1, keepdim=True)
+        # An exhausted space goes on with zeros, which below stand for an eigenvalue that is not the largest.
+        fresh = torch.where(length > 1e-10 * images[-1].norm(dim=1, keepdim=True), image / length, 0.0)
+        basis = torch.cat([basis, fresh[:, None]], 1)
+    projected = torch.einsum("mjp,mkp->mjk", basis[:, :-1], torch.stack(images, 1))
+    diagonal = projected.diagonal(dim1=1, dim2=2)
+    diagonal.copy_(torch.where(basis[:, :-1].norm(dim=2) < 0.5, diagonal.amin(1, keepdim=True), diagonal))
+    return torch.linalg.eigvalsh(0.5 * (projected + projected.transpose(1, 2)))[:, -1]

@@ -1,0 +1,116 @@
+"""Train a stack of networks at once, each member at its own learning rate; those that diverge are set aside."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from memlib.errors import Refused
+from memlib.papers.learning_rate.fixed_level import NoisyBatch, Problem, risk, zero_score_risk
+
+_LOOK = 64  # steps between looks for members that diverged
+_BLOWN = 1e12  # times the risk of the zero function, where a member counts as diverged: many overshoot and return
+_BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam; Kingma & Ba 2015
+
+
+class ScoreNetworks(Protocol):
+    """M networks with parameters `trained`, each (M, ...), their paces, and the output weights `w2`."""
+
+    trained: list[Tensor]
+    lr_scale: list[float]
+    w2: Tensor
+
+    def __call__(self, y: Tensor, /) -> Tensor:
+        """Scores at y, (M, B, d) -> (M, B, d)."""
+
+    def members(self, index: Tensor, /) -> "ScoreNetworks":
+        """A copy of some members, by index or mask (M,)."""
+
+    def with_parameters(self, trained: list[Tensor], /) -> "ScoreNetworks":
+        """The same networks with these tensors (M, ...) in the place of `trained`."""
+
+    def gradient(self, batch: NoisyBatch, /) -> list[Tensor]:
+        """Gradients of the risk on a batch with y (M, B, d), in the order of `trained`."""
+
+
+class Progress(NamedTuple):
+    """After `step` updates: which members are alive, (M,), and where the others were found to have diverged, (M,)."""
+
+    step: int
+    alive: Tensor
+    diverged_at: Tensor
+
+
+@torch.no_grad()
+def descend(
+    net: ScoreNetworks,
+    problem: Problem,
+    rate: Tensor,
+    batches: Iterable[NoisyBatch],
+    *,
+    bound: float | Tensor = torch.inf,
+    optimiser: Literal["sgd", "adam"] = "sgd",
+    at: Sequence[int] = (),
+) -> Iterator[Progress]:
+    """theta <- theta - m eta grad R, then w2 clipped to [-A, A], for all members at once. Wu et al. 2025, slide 9.
+
+    net: trained in place, between one `Progress` and the next; those come after the steps `at` and at the end.
+    rate: eta, (M,). bound: A, a number or (M,).
+    batches: one a step, such as `minibatches(...)`, or `repeat(quadrature(problem), steps)` for the whole risk.
+    optimiser: "adam" moves each parameter by eta times its normalised gradient: neither m nor a bound on curvature.
+
+    A member whose risk on the batch at hand is not finite, or exceeds 10^12 times that of s = 0, is zeroed and stays
+    so; nothing passes between members. Looked for every 64 steps and at each `Progress`. Raises Refused for settings
+    that make no sense.
+    """
+    if optimiser not in ("sgd", "adam"):
+        raise Refused(f"the optimiser is sgd or adam, not {optimiser!r}")
+    if rate.shape != problem.sigma.shape or not (rate > 0).all():
+        given = f"{tuple(rate.shape)} from {rate.min():.3g}"
+        raise Refused(f"each of {len(problem.sigma)} members needs a rate above 0, not rates of shape {given}")
+    alive, diverged_at = torch.ones_like(rate, dtype=torch.bool), torch.full_like(rate, -1, dtype=torch.long)
+    bound = torch.as_tensor(bound).to(net.w2).reshape(-1, 1, 1)
+    lr_scales = net.lr_scale if optimiser == "sgd" else [1.0] * len(net.lr_scale)
+    rates = [_like(rate * lr_scale, p) for p, lr_scale in zip(net.trained, lr_scales, strict=True)]
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in net.trained] if optimiser == "adam" else []
+    k, told, limit = 0, 0, _BLOWN * zero_score_risk(problem)
+    for k, batch in enumerate(batches, 1):
+        grads = net.gradient(batch)
+        if moments:
+            grads = [_adam(g, *both, k) for g, both in zip(grads, moments, strict=True)]
+        for parameter, step, grad in zip(net.trained, rates, grads, strict=True):
+            parameter.addcmul_(grad, step, value=-1)
+        net.w2.clamp_(-bound, bound)
+        if k % _LOOK == 0 or k in at:
+            _set_aside(risk(net, batch), limit, k, alive, diverged_at, [*net.trained, *rates, *sum(moments, ())])
+        if k in at:
+            told = k
+            yield Progress(k, alive.clone(), diverged_at.clone())
+    if told < k:
+        _set_aside(risk(net, batch), limit, k, alive, diverged_at, net.trained)
+        yield Progress(k, alive, diverged_at)
+
+
+def _set_aside(
+    value: Tensor, limit: Tensor, step: int, alive: Tensor, diverged_at: Tensor, tensors: Sequence[Tensor]
+) -> None:
+    """Mark the members whose risk (M,) exceeds its limit or is NaN, and zero what they hold and move by."""
+    blown = alive & ~(value <= limit)
+    if blown.any():
+        alive &= ~blown
+        diverged_at[blown] = step
+        for tensor in tensors:
+            tensor[blown] = 0
+
+
+def _adam(grad: Tensor, mean: Tensor, square: Tensor, k: int) -> Tensor:
+    """The normalised gradient of step k, counted from 1. Kingma & Ba 2015, algorithm 1."""
+    mean.lerp_(grad, 1 - _BETAS[0])
+    square.lerp_(grad.square(), 1 - _BETAS[1])
+    return (mean / (1 - _BETAS[0] ** k)) / ((square / (1 - _BETAS[1] ** k)).sqrt() + _TINY)
+
+
+def _like(values: Tensor, parameter: Tensor) -> Tensor:
+    """(M,) as (M, 1, ..., 1), a tensor of its own."""
+    return values.to(parameter).reshape(-1, *[1] * (parameter.dim() - 1)).clone()

@@ -1,0 +1,102 @@
+"""What the losses of SGU lead to, if a network could follow them exactly.
+
+For every noise level and every point, with p_g and p_f the noised densities of retained and forget data and e_g, e_f
+the noise predicted under each, the loss is a quadratic in eps_hat(x), and its minimiser can be written down.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from memlib.denoiser import Denoiser, eps
+from memlib.noise import expand_sigma
+from memlib.papers.sgu.objective import Weight, ones
+
+
+class Density(Protocol):
+    """A denoiser with a density, such as `analytic.GaussianMixture`."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
+        """Posterior mean of x0 given x (B, *S) at level sigma, (B, *S)."""
+
+    def log_prob(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Log-density at level sigma of x (B, *S), (B,)."""
+
+
+def obtuse_optimum(retain: Density, forget: Density, alpha: float, weight: Weight = ones) -> Denoiser:
+    """The minimiser of eq. 11 with `losses.obtuse`: e_g - c p_f / p_g e_f, with c = weight (1 - alpha) / (2 alpha).
+
+    In scores it is grad (p_g - c p_f) / p_g: uphill of the *difference* of the densities, out of wherever c p_f exceeds
+    p_g, and 1 - c p_f / p_g times the difference's own score. The push grows where retained data are rare.
+    (B, *S) -> (B, *S).
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        push = _odds(retain, forget, x, sigma).exp() * (_loss_ratio(alpha, weight, x, sigma) / 2)
+        return x - expand_sigma(sigma, x) * (eps(retain, x, sigma) - expand_sigma(push, x) * eps(forget, x, sigma))
+
+    return denoise
+
+
+def bounded_optimum(
+    retain: Density, forget: Density, alpha: float, reach: float = 1.0, weight: Weight = ones
+) -> Denoiser:
+    """The minimiser of eq. 11 with `losses.obtuse_bounded`: a mean of e_g and -reach e_f, (B, *S) -> (B, *S).
+
+    The weight of -reach e_f is that of p_f (1 - alpha) weight / (2 reach) against p_g alpha, so nothing is longer than
+    the longer of the two; reach -> infinity is `obtuse_optimum`.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        lean = (_odds(retain, forget, x, sigma) + (_loss_ratio(alpha, weight, x, sigma) / (2 * reach)).log()).sigmoid()
+        e = (1 - expand_sigma(lean, x)) * eps(retain, x, sigma) - reach * expand_sigma(lean, x) * eps(forget, x, sigma)
+        return x - expand_sigma(sigma, x) * e
+
+    return denoise
+
+
+def orthogonal_optimum(retain: Density, forget: Density, alpha: float, weight: Weight = ones) -> Denoiser:
+    """The minimiser of eq. 11 with `losses.orthogonal`: [I + k M]^-1 e_g, (B, *S) -> (B, *S).
+
+    k = weight (1 - alpha) / alpha p_f / p_g and M = E[eps eps^T | x] under the forget data, positive definite: the
+    retained score is shrunk, most along the forget score, and never turned by a right angle. One small linear system
+    for each sample, and one pass backwards for each coordinate: for toys.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        ratio = _odds(retain, forget, x, sigma).exp() * _loss_ratio(alpha, weight, x, sigma)
+        moment = noise_moment(forget, x, sigma)  # (B, d, d)
+        system = torch.eye(moment.shape[1], dtype=x.dtype, device=x.device) + ratio[:, None, None] * moment
+        e = torch.linalg.solve(system, eps(retain, x, sigma).flatten(1)[..., None])[..., 0]
+        return x - expand_sigma(sigma, x) * e.reshape(x.shape)
+
+    return denoise
+
+
+def noise_moment(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
+    """E[eps eps^T | x] of the noise in x (B, *S), (B, d, d): dD/dx + eps_hat eps_hat^T, for any exact denoiser.
+
+    The covariance of x0 given x is sigma^2 dD/dx (Efron 2011, eq. 2.8), and x0 = x - sigma eps.
+    """
+    with torch.enable_grad():
+        leaf = x if x.requires_grad else x.detach().requires_grad_()
+        mean = denoiser(leaf, torch.as_tensor(sigma, dtype=x.dtype, device=x.device)).flatten(1)
+        columns = range(mean.shape[1])
+        slopes = [
+            torch.autograd.grad(mean[:, i].sum(), leaf, create_graph=x.requires_grad, retain_graph=True)[0]
+            for i in columns
+        ]
+    jacobian = torch.stack(slopes, 1).flatten(2)  # (B, d, d)
+    e = eps(denoiser, x, sigma).flatten(1)
+    return jacobian + e[:, :, None] * e[:, None, :]
+
+
+def _odds(retain: Density, forget: Density, x: Tensor, sigma: float | Tensor) -> Tensor:
+    """log p_f / p_g of the noised densities at x, (B,)."""
+    return forget.log_prob(x, sigma) - retain.log_prob(x, sigma)
+
+
+def _loss_ratio(alpha: float, weight: Weight, x: Tensor, sigma: float | Tensor) -> Tensor:
+    """weight(sigma) (1 - alpha) / alpha, (1,) or (B,)."""
+    return (1 - alpha) / alpha * weight(torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1))

@@ -1,0 +1,117 @@
+"""SIDE: extraction from an unconditional model by guidance with a classifier of its own making. Chen et al. 2024.
+
+`sweep` draws samples at many guidance weights at once, `similarities` looks for the training images in them. Labels and
+classifier come from `surrogates` and `students`, thresholds from held-out images (`metrics.threshold`).
+
+    fresh = noise.seeded(seeds)
+    x = sigmas[0] * fresh(torch.empty(len(seeds), *shape))
+    labels = uniform_labels(fresh, len(seeds), classes)
+    found = similarities(sweep(denoiser, classifier, x, labels, [0, 4, 8], sigmas)[:, 1], embed, members, non_members)
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from memlib import metrics, sample
+from memlib.denoiser import Denoiser, gradient, guided
+from memlib.errors import Refused
+from memlib.features import Embed
+from memlib.noise import Noise, expand_sigma
+from memlib.papers.side import Logits, log_p
+
+
+def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
+    """A label for each of n samples, (n,) integers, uniform on 0 .. classes - 1. SIDE sec. 3.3.3.
+
+    Drawn from the samples' own noise (`noise.seeded`), so that sample i wants the same label in every arm with as many
+    classes. Raises Refused for fewer than one class.
+    """
+    if classes < 1:
+        raise Refused(f"labels are drawn among at least one class, not {classes}")
+    uniform = torch.special.ndtr(noise(torch.empty(n, 1, dtype=torch.float64)))[:, 0]
+    return (uniform * classes).long().clamp_max(classes - 1)
+
+
+@torch.no_grad()
+def sweep(
+    denoiser: Denoiser,
+    classifier: Logits,
+    x: Tensor,
+    labels: Tensor,
+    weights: Sequence[float] | Tensor,
+    sigmas: Tensor,
+) -> Tensor:
+    """Samples of each start under each guidance weight, (B, W, *S), by DDIM in one batch. SIDE eq. 9-10.
+
+    x (B, *S) at sigmas[0]; labels (B,), one a start; weights (W,), lambda of eq. 10: the exponent of the power prior
+    p(y | x)^lambda that stands for an uncalibrated classifier. sigmas (n+1,), ending in 0. The copies of a start agree
+    until the first step, so there both networks are asked once; afterwards rows of weight 0 skip the classifier and
+    are the unguided samples, bitwise those of `sweep` with any other weights in as many rows.
+    """
+    weights = torch.as_tensor(weights, device=x.device).to(x.dtype)
+    if weights.dim() != 1 or len(weights) < 1 or len(labels) != len(x):
+        given = f"weights {tuple(weights.shape)} and {len(labels)} labels"
+        raise Refused(f"a sweep needs weights (W,) and a label for each of {len(x)} starts, not {given}")
+    count, labels = len(weights), labels.to(x.device)
+    plain = denoiser(x, sigmas[0].to(x))
+    push = _push(classifier, x, labels, sigmas[0].to(x)) if weights.any() else torch.zeros_like(x)
+    each = weights.view(1, count, *[1] * (x.dim() - 1))
+    # Not 0 * push, which is NaN where a gradient overflows.
+    added = torch.where(each == 0, torch.zeros_like(x)[:, None], each * push[:, None])
+    first = (plain[:, None] + added).flatten(0, 1)  # (B W, *S)
+    states = sample.ancestral(lambda _x, _sigma: first, x.repeat_interleave(count, 0), sigmas[:2])
+    steered = _steered(denoiser, classifier, labels.repeat_interleave(count), weights.repeat(len(x)))
+    return sample.ancestral(steered, states, sigmas[1:]).unflatten(0, (len(x), count))
+
+
+def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Tensor) -> Denoiser:
+    """`guided`, with the classifier on the rows of other weight than 0 alone; labels and weights (B,)."""
+    rows = weights.nonzero()[:, 0]
+    if len(rows) in (0, len(weights)):
+        return guided(denoiser, log_p(classifier, labels), weights)
+
+    def steered(x: Tensor, sigma: Tensor) -> Tensor:
+        push = _push(classifier, x[rows], labels[rows], sigma[rows] if sigma.dim() else sigma)
+        push *= weights[rows].view(-1, *[1] * (x.dim() - 1))
+        return denoiser(x, sigma).index_add(0, rows, push)
+
+    return steered
+
+
+def _push(classifier: Logits, x: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
+    """sigma^2 grad log p(y | x, sigma), (B, *S): what guidance at weight 1 adds to a denoiser."""
+    return expand_sigma(sigma, x) ** 2 * gradient(log_p(classifier, labels), x, sigma)
+
+
+class Similarities(NamedTuple):
+    """What N samples resemble: `similarity` (N,) to the `nearest` member (N,), `to_non_members` (N,) to the nearest
+    image that no model saw.
+    """
+
+    similarity: Tensor
+    nearest: Tensor
+    to_non_members: Tensor
+
+    def hits(self, low: float, high: float = torch.inf) -> Tensor:
+        """The member that each sample copies at a similarity in [low, high), -1 where none, (N,)."""
+        return self.nearest.where(metrics.in_band(self.similarity, low, high), torch.full_like(self.nearest, -1))
+
+
+def similarities(
+    samples: Tensor | Iterable[Tensor], embed: Embed, members: Tensor, non_members: Tensor
+) -> Similarities:
+    """The nearest member of each sample, by cosine of `embed`.
+
+    samples (N, C, H, W), or batches of them as they come from disk, are compared with members (M, C, H, W) and with
+    `non_members`, images of the same kind that no model saw: what resemblance alone would earn.
+    """
+    known, control = embed(members), embed(non_members)
+    found = []
+    for batch in [samples] if isinstance(samples, Tensor) else samples:
+        features = embed(batch)
+        similarity, nearest = metrics.nearest(features, known)
+        found.append((similarity[:, 0], nearest[:, 0], metrics.nearest(features, control)[0][:, 0]))
+    return Similarities(*(torch.cat(column) for column in zip(*found, strict=True)))

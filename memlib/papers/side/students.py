@@ -1,0 +1,93 @@
+"""Time-dependent knowledge distillation (SIDE sec. 3.3.2): a teacher of clean images, a student of noisy ones.
+
+The teacher is trained on real labelled images and never meets a noisy one; the student is trained on a `Surrogate` and
+touches no other image.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from memlib import train
+from memlib.errors import Refused
+from memlib.noise import add_noise, lognormal, noise_from
+from memlib.papers.side.surrogates import Surrogate
+
+
+def teach(
+    teacher: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    steps: int = 600,
+    *,
+    batch: int = 64,
+    lr: float = 5e-3,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
+    """Train a time-independent classifier on clean real images (N, *S) and their labels (N,); returned in eval mode.
+
+    Plain cross-entropy, by `train.fit` (which `checkpoint` goes to). Raises Refused for a classifier with time, which
+    would learn one level alone.
+    """
+    if teacher.time:
+        raise Refused("a teacher sees clean images alone: build its network with time=False")
+
+    def loss(teacher: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        return cross_entropy(teacher(images[rows], images.new_zeros(())), labels[rows])
+
+    for _ in train.fit(teacher, loss, steps, lr=lr, seed=seed, checkpoint=checkpoint, title="teacher"):
+        pass
+    return teacher.eval()
+
+
+def tdkd(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(p(y|x) || p^t(y|x_t)), (B,), of targets p (B, K) for the clean x and logits (B, K) for the noisy. SIDE eq. 11.
+
+    A temperature T other than 1 softens both, p^(1/T) and softmax(logits / T), and multiplies by T^2, which keeps the
+    size of the gradient (Hinton et al. 2015, sec. 2.1); the minimiser is the same, the small probabilities count more.
+    """
+    if temperature != 1:
+        targets = (targets.log() / temperature).softmax(1)
+    negentropy = torch.special.xlogy(targets, targets).sum(1)
+    return temperature**2 * (cross_entropy(logits / temperature, targets, reduction="none") + negentropy)
+
+
+def distil(
+    student: nn.Module,
+    surrogate: Surrogate,
+    steps: int = 600,
+    *,
+    batch: int = 64,
+    lr: float = 5e-3,
+    levels: tuple[float, float] = (0.0, 1.4),
+    temperature: float = 1.0,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
+    """Time-dependent knowledge distillation: train `student` on the surrogate's images and return it in eval mode.
+
+    A student with time sees them noised to ln sigma ~ N(mean, std^2), `levels`; one without sees them clean, which is
+    all that "time-independent" means in SIDE sec. 4.2. The teacher's word on the clean image is the target in either
+    case. `checkpoint` goes to `train.fit`; give each surrogate its own. The paper trains with AdamW at 1e-4 and does
+    not say how long; here Adam, its rate falling along a cosine. Raises Refused for a student whose form is not that
+    of the arm.
+    """
+    if ("-TD" in surrogate.arm and not student.time) or ("-TI" in surrogate.arm and student.time):
+        raise Refused(f"the arm {surrogate.arm} needs a student made with time={not student.time}")
+    images, targets = surrogate.images, surrogate.targets
+
+    def loss(student: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        x, sigma = images[rows], images.new_zeros(())
+        if student.time:
+            sigma = lognormal(batch, *levels, generator).to(images)
+            x = add_noise(x, sigma, noise_from(generator))
+        return tdkd(student(x, sigma), targets[rows], temperature).mean()
+
+    for _ in train.fit(student, loss, steps, lr=lr, seed=seed, checkpoint=checkpoint, title=f"distil {surrogate.arm}"):
+        pass
+    return student.eval()

@@ -1,0 +1,136 @@
+"""Where labels come from when the model has none: each arm of SIDE by name, with what it sees of the training set.
+
+A function takes what its arm may see and nothing else. Images are samples of any shape (N, *S), latents as well as
+pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from memlib.errors import Refused
+from memlib.papers.side.guidance import Logits, require_eval
+
+_ROWS = 1024  # images classified at once where no gradient is wanted
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Images (N, *S) and what a classifier of them is to say, probabilities (N, K).
+
+    `arm` is its name in the tables, `sees` what of the training set went into it. Raises Refused for targets that do
+    not fit the images and for fewer than two classes, which carry no information (definition 1 of SIDE).
+    """
+
+    arm: str
+    sees: str
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.targets.ndim != 2 or len(self.targets) != len(self.images) or self.targets.shape[1] < 2:
+            given = f"{tuple(self.targets.shape)} for {len(self.images)} images"
+            raise Refused(f"targets are probabilities (N, K) of K >= 2 classes, one row an image, not {given}")
+
+
+def teacher_labels(
+    teacher: Logits, generated: Tensor, arm: Literal["OL-TD", "OL-TI", "RL-TD (training)"] = "OL-TD"
+) -> Surrogate:
+    """What a classifier of clean images says of `generated` (N, *S), read at sigma = 0. SIDE sec. 3.3.2.
+
+    OL: the teacher knows the training set's original labels. OL-TD, for a student with time, is the paper's SIDE.
+    OL-TI is for one without; the paper puts the teacher itself there, which `log_p` takes just as well. RL-TD
+    (training): the teacher was trained on one label per training image, the random labels of sec. 4.2.
+    """
+    sees = {
+        "OL-TD": "training images and their labels, through the teacher",
+        "OL-TI": "training images and their labels, through the teacher",
+        "RL-TD (training)": "training images, through a teacher that tells each from all others",
+    }
+    require_eval(teacher)
+    with torch.no_grad():
+        targets = torch.cat([teacher(x, x.new_zeros(())).softmax(1) for x in generated.split(_ROWS)])
+    return Surrogate(arm, sees[arm], generated, targets)
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of N features: `labels` (N,) from 0 to K - 1, -1 in a cluster that was dropped; and of all that were
+    found, `sizes` and `cohesion` (the mean cosine of members to their centroid) with whether each was `kept`."""
+
+    labels: Tensor
+    sizes: Tensor
+    cohesion: Tensor
+    kept: Tensor
+
+    def __str__(self) -> str:
+        lost = int((self.labels < 0).sum())
+        median = float(self.cohesion.median())
+        return (
+            f"{int(self.kept.sum())} of {len(self.kept)} clusters kept, {lost} of {len(self.labels)} images dropped, "
+            f"median cohesion {median:.2f}"
+        )
+
+
+def cluster(features: Tensor, k: int, cohesion: float = 0.0, smallest: int = 2, seed: int = 0) -> Clusters:
+    """k-means of the directions of `features` (N, D), which drops clusters less cohesive than `cohesion` (a cosine).
+
+    Clusters of fewer than `smallest` images are dropped too: an image alone is as cohesive as can be. The paper names
+    clusters of features (sec. 3.3.1) and leaves both thresholds open. Deterministic by seed. Raises Refused for k
+    outside 2..N and when fewer than two clusters are left.
+    """
+    if not 2 <= k <= len(features):
+        raise Refused(f"{len(features)} images cannot be put into {k} clusters: give 2 to {len(features)}")
+    rows = normalize(features.detach().flatten(1).double())
+    found = KMeans(k, n_init=1, random_state=seed).fit_predict(rows.cpu().numpy())
+    return prune(rows, torch.from_numpy(found).long().to(rows.device), cohesion, smallest)
+
+
+def prune(features: Tensor, labels: Tensor, cohesion: float = 0.0, smallest: int = 2) -> Clusters:
+    """Cohesion of each of the clusters `labels` (N,) of `features` (N, D), and only those of enough of it and of size.
+
+    The mean cosine of unit vectors to their mean direction is the length of their mean. The labels of the clusters
+    that stay are renumbered from 0. Raises Refused when fewer than two stay.
+    """
+    rows, count = normalize(features.double()), int(labels.max()) + 1
+    sizes = torch.bincount(labels, minlength=count)
+    sums = rows.new_zeros(count, rows.shape[1]).index_add(0, labels, rows)
+    cosine = sums.norm(dim=1) / sizes.clamp_min(1)
+    kept = (cosine >= cohesion) & (sizes >= max(1, smallest))
+    if kept.sum() < 2:
+        best = ", ".join(f"{c:.2f}" for c in cosine.topk(min(2, count)).values.tolist())
+        raise Refused(
+            f"{int(kept.sum())} of {count} clusters have cohesion {cohesion} and {smallest} images: ask for less "
+            f"cohesion (the highest are {best}) or fewer clusters"
+        )
+    renumbered = torch.where(kept, kept.cumsum(0) - 1, -1)
+    return Clusters(renumbered[labels], sizes, cosine, kept)
+
+
+def cluster_labels(generated: Tensor, clusters: Clusters) -> Surrogate:
+    """CL-TD: the clusters of `generated` (N, *S) as hard labels, without the images of clusters that were dropped.
+
+    The attacker with nothing but the model, as long as the features were fitted to generated images or are public.
+    """
+    stay = clusters.labels >= 0
+    targets = one_hot(clusters.labels[stay], int(clusters.kept.sum())).to(generated)
+    return Surrogate("CL-TD", "nothing", generated[stay], targets)
+
+
+def random_labels(generated: Tensor, classes: int, generator: torch.Generator) -> Surrogate:
+    """RL-TD: labels of `generated` (N, *S) drawn by chance, so nothing that a classifier could learn: a control."""
+    labels = torch.randint(classes, (len(generated),), generator=generator).to(generated.device)
+    return Surrogate("RL-TD", "nothing", generated, one_hot(labels, classes).to(generated))
+
+
+def training_indices(members: Tensor) -> Surrogate:
+    """RL-TD (oracle): every training image (N, *S) its own label, N classes: the labels of sec. 4.2 without a teacher.
+
+    No attacker has this; it is what guidance could do with perfect labels.
+    """
+    indices = torch.arange(len(members), device=members.device)
+    return Surrogate("RL-TD (oracle)", "training images, themselves", members, one_hot(indices).to(members))

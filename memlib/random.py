@@ -1,0 +1,90 @@
+"""Randomness as an argument: generators keyed by (seed, step), and noise whose seed is the name of a sample.
+
+Both rest on one hash, the finaliser of SplitMix64 (Steele et al. 2014), so that neighbouring seeds and steps share
+nothing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Noise = Callable[[Tensor], Tensor]
+"""Standard normal noise of the shape, dtype and device of its argument (B, *S), like `torch.randn_like`."""
+
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the increment of SplitMix64
+_BITS = (1 << 64) - 1
+
+
+def keyed(seed: int, step: int) -> torch.Generator:
+    """A fresh CPU generator for this pair of scalars (seed, step).
+
+    Neighbouring seeds and steps share nothing, which a generator seeded with seed + step would.
+    """
+    return torch.Generator().manual_seed(key(seed, step))
+
+
+def key(seed: int, step: int) -> int:
+    """A 64-bit integer for this pair of scalars (seed, step), as `torch.manual_seed` takes it."""
+    return _hashed(_hashed(seed) + step)
+
+
+def noise_from(generator: torch.Generator) -> Noise:
+    """Noise of any shape that comes from `generator`, so that a training step is a function of its seed."""
+
+    def noise(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+
+    return noise
+
+
+def seeded(seeds: Sequence[int]) -> Noise:
+    """Noise whose row i at the k-th call depends on (seeds[i], k) and nothing else: the seed is the name of the sample.
+
+    The batch that a seed travels in, its place there and its neighbours do not matter, bit for bit. A fresh `seeded`
+    starts at k = 0. Called with x (B, *S), it returns (B, *S).
+
+    Raises:
+        ValueError: when it is called with a batch of another length than `seeds`.
+    """
+    return _Seeded(torch.as_tensor(seeds, dtype=torch.int64).reshape(-1))
+
+
+class _Seeded:
+    """Counter-based: a 64-bit hash of (seed, step, position), then Box-Muller. One vectorised pass for all samples;
+    one torch generator per sample and step would cost more than a small network."""
+
+    def __init__(self, seeds: Tensor) -> None:
+        self.keys, self.step = _mix(seeds + _GOLDEN), 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.keys):
+            raise ValueError(f"noise was seeded for {len(self.keys)} samples and asked for {len(x)}")
+        rows = _mix(self.keys.to(x.device) ^ _mix(torch.tensor(self.step + 1, device=x.device) * _GOLDEN))  # (B,)
+        self.step += 1
+        size = x[0].numel()
+        places = torch.arange(2 * ((size + 1) // 2), device=x.device)
+        bits = _mix(rows[:, None] + (places + 1) * _GOLDEN)  # (B, 2 ceil(size / 2))
+        uniform = (_shift(bits, 11).double() + 1) * 2.0**-53  # (0, 1]
+        radius, angle = (-2 * uniform[:, ::2].log()).sqrt(), 2 * math.pi * uniform[:, 1::2]
+        normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :size]
+        return normal.reshape(x.shape).to(x.dtype)
+
+
+def _hashed(z: int) -> int:
+    """The SplitMix64 hash of an integer of any size and sign, as an unsigned 64-bit integer."""
+    z = (z + _GOLDEN) & _BITS
+    return int(_mix(torch.tensor(z - (1 << 64) if z >> 63 else z))) & _BITS
+
+
+def _mix(z: Tensor) -> Tensor:
+    """The finaliser of SplitMix64: a bijection of int64 that turns counters into random bits (products wrap)."""
+    z = (z ^ _shift(z, 30)) * -4658895280553007687
+    z = (z ^ _shift(z, 27)) * -7723592293110705685
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, by: int) -> Tensor:
+    """Logical right shift of int64; torch's own keeps the sign."""
+    return (z >> by) & ((1 << (64 - by)) - 1)

@@ -1,0 +1,138 @@
+"""One run of an experiment: its scale, seed, device and processes, and a cache for what is slow to make."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from memlib.cache import store
+from memlib.cache.fingerprint import fingerprint
+from memlib.errors import Refused
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an experiment is run with. Made by `begin`; a study takes it beside its settings.
+
+    `name` names the artefacts (a chapter, such as "02_side"), `seed` keys every draw, `processes` bounds the worker
+    processes of `each`. Settings of the arithmetic (one thread, deterministic kernels) are those of `begin`.
+    """
+
+    name: str
+    scale: str = "fast"
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    processes: int = field(default=1, compare=False)
+    started: float = field(compare=False, repr=False, default_factory=time.perf_counter)
+
+    def cached(self, name: str, make: Callable[..., Any], *inputs: Any, fresh: bool | None = None) -> Any:
+        """`make(*inputs)`, made once for this code, these inputs and this seed, then read: `cache.cached`."""
+        return store.cached(f"{self.name}-{name}", make, *inputs, seed=self.seed, fresh=fresh)
+
+    def trained(
+        self,
+        name: str,
+        build: Callable[[], nn.Module],
+        fit: Callable[..., nn.Module | None],
+        *inputs: Any,
+        seed: int | None = None,
+    ) -> nn.Module:
+        """A network, built and trained once for these inputs and this seed, then read: `cache.trained`."""
+        chosen = self.seed if seed is None else seed
+        return store.trained(build, fit, *inputs, name=f"{self.name}-{name}", seed=chosen)
+
+    def folder(self, *inputs: Any) -> Path:
+        """A folder for checkpoints and shards, kept for the next run; its name is the content of `inputs`.
+
+        Give all that the files in it depend on, and nothing else: a run with another unrelated setting finds them.
+        With `MEMLIB_FRESH=1` it starts empty of checkpoints, since one left behind would not be a fresh start.
+        """
+        path = store.folder() / "checkpoints" / f"{self.name}-{fingerprint(inputs, self.device)[:32]}"
+        if store.forced():
+            for file in path.glob("*.safetensors"):
+                if file.stat().st_mtime < _PROCESS_STARTED:
+                    file.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def each(self, name: str, make: Callable[..., Any], inputs: Iterable[Sequence[Any]]) -> list[Any]:
+        """`[self.cached(name, make, *one) for one in inputs]`, up to `processes` of them at a time.
+
+        The calls must not depend on one another, and `make` must be a function of a module. Each result is the same
+        bits whatever the number of processes; what is already in the cache is read.
+        """
+        calls = [tuple(one) for one in inputs]
+        if min(self.processes, len(calls)) < 2:
+            return [self.cached(name, make, *one) for one in tqdm(calls, desc=name, disable=len(calls) < 2)]
+        setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
+        with ProcessPoolExecutor(
+            min(self.processes, len(calls)), mp_context=get_context("spawn"), initializer=_worker, initargs=setup
+        ) as pool:
+            waiting = [pool.submit(_call, self, name, make, one) for one in calls]
+            for one in tqdm(waiting, desc=name):
+                one.result()
+        return [self.cached(name, make, *one, fresh=False) for one in calls]
+
+
+_PROCESS_STARTED = time.time()
+
+
+def begin(
+    name: str, scale: str = "fast", seed: int = 0, *, device: str | None = None, processes: int | None = None
+) -> Run:
+    """Make the arithmetic of this process repeatable and return the `Run`.
+
+    Arguments:
+        name: names the artefacts.
+        scale: `fast` runs on the CPU; larger scales on a GPU where torch sees one, unless `device` says otherwise.
+        seed: of torch's global generator and of every keyed draw.
+        device: such as "cpu" or "cuda:1"; None chooses by the scale.
+        processes: worker processes for independent parts; None is MEMLIB_PROCESSES, else 2 where there are two cores.
+
+    Raises:
+        Refused: for the scales `gpu` and `paper` without a GPU or a `device`, and for a device that torch lacks.
+    """
+    if device is None and scale in ("gpu", "paper") and not torch.cuda.is_available():
+        raise Refused(f"scale {scale!r} needs a CUDA GPU and torch sees none here: choose 'fast' or 'book'")
+    wanted = device or ("cuda" if scale != "fast" and torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"device {wanted!r} cannot be used ({reason}): choose 'cpu' or one that torch sees") from None
+    if processes is None:
+        processes = int(os.environ.get("MEMLIB_PROCESSES") or min(2, os.cpu_count() or 1))
+    _repeatable(chosen.type)
+    torch.manual_seed(seed)
+    return Run(name, scale, seed, chosen, 1 if chosen.type != "cpu" else max(1, processes))
+
+
+def _repeatable(kind: str) -> None:
+    """Deterministic kernels, and one thread."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    # Some CUDA kernels (scatter, interpolation backwards) have no deterministic form: a warning there, not a stop.
+    torch.use_deterministic_algorithms(True, warn_only=kind == "cuda")
+    # One thread, since two sum in another order: the same bits whatever OMP_NUM_THREADS says. Two gain little on the
+    # networks of a chapter, and on two busy cores they were ten times slower.
+    torch.set_num_threads(1)
+
+
+def _worker(dtype: torch.dtype, cache: str | None) -> None:
+    """Set a worker process up like its parent."""
+    if cache is not None:
+        os.environ["MEMLIB_CACHE"] = cache
+    _repeatable("cpu")
+    torch.set_default_dtype(dtype)
+
+
+def _call(run: Run, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
+    """Fill the cache; the parent reads it, so nothing but the inputs travels between processes."""
+    run.cached(name, make, *inputs)
