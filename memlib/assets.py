@@ -81,7 +81,7 @@ FILES = {
 }
 
 _IMAGE = "*.[jJpP][pPnN]*[gG]"  # jpg, jpeg, JPEG, png
-_DIFFUSERS = (("unet/config.json", "unet/*.safetensors"), ("config.json", "diffusion_pytorch_model.safetensors"))
+DIFFUSERS = (("unet/config.json", "unet/*.safetensors"), ("config.json", "diffusion_pytorch_model.safetensors"))
 
 ASSETS = (
     Asset(
@@ -179,11 +179,11 @@ ASSETS = (
     ),
     Asset(
         "ddpm-cifar10-32", "weights", "https://huggingface.co/google/ddpm-cifar10-32", "Apache-2.0", 143_000_000,
-        _DIFFUSERS, "hf download google/ddpm-cifar10-32 --exclude '*.bin'", hub="google/ddpm-cifar10-32",
+        DIFFUSERS, "hf download google/ddpm-cifar10-32 --exclude '*.bin'", hub="google/ddpm-cifar10-32",
     ),
     Asset(    # on the Hub only as a pickle, which this project does not read: diffusers turns it into safetensors
         "ddpm-celebahq-256", "weights", "https://huggingface.co/google/ddpm-celebahq-256", "Apache-2.0", 455_000_000,
-        _DIFFUSERS,
+        DIFFUSERS,
         "python -c \"from diffusers import DDPMPipeline as P; \\\n"
         "    P.from_pretrained('google/ddpm-celebahq-256') \\\n"
         "    .save_pretrained('$MEMLIB_WEIGHTS/ddpm-celebahq-256')\"", hub="google/ddpm-celebahq-256",

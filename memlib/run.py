@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from memlib.cache import store
-from memlib.cache.fingerprint import fingerprint
+from memlib.cache._fingerprint import fingerprint
 from memlib.errors import Refused
 
 

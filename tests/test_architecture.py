@@ -5,28 +5,34 @@ Every rule is a function of source text, so that each is also shown a snippet th
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import memlib
+
 PACKAGE = Path(__file__).parents[1] / "memlib"
-LAYERS = [
+WINGS = ("core", "papers", "audit", "chapters", "cli")  # an import runs from right to left, never back
+LAYERS = [  # inside the core, from below
     {"errors"},
-    {"noise", "metrics", "data", "assets", "plots", "interactive", "runs"},
+    {"random", "claim", "settings", "assets", "metrics", "data", "cache"},
+    {"noise", "shards"},
     {"denoiser"},
-    {"analytic", "losses", "nets", "adapters", "sample", "inpaint", "shards", "likelihood", "train"},
-    {"features", "membership", "distill", "unlearn", "completion", "stability"},
-    {"extract"},
-    {"cli"},
+    {"analytic", "losses", "nets", "adapters", "sample", "inpaint", "likelihood", "train"},
+    {"features", "membership", "run"},
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
-RESERVED = {  # what only these rooms may import
-    "matplotlib": {"plots"},
-    "seaborn": {"plots"},
-    "ipywidgets": {"interactive"},
+COMPOSED = {"synthesis", "loop"}  # papers that may import other papers
+RESERVED = {  # what only these may import
+    "matplotlib": {"chapters.plots"},
+    "seaborn": {"chapters.plots"},
+    "ipywidgets": {"chapters.interactive"},
     "papermill": {"cli"},
-    "IPython": {"runs", "interactive"},
-    "nbformat": {"runs", "cli"},
+    "IPython": {"chapters"},
+    "nbformat": {"cli"},
+    "yaml": {"chapters"},
 }
 FORBIDDEN = {"pickle", "dill", "notebooks", "notebook", "jupyterlab", "jupyter_book", "jupyter_client", "nbclient"}
 SHAPE = re.compile(r"\((?:\*?[A-Z]\w*|[a-z]|[nTNK] \+ 1)(?:,|\))|\(\d|\(\)|\bscalar\b|\b(?:any|same) shape\b")
@@ -36,13 +42,19 @@ SEEDED = {"manual_seed", "seed", "default_rng", "RandomState", "Random", "SeedSe
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
-    """`memlib/sample.py` and `memlib/data/faces.py` stand in the rooms `sample` and `data`; `__init__` in none."""
+def place_of(path: Path) -> str:
+    """`memlib/papers/side/attack.py` is `papers.side.attack`, and `memlib/__init__.py` is the empty name."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0] if parts[0] != "__init__" else ""
+    return ".".join(part for part in parts if part != "__init__")
 
 
-def imports(source: str, room: str) -> list[tuple[str, bool]]:
+def wing_of(place: str) -> str:
+    """The wing of a module; entry points (`__main__`) belong to the command line."""
+    first = place.partition(".")[0]
+    return "cli" if place.endswith("__main__") else first if first in WINGS else "core"
+
+
+def imports(source: str, place: str) -> list[tuple[str, bool]]:
     """Every imported dotted name, function-level ones too, and whether it runs when the module is imported."""
     found = []
 
@@ -50,8 +62,8 @@ def imports(source: str, room: str) -> list[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             found.extend((alias.name, at_import) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = f"memlib.{room}.{node.module or ''}".rstrip(".") if node.level else node.module
-            of_package = base in ("memlib", f"memlib.{room}")
+            base = f"memlib.{place}.{node.module or ''}".rstrip(".") if node.level else node.module
+            of_package = base.split(".")[0] == "memlib"
             found.extend((f"{base}.{alias.name}" if of_package else base, at_import) for alias in node.names)
         inside = at_import and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
@@ -61,21 +73,27 @@ def imports(source: str, room: str) -> list[tuple[str, bool]]:
     return found
 
 
-def layer_faults(source: str, room: str) -> list[str]:
-    """Imports of a room in the same or a higher layer, of what is reserved to another, of what nobody may import."""
-    faults = []
-    for name, at_import in imports(source, room):
-        top, _, rest = name.partition(".")
-        if top == "memlib" and rest:
-            target = rest.split(".")[0]
-            if target != room and target in LAYER and LAYER[target] >= LAYER.get(room, -1):
-                faults.append(f"{room or '__init__'} imports {target}, which stands in layer {LAYER[target]}")
-        if room not in RESERVED.get(top, {room}):
-            faults.append(f"{room} imports {top}, which only {sorted(RESERVED[top])} may")
+def layer_faults(source: str, place: str) -> list[str]:
+    """Imports that run upwards, between papers, of what is reserved to another module, of what nobody may import."""
+    faults, wing, room = [], wing_of(place), place.partition(".")[0]
+    for name, at_import in imports(source, place):
+        top, _, target = name.partition(".")
+        if top == "memlib" and target and target != "__version__":
+            there, first = wing_of(target), target.partition(".")[0]
+            if WINGS.index(there) > WINGS.index(wing):
+                faults.append(f"{place or '__init__'} imports {target}: {wing} may not import {there}")
+            elif there == wing == "core" and first != room and LAYER.get(first, 9) >= LAYER.get(room, -1):
+                faults.append(f"{place or '__init__'} imports {target}, which stands in layer {LAYER.get(first)}")
+            elif there == wing == "papers":
+                mine, theirs = (f"{one}..".split(".")[1] for one in (place, target))
+                if mine and theirs and mine != theirs and mine not in COMPOSED:
+                    faults.append(f"{place} imports {target}: a paper imports no other paper")
+        if top in RESERVED and not any(f"{place}.".startswith(f"{owner}.") for owner in RESERVED[top]):
+            faults.append(f"{place} imports {top}, which only {sorted(RESERVED[top])} may")
         if top == "papermill" and at_import:
-            faults.append(f"{room} imports papermill at import time; do it inside the command that needs it")
+            faults.append(f"{place} imports papermill at import time; do it inside the command that needs it")
         if top in FORBIDDEN:
-            faults.append(f"{room} imports {top}")
+            faults.append(f"{place} imports {top}")
     return faults
 
 
@@ -136,11 +154,12 @@ class TestEverySource:
     """The rules, on each file of the package."""
 
     def test_stands_in_a_known_room(self, path):
-        assert room_of(path) in {*LAYER, ""}, "a new room: give it a layer here and in CONTRIBUTING.md"
+        first = place_of(path).partition(".")[0]
+        assert first in {*LAYER, *WINGS, ""}, "a new room: give it a layer here and in CONTRIBUTING.md"
         assert "util" not in path.stem and path.stem not in {"common", "misc"}
 
-    def test_imports_only_from_lower_layers(self, path):
-        assert layer_faults(path.read_text(encoding="utf8"), room_of(path)) == []
+    def test_imports_only_from_below(self, path):
+        assert layer_faults(path.read_text(encoding="utf8"), place_of(path)) == []
 
     def test_public_names_have_docstrings_with_shapes(self, path):
         source = path.read_text(encoding="utf8")
@@ -152,28 +171,50 @@ class TestEverySource:
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("place", "source"),
     [
         ("noise", "from memlib.denoiser import pair"),
         ("noise", "from memlib import denoiser"),
         ("noise", "def f():\n    import memlib.sample"),
         ("losses", "from memlib import analytic"),
+        ("sample", "from memlib.papers import side"),
+        ("run", "from memlib import chapters"),
+        ("papers.side.attack", "from memlib.chapters import claims"),
+        ("papers.side.attack", "from memlib.papers.sgu import objective"),
+        ("papers.side.attack", "from memlib.papers import sgu"),
+        ("papers.side.attack", "import memlib.audit"),
+        ("chapters.claims", "from memlib.cli import main"),
         ("metrics", "import matplotlib.pyplot as plt"),
-        ("plots", "import ipywidgets"),
-        ("runs", "def f():\n    import papermill"),
+        ("chapters.claims", "import matplotlib.pyplot as plt"),
+        ("chapters.plots", "import ipywidgets"),
+        ("chapters", "def f():\n    import papermill"),
         ("cli", "import papermill"),
         ("data", "import pickle"),
         ("train", "from IPython.display import display"),
     ],
 )
-def test_a_forbidden_import_is_noticed(room, source):
-    assert layer_faults(source, room)
+def test_a_forbidden_import_is_noticed(place, source):
+    assert layer_faults(source, place)
 
 
 def test_allowed_imports_pass():
     assert not layer_faults("from memlib.errors import Refused\nfrom memlib import noise", "denoiser")
     assert not layer_faults("from memlib.data.folder import load\nfrom .digits import digits\nfrom . import x", "data")
     assert not layer_faults("def run():\n    import papermill", "cli")
+    assert not layer_faults("from memlib import metrics\nfrom memlib.papers.side import students", "papers.side.attack")
+    assert not layer_faults("from memlib.papers import sgu, side", "papers.loop.study")
+    assert not layer_faults("from memlib.papers import find\nfrom memlib.claim import Claim", "chapters")
+    assert not layer_faults("from memlib.cli.studies import listing", "papers.__main__")
+    assert not layer_faults("import seaborn as sns", "chapters.plots")
+
+
+def test_importing_memlib_costs_little_and_reaches_every_room():
+    """`import memlib` reads no torch; `memlib.sample` loads at its first use."""
+    check = "import sys, memlib; assert 'torch' not in sys.modules; memlib.sample.ancestral; print(*memlib.__all__)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == set(LAYER) - {"membership"}
+    with pytest.raises(AttributeError, match="no attribute 'samplee'"):
+        memlib.samplee  # noqa: B018
 
 
 @pytest.mark.parametrize(

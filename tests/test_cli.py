@@ -5,10 +5,14 @@ import json
 import nbformat
 import pytest
 import tiny_notebook as tiny
+import tiny_study
+import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from memlib import papers
+from memlib.cache import store
 from memlib.chapters import claims_in
-from memlib.cli import chapters, main, outputs
+from memlib.cli import chapters, main, outputs, studies
 from memlib.errors import Refused
 
 
@@ -168,3 +172,68 @@ def test_usage_is_exit_two():
     with pytest.raises(SystemExit) as ended:
         main(["run"])
     assert ended.value.code == 2
+
+
+# Studies.
+
+
+@pytest.fixture
+def studied(project, monkeypatch):
+    """The tiny study as if it were a paper's."""
+    monkeypatch.setenv("MEMLIB_CACHE", str(project / "cache"))
+    monkeypatch.setattr(papers, "studies", lambda: {"tiny": tiny_study})
+    monkeypatch.setattr(studies, "studies", lambda: {"tiny": tiny_study})
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield project
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(strict)
+
+
+def test_groups_of_a_study_add_up_to_one_record(studied, capsys):
+    assert main(["study", "tiny", "--scale", "book", "--claims", "X1"]) == 0
+    assert "X1     reproduced" in capsys.readouterr().out
+    page = studied / "results" / "book" / "07_tiny.json"
+    assert [claim["id"] for claim in json.loads(page.read_text())["claims"]] == ["X1"]
+    assert main(["study", "07", "--scale", "book", "--claims", "X3"]) == 0
+    told = capsys.readouterr().out
+    assert "X2" in told and "X3" in told and "X1" not in told  # the whole group, and not what was kept before
+    kept = json.loads(page.read_text())
+    assert [claim["id"] for claim in kept["claims"]] == ["X1", "X2", "X3"]
+    assert set(kept["groups"]) == {"points", "spread"} and {"commit", "device", "seconds"} <= set(kept["provenance"])
+    both = store.load(page.with_suffix(".safetensors"))
+    assert type(both) is tiny_study.Results and len(both.points) == 16 and both.spread is not None
+    assert studies.listing().splitlines()[1].split()[:5] == ["tiny", "07_tiny", "X1", "X2", "X3"]
+
+
+def test_settings_of_ones_own_do_not_stand_for_the_scale(studied, capsys):
+    assert main(["study", "tiny", "--scale", "book", "--set", "n_train=9"]) == 0
+    assert not (studied / "results").exists()
+    kept = json.loads((studied / "runs" / "book" / "07_tiny.json").read_text())
+    assert kept["provenance"]["parameters"]["n_train"] == 9 and len(kept["claims"]) == 3
+    # Groups of other settings are not mixed into one record.
+    assert main(["study", "tiny", "--scale", "book", "-s", "n_train=10", "--claims", "X1"]) == 0
+    assert len(json.loads((studied / "runs" / "book" / "07_tiny.json").read_text())["claims"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["tinny"], "there is no study 'tinny': choose 'tiny'"),
+        (["tiny", "--claims", "X9"], "has no claim X9: choose among X1, X2, X3"),
+        (["tiny", "--set", "n_train=1"], "parameter n_train is 1: it must lie between 2 and 100"),
+        (["tiny", "--set", "half=raport"], "closest: report"),
+        (["tiny", "--set", "n_trian=3"], "unknown setting n_trian"),
+        (["tiny", "--scale", "gpu"], "scale 'gpu' has no settings in this study"),
+        (["tiny", "--device", "tpu9"], "device 'tpu9' cannot be used"),
+    ],
+)
+def test_a_wrong_study_is_refused_in_one_sentence(studied, capsys, words, sentence):
+    assert main(["study", *words]) == 1
+    out, told = capsys.readouterr()
+    assert sentence in told and told.count("\n") == 1 and out == ""
+
+
+def test_the_real_studies_are_listed():
+    done = tiny.python("memlib.papers", cwd=tiny.ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["study", "chapter", "claims", "fast", "book", "gpu", "paper"]

@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 
 from memlib import assets, cli
+from memlib.chapters import needs
 from memlib.cli import doctor
 from memlib.errors import Refused
 
 ROOT = Path(__file__).parents[1]
 NAMES = [asset.name for asset in assets.ASSETS]
 KNOWN = {asset.name: asset for asset in assets.ASSETS}
+WRITTEN = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
 @pytest.fixture(autouse=True)
@@ -96,8 +98,8 @@ def test_json_says_the_same(capsys):
     assert [row["name"] for row in seen["assets"]] == NAMES
     assert {row["state"] for row in seen["assets"]} == {"missing"}
     missing = {(entry["chapter"], entry["scale"]): entry["missing"] for entry in seen["scales"]}
-    assert missing["side", "fast"] == [] and missing["side", "paper"] == ["cuda", "celeba", "sscd"]
-    assert missing["gaussian", "paper"] == [] and len(missing) == 4 * len(assets.CHAPTERS)
+    assert missing["02_side", "fast"] == [] and missing["02_side", "paper"] == ["cuda", "celeba", "sscd"]
+    assert missing["01_gaussian_mixtures", "paper"] == [] and len(missing) == 4 * len(WRITTEN)
     assert seen["devices"]["torch"] == torch.__version__ and seen["devices"]["cores"] >= 1
     assert seen["folders"] == {"MEMLIB_DATA": None, "MEMLIB_WEIGHTS": None}
 
@@ -319,14 +321,19 @@ def test_a_folder_that_cannot_be_read_is_said_so(bare, capsys, monkeypatch):
     assert (seen.state, seen.detail) == ("broken", "cannot be read: Permission denied")
 
 
+def test_the_chapters_are_those_of_the_toc():
+    assert needs.chapters(ROOT) == WRITTEN
+    assert set(needs.chapters(None)) <= set(WRITTEN)
+
+
 def test_the_record_is_consistent():
     assert len(set(NAMES)) == len(NAMES)
     for name, file in assets.FILES.items():
         assert file.name == name and len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")
     assert assets.FILES["pt_inception-2015-12-05-6726825d.pth"].sha256.startswith("6726825d")  # its name says so
     assert {name for asset in assets.ASSETS for name in asset.published} == set(assets.FILES)
-    for (chapter, scale), names in assets.NEEDS.items():
-        assert chapter in assets.CHAPTERS and scale in ("gpu", "paper") and set(names) <= {*NAMES, "cuda"}
+    for (chapter, scale), names in needs.NEEDS.items():
+        assert chapter in WRITTEN and scale in ("gpu", "paper") and set(names) <= {*NAMES, "cuda"}
     for asset in assets.ASSETS:
         whole = sum(assets.FILES[name].size or 0 for name in asset.published)
         if asset.kind == "weights" and whole:

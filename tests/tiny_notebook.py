@@ -9,29 +9,26 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).parents[1]
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # tiny_study stands beside this file
 
 PARAMETERS = """scale: str = "fast"  # how large: fast, book, gpu or paper
 seed: int = 0  # of every draw
 n_train: int = 8  # points to draw
-weight: float = 2.0  # guidance weight λ"""
+weight: float = 2.0  # guidance weight λ
+settings: dict | str = {}  # any other setting"""
 
-BEGIN = """from memlib import runs
+BEGIN = """import tiny_study
+from memlib import chapters
 
-run = runs.begin(
-    "07_tiny",
-    globals(),
-    scales={"book": {"n_train": 16}},
-    ranges={"n_train": (2, 100)},
-)"""
+page = chapters.begin("07_tiny", globals(), tiny_study)"""
 
-BODY = """import torch
-
-points = run.cached("points", lambda: torch.randn(n_train, 2))
+BODY = """results = tiny_study.run(page.settings, page.run)
+points = results.points
 print(f"{len(points)} points, mean {points.mean():.2f}, weight {weight}")"""
 
-CLAIM = """run.claim("X1", "reproduced", figure=points.std(), interval=(0.5, 1.5), n=n_train)"""
+CLAIM = """page.record(tiny_study.verdicts(results)[:1])"""
 
-SLIDER = """from memlib import interactive, plots
+SLIDER = """from memlib.chapters import interactive, plots
 import matplotlib.pyplot as plt
 
 plots.style()
@@ -44,7 +41,7 @@ interactive.frames(pictures, ["0.1", "1"], "noise level σ", lambda sigma: f"poi
 
 
 def write(path: Path, *bodies: str) -> Path:
-    """A notebook of a title, the parameters, `runs.begin` and the given code cells, without outputs."""
+    """A notebook of a title, the parameters, `chapters.begin` and the given code cells, without outputs."""
     cells = [
         new_markdown_cell("# Tiny\n\nDoes a small chapter run?", id="title"),
         new_code_cell(PARAMETERS, id="parameters", metadata={"tags": ["parameters"]}),
@@ -60,7 +57,7 @@ def write(path: Path, *bodies: str) -> Path:
 
 def python(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     """`python -m words...` in `cwd` with this checkout importable."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MEMLIB_CACHE": str(cwd / "cache")} | variables
+    environment = os.environ | {"PYTHONPATH": PATH, "MEMLIB_CACHE": str(cwd / "cache")} | variables
     return subprocess.run(
         [sys.executable, "-m", *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
     )

@@ -5,7 +5,7 @@ to disk, and `atomic` is the one way in which a file is written.
 """
 
 from memlib.cache import shards
-from memlib.cache.fingerprint import fingerprint
+from memlib.cache._fingerprint import fingerprint
 from memlib.cache.shards import Shards, stream
 from memlib.cache.store import cached, load, save, trained
 

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from memlib.cache._fingerprint import code_fingerprint, fingerprint
 from memlib.cache.atomic import replace_file
-from memlib.cache.fingerprint import code_fingerprint, fingerprint
 from memlib.errors import Refused
 
 _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, truncated or damaged

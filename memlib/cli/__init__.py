@@ -110,7 +110,7 @@ def _study(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         device=chosen.device,
         processes=chosen.processes,
-        values=chapters.assigned(chosen.set, study.SCALES[chosen.scale]),
+        values=chapters.assigned(chosen.set, studies.at(study, chosen.scale)),
         out=chosen.out,
     )
     rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]

@@ -14,7 +14,9 @@ from typing import Any
 
 import memlib
 from memlib import assets
-from memlib.chapters import claims, needs
+from memlib.chapters import needs
+from memlib.cli import chapters
+from memlib.errors import Refused
 from memlib.settings import SCALES
 
 _SOON = 256 * 2**20  # bytes that are hashed without being asked
@@ -28,7 +30,7 @@ def report(hashes: bool = False) -> dict[str, Any]:
     there = {row["name"] for row in rows if row["state"] == "found"} | ({"cuda"} if devices["cuda"] else set())
     scales = [
         {"chapter": name, "scale": scale, "missing": [x for x in needs.NEEDS.get((name, scale), ()) if x not in there]}
-        for name in needs.chapters(claims.root())
+        for name in needs.chapters(_project())
         for scale in SCALES
     ]
     return {
@@ -58,6 +60,14 @@ def as_text(seen: dict[str, Any]) -> str:
         first = [f"  export {name}=FOLDER" for name, place in seen["folders"].items() if not place]
         parts.append("\n".join(["to have the rest found", *first, *absent]))
     return "\n\n".join(parts)
+
+
+def _project() -> Path | None:
+    """The project's folder, or None where memlib is installed without the book."""
+    try:
+        return chapters.root()
+    except Refused:
+        return None
 
 
 def _devices() -> dict[str, Any]:
@@ -98,6 +108,7 @@ def _row(asset: assets.Asset, hashes: bool) -> dict[str, Any]:
         "name": asset.name, "kind": asset.kind, "state": found.state, "path": found.path and str(found.path),
         "detail": found.detail, "files": files, "size": asset.size, "licence": asset.licence,
         "origin": asset.origin, "obtain": asset.obtain, "published": published, "unlocks": wanted,
+        "model": asset.layouts == assets.DIFFUSERS,
     }  # fmt: skip
 
 
@@ -128,7 +139,8 @@ def _overview(rows: list[dict[str, Any]]) -> str:
     table = [("name", "state", "size", "licence", "for")]
     for row in rows:
         names = ", ".join(dict.fromkeys(chapter for chapter, _ in row["unlocks"]))
-        use = names or (f"-p data={row['name']}" if row["kind"] == "data" else "-p model=...")
+        alone = f"-p data={row['name']}" if row["kind"] == "data" else "-p model=..." if row["model"] else "by path"
+        use = names or alone
         table.append((row["name"], row["state"], _bytes(row["size"]), row["licence"], use))
     widths = [max(len(row[column]) for row in table) for column in range(5)]
     return "\n".join("  " + "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
@@ -152,7 +164,7 @@ def _seen(row: dict[str, Any]) -> list[str]:
         return lines
     if row["kind"] == "data":
         lines.append(f"{_IN}-p data={row['name']}" + ("" if row["name"] in ("olivetti", "lfw") else f":{row['path']}"))
-    elif not row["unlocks"]:
+    elif row["model"]:
         lines.append(f"{_IN}-p model={row['path']}")
     for file in row["files"]:
         name = Path(file["path"]).name

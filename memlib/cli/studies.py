@@ -11,6 +11,7 @@ from typing import Any
 from memlib.cache import store
 from memlib.cache.atomic import replace_file
 from memlib.chapters import claims, parameters
+from memlib.errors import Refused
 from memlib.papers import groups_of, studies
 from memlib.run import begin
 from memlib.settings import SCALES, changed
@@ -48,7 +49,7 @@ def run_study(
 
     A run that was stopped goes on from its cache. Raises Refused as `chapters.begin`, and for an unknown claim.
     """
-    settings = changed(study.SCALES[scale], values or {})
+    settings = changed(at(study, scale), values or {})
     groups = groups_of(study, list(ids))
     run = begin(study.CHAPTER, scale, seed, device=device, processes=processes)
     _set_dtype(settings)
@@ -59,12 +60,21 @@ def run_study(
     return _keep(study, results, groups, where, (out or home) / study.CHAPTER, scale)
 
 
+def at(study: ModuleType, scale: str) -> Any:
+    """The settings of a study at a scale. Raises Refused where it has none."""
+    if scale not in study.SCALES:
+        known = " or ".join(map(repr, study.SCALES))
+        raise Refused(f"scale {scale!r} has no settings in this study: choose {known}")
+    return study.SCALES[scale]
+
+
 def _keep(
     study: ModuleType, results: Any, groups: Sequence[str], where: dict[str, Any], path: Path, scale: str
 ) -> list[dict[str, Any]]:
     """Add the groups just run to what is kept at `path`, with their provenance; the records of these groups."""
     page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
     before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
+    where = json.loads(json.dumps(where, default=str))  # as it will be read again: tuples are lists
     same = before.get("provenance", {}).get("parameters") == where["parameters"]
     earlier = {name: one for name, one in before.get("groups", {}).items() if name not in groups} if same else {}
     if earlier and tensors.exists():

@@ -1,0 +1,341 @@
+"""Fingerprints and the store: what was made once is found again, for the same code and inputs and for no others."""
+
+import collections
+import math
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tiny_notebook as tiny
+import torch
+
+from memlib.cache import _fingerprint as fingerprints
+from memlib.cache import store
+from memlib.cache._fingerprint import code_fingerprint, fingerprint
+from memlib.cache.atomic import replace_file
+from memlib.errors import Refused
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty cache and current folder."""
+    monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MEMLIB_FRESH", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+# Fingerprints.
+
+
+def test_a_fingerprint_tells_contents_apart_and_nothing_else():
+    generator = torch.Generator().manual_seed(1)
+    net = torch.nn.Linear(2, 2)
+    twin = torch.nn.Linear(2, 2)
+    twin.load_state_dict(net.state_dict())
+    same = [
+        (torch.arange(6).reshape(2, 3).T.contiguous(), torch.arange(6).reshape(2, 3).T),
+        (net, twin),
+        ({"a": [1, (2.0, None)]}, {"a": [1, (2.0, None)]}),
+        ({1, 2, 30}, {30, 2, 1}),
+        (generator, torch.Generator().manual_seed(1)),
+        (partial(torch.add, alpha=2), partial(torch.add, alpha=2)),
+    ]
+    for one, other in same:
+        assert fingerprint(one) == fingerprint(other)
+    different = [
+        1, 1.0, True, "1", b"1", None, [1], (1,), {1: 1}, [[1]], [1, 1], ["ab", "c"], ["a", "bc"],
+        torch.ones(1), torch.ones(1, 1), torch.ones(1).double(), torch.ones(1).bfloat16(), np.ones(1),
+        net, torch.nn.Linear(2, 2), torch.nn.Sequential(net), torch.nn.Dropout(0.1), torch.nn.Dropout(0.2),
+        generator, torch.Generator().manual_seed(2), partial(torch.add, alpha=1), partial(torch.add, alpha=2),
+        torch.add,
+    ]  # fmt: skip
+    assert len({fingerprint(thing) for thing in different}) == len(different)
+    with pytest.raises(TypeError, match="lock"):
+        fingerprint(threading.Lock())
+
+
+def compiled(source, **variables):
+    """The function `make` of a notebook cell."""
+    exec(compile(source, "a notebook cell", "exec"), variables)
+    return variables["make"]
+
+
+def test_a_fingerprint_follows_code_closures_and_globals():
+    base = compiled("def make(n=2):\n    return inner(n)\ndef inner(n):\n    return n * scale", scale=3)
+    commented = compiled("def make(n=2):\n\n    return inner(n)  # why\ndef inner(n):\n    return n * scale", scale=3)
+    assert fingerprint(base) == fingerprint(commented)
+    changed = [
+        compiled("def make(n=3):\n    return inner(n)\ndef inner(n):\n    return n * scale", scale=3),
+        compiled("def make(n=2):\n    return inner(n)\ndef inner(n):\n    return n + scale", scale=3),
+        compiled("def make(n=2):\n    return inner(n)\ndef inner(n):\n    return n * scale", scale=4),
+        compiled("def make(n=2):\n    return [inner(k) for k in (n,)]\ndef inner(n):\n    return n * scale", scale=3),
+    ]
+    assert len({fingerprint(make) for make in [base, *changed]}) == 5
+
+    def closing(value):
+        return lambda: value
+
+    assert fingerprint(closing(torch.ones(2))) == fingerprint(closing(torch.ones(2)))
+    assert fingerprint(closing(torch.ones(2))) != fingerprint(closing(torch.zeros(2)))
+    recursive = compiled("def make(n):\n    return n and make(n - 1)")
+    assert fingerprint(recursive) == fingerprint(recursive)
+
+
+def test_a_fingerprint_is_the_same_in_another_process(tmp_path):
+    code = (
+        "from memlib.cache._fingerprint import *; print(fingerprint({'a', 'b', 'c'}, lambda x: x in {'u', 'v', 'w'}))"
+    )
+    seen = set()
+    for seed in ("1", "2", "3"):  # strings hash differently, so sets are ordered differently
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(tiny.ROOT)}
+        seen.add(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+    assert len(seen) == 1
+
+
+# Artefacts.
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    points: torch.Tensor
+    size: int = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "size", len(self.points))
+
+
+def counted(value):
+    """A function that returns `value`, and the list of its calls."""
+    calls = []
+
+    class Make:
+        def __call__(self, *inputs):
+            calls.append(inputs)
+            return value
+
+    return Make(), calls
+
+
+def test_a_tree_comes_back_as_it_went():
+    shared = torch.arange(6.0).reshape(2, 3)
+    tree = {
+        "tensors": [
+            shared,
+            shared.T,
+            shared[0],
+            torch.tensor(3),
+            torch.empty(0, 2),
+            torch.ones(2, dtype=torch.bfloat16),
+        ],
+        "numbers": (1, 2.5, True, None, math.inf, -0.0, 1e-300),
+        1: Pair(torch.ones(1), 7),
+        (0, "a"): [b"", b"\x00png", "λ"],
+        "kept": Kept(torch.zeros(3)),
+        "array": np.arange(4, dtype=np.int16)[::-1],
+        "state": torch.nn.Linear(2, 1).state_dict(),
+    }
+    back = store.cached("tree", counted(tree)[0])
+    assert list(back) == list(tree)
+    for one, other in zip(back["tensors"], tree["tensors"], strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+    assert back["numbers"] == tree["numbers"] and list(map(type, back["numbers"])) == list(map(type, tree["numbers"]))
+    assert math.copysign(1, back["numbers"][5]) == -1
+    assert type(back[1]) is Pair and torch.equal(back[1].first, torch.ones(1)) and back[1].second == 7
+    assert back[0, "a"] == tree[0, "a"]
+    assert type(back["kept"]) is Kept and back["kept"].size == 3
+    assert back["array"].dtype == np.int16 and back["array"].tolist() == [3, 2, 1, 0]
+    assert type(back["state"]) is collections.OrderedDict
+    assert store.cached("nothing", counted(None)[0]) is None
+    with pytest.raises(TypeError, match="Generator cannot be stored"):
+        store.cached("generator", counted(torch.Generator())[0])
+
+
+def test_a_result_is_made_once_for_its_inputs(monkeypatch, capfd):
+    make, calls = counted({"a": torch.ones(2)})
+    for x in (torch.ones(2), torch.ones(2), torch.zeros(2)):
+        store.cached("net", make, x)
+    assert len(calls) == 2
+    store.cached("other name", make, torch.ones(2))
+    store.cached("net", make, torch.ones(2), seed=1)
+    assert len(calls) == 4
+    store.cached("net", make, torch.ones(2), fresh=True)
+    assert len(calls) == 5
+    monkeypatch.setenv("MEMLIB_FRESH", "1")
+    store.cached("net", make, torch.ones(2))
+    assert len(calls) == 6
+    store.cached("net", make, torch.ones(2), fresh=False)
+    assert len(calls) == 6
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_change_of_memlib_makes_anew(monkeypatch):
+    make, calls = counted(1)
+    store.cached("net", make)
+    monkeypatch.setattr(store, "code_fingerprint", lambda _: "another source")
+    store.cached("net", make)
+    assert len(calls) == 2
+
+
+def test_a_hit_draws_like_a_miss():
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        result = store.cached("draw", lambda: torch.randn(3), seed=1)
+        drawn.append(torch.cat([result, torch.randn(3)]))
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0][:3], store.cached("draw", lambda: torch.randn(3), seed=2))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_a_damaged_artefact_is_made_again(damage, tmp_path):
+    make, calls = counted({"a": torch.arange(1000.0)})
+    store.cached("net", make)
+    (path,) = (tmp_path / "cache").glob("*.safetensors")
+    whole = path.read_bytes()
+    spoilt = {
+        "cut": whole[:-100],
+        "empty": b"",
+        "text": b"not a tensor",
+        "flipped": whole[:-1] + bytes([whole[-1] ^ 1]),
+    }
+    path.write_bytes(spoilt[damage])
+    assert torch.equal(store.cached("net", make)["a"], torch.arange(1000.0))
+    assert len(calls) == 2
+    assert path.read_bytes() == whole
+
+
+def test_an_interrupted_write_leaves_the_old_artefact(monkeypatch, tmp_path):
+    path = tmp_path / "kept.safetensors"
+    store.save(path, torch.ones(2))
+
+    def killed(tensors, name, metadata):
+        Path(name).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(path, torch.zeros(2))
+    assert torch.equal(store.load(path), torch.ones(2))
+    assert [found.name for found in tmp_path.glob("kept*")] == ["kept.safetensors"]
+
+
+TWO = """
+import os, time, torch
+from memlib.cache import store
+def make():
+    with open("made", "a") as made:
+        made.write("x")
+    time.sleep(1)
+    return torch.randn(4)
+print(store.cached("net", make).tolist())
+"""
+
+
+def test_two_runs_at_once_make_it_once(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
+    command = [sys.executable, "-c", TWO]
+    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    printed = [process.communicate(timeout=60)[0] for process in both]
+    assert printed[0] == printed[1] != b""
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(Refused, match="set MEMLIB_CACHE"):
+        store.folder()
+
+
+# Code.
+
+
+def test_the_code_behind_a_module_is_what_it_imports(tmp_path, monkeypatch):
+    """a imports b inside a function, b imports the package c; d is nobody's."""
+    for name, text in {
+        "a.py": "def f():\n    from memlib.b import g",
+        "b.py": "import memlib.c.inner",
+        "c/__init__.py": "",
+        "c/inner.py": "x = 1",
+        "d.py": "",
+    }.items():
+        path = tmp_path / "memlib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(fingerprints, "_MEMLIB", tmp_path / "memlib")
+
+    def seen(module):
+        code_fingerprint.cache_clear()
+        return code_fingerprint(module)
+
+    before, everything = seen("memlib.a"), seen("__main__")
+    (tmp_path / "memlib" / "d.py").write_text("y = 2")
+    assert seen("memlib.a") == before and seen("__main__") != everything
+    (tmp_path / "memlib" / "c" / "inner.py").write_text("x = 2")
+    assert seen("memlib.a") != before and seen("memlib.d") != seen("memlib.c.inner")
+    code_fingerprint.cache_clear()
+
+
+# Networks and files.
+
+
+def halve(net, by):
+    """A training that leaves its marks."""
+    with torch.no_grad():
+        net.weight.mul_(by)
+
+
+def test_a_network_is_built_and_trained_once(tmp_path):
+    build = partial(torch.nn.Linear, 3, 2)
+    made = tmp_path / "made"  # a list in the closure would count as an input
+
+    def fit(net, by):
+        with open("made", "a") as file:
+            file.write("x")
+        halve(net, by)
+
+    one = store.trained(build, fit, 0.5, seed=4)
+    torch.manual_seed(4)
+    expected = torch.nn.Linear(3, 2)
+    torch.testing.assert_close(one.weight, 0.5 * expected.weight, rtol=0, atol=0)
+    assert not one.training and not any(p.requires_grad for p in one.parameters())
+    torch.manual_seed(11)
+    again = store.trained(build, fit, 0.5, seed=4)
+    after = torch.randn(2)
+    torch.manual_seed(11)
+    assert torch.equal(after, torch.randn(2))  # the generator outside is left as it was
+    assert torch.equal(one.weight, again.weight) and made.read_text() == "x"
+    store.trained(build, fit, 0.25, seed=4)
+    assert not torch.equal(store.trained(build, fit, 0.5, seed=5).weight, one.weight) and made.read_text() == "xxx"
+
+
+def test_the_network_that_training_returns_is_kept():
+    kept = store.trained(lambda: torch.nn.Linear(1, 1), lambda net: torch.nn.Linear(1, 1).requires_grad_(False), seed=0)
+    torch.manual_seed(0)
+    torch.nn.Linear(1, 1)
+    assert torch.equal(kept.weight, torch.nn.Linear(1, 1).weight)
+
+
+def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
+    path = tmp_path / "deep" / "kept.txt"
+    replace_file(path, lambda beside: beside.write_text("old"))
+
+    def half(beside):
+        beside.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(path, half)
+    assert path.read_text() == "old" and [found.name for found in path.parent.iterdir()] == ["kept.txt"]

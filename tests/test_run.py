@@ -1,0 +1,103 @@
+"""A run: repeatable arithmetic, its device, folders named by what they depend on, and independent parts at once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny_notebook as tiny
+import tiny_study
+import torch
+
+from memlib import run as runs
+from memlib.errors import Refused
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty cache and current folder; torch's determinism as it was."""
+    monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MEMLIB_FRESH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(strict)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_a_gpu_scale_without_a_gpu_says_what_to_do(scale):
+    with pytest.raises(Refused, match="needs a CUDA GPU .* choose 'fast' or 'book'"):
+        runs.begin("07_tiny", scale)
+    assert runs.begin("07_tiny", scale, device="cpu").device.type == "cpu"  # who insists may
+
+
+def test_a_device_that_torch_lacks_is_a_sentence():
+    with pytest.raises(Refused, match="device 'tpu9' cannot be used"):
+        runs.begin("07_tiny", device="tpu9")
+
+
+def test_begin_makes_arithmetic_repeatable():
+    runs.begin("07_tiny", seed=3)
+    first = torch.randn(4)
+    assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.get_num_threads() == 1
+    assert torch.equal(first, torch.randn(4, generator=torch.Generator().manual_seed(3)))
+
+
+PRODUCT = """
+import hashlib, torch
+from memlib import run
+run.begin("x")
+net = torch.nn.Sequential(torch.nn.Linear(500, 300), torch.nn.SiLU(), torch.nn.Linear(300, 7)).double()
+net(torch.randn(400, 500).double()).square().mean().backward()
+print(hashlib.sha256(net[0].weight.grad.numpy().tobytes()).hexdigest(), torch.randn(2_000_000).sum().item())
+"""
+
+
+def test_results_do_not_depend_on_omp_num_threads(tmp_path):
+    seen = set()
+    for threads in ("1", "2", "4"):
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": str(tiny.ROOT)}
+        command = [sys.executable, "-c", PRODUCT]
+        seen.add(subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True).stdout)
+    assert len(seen) == 1
+
+
+def test_a_folder_is_named_by_its_inputs(monkeypatch):
+    run = runs.begin("07_tiny")
+    folder = run.folder(torch.ones(2), 3)
+    old = folder / "net.safetensors"
+    old.touch()
+    assert run.folder(torch.ones(2), 3) == folder and old.exists()
+    assert len({folder, run.folder(torch.ones(2), 4), run.folder(torch.zeros(2), 3)}) == 3
+    os.utime(old, (1, 1))
+    monkeypatch.setenv("MEMLIB_FRESH", "1")
+    assert list(run.folder(torch.ones(2), 3).iterdir()) == []  # what another process left is no fresh start
+    old.touch()
+    assert list(run.folder(torch.ones(2), 3).iterdir()) == [old]  # what this one wrote stays
+
+
+def test_parts_at_once_have_the_bits_of_parts_in_turn(tmp_path, monkeypatch):
+    inputs = [(3, 1.0), (5, 2.0), (4, 0.5)]
+    seen = []
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")]))
+    torch.set_default_dtype(torch.float64)
+    try:
+        for processes in (1, 2):
+            monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / f"cache-{processes}"))
+            run = runs.begin("07_tiny", seed=7, processes=processes)
+            seen.append(run.each("draws", tiny_study.draw, inputs))
+            assert len(list((tmp_path / f"cache-{processes}").glob("*.safetensors"))) == 3
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, two in zip(*seen, strict=True):
+        assert torch.equal(one, two) and one.dtype == torch.float64
+    assert [len(one) for one in seen[0]] == [3, 5, 4]
+
+
+def test_processes_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MEMLIB_PROCESSES", "3")
+    assert runs.begin("07_tiny").processes == 3
+    assert runs.begin("07_tiny", processes=1).processes == 1
