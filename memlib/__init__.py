@@ -28,6 +28,7 @@ __all__ = [
     "run",
     "sample",
     "settings",
+    "shapes",
     "shards",
     "train",
 ]

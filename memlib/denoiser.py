@@ -7,7 +7,7 @@ names for it, and guidance is a denoiser around a denoiser. A condition is bound
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from memlib.noise import Noise, add_noise, expand_sigma
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Anything callable as D(x, sigma) -> E[x0 | x]: x (B, *S), sigma () or (B,), result (B, *S)."""
 

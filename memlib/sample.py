@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser
 from memlib.noise import Noise, seeded
+from memlib.shapes import Float
 
 
 def start(
@@ -34,8 +35,12 @@ def start(
 
 
 def ancestral(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, eta: float = 0.0, noise: Noise = torch.randn_like
-) -> Tensor:
+    denoiser: Denoiser,
+    x: Float[Tensor, "b *s"],
+    sigmas: Float[Tensor, " n"],
+    eta: float = 0.0,
+    noise: Noise = torch.randn_like,
+) -> Float[Tensor, "b *s"]:
     """Sample (B, *S) at sigmas[-1] from x (B, *S) at sigmas[0]: eta = 0 is DDIM, eta = 1 is DDPM.
 
     Song et al. 2021 (DDIM), eq. 12 and 16; Ho et al. 2020, eq. 7. Equal to the Euler step of the probability-flow ODE

@@ -16,7 +16,7 @@ import memlib
 PACKAGE = Path(__file__).parents[1] / "memlib"
 WINGS = ("core", "papers", "audit", "chapters", "cli")  # an import runs from right to left, never back
 LAYERS = [  # inside the core, from below
-    {"errors"},
+    {"errors", "shapes"},
     {"random", "claim", "settings", "assets", "metrics", "data", "cache"},
     {"noise", "shards"},
     {"denoiser"},

@@ -138,7 +138,7 @@ def _folder(seen: dict[str, Any], variable: str) -> str:
 def _overview(rows: list[dict[str, Any]]) -> str:
     table = [("name", "state", "size", "licence", "for")]
     for row in rows:
-        names = ", ".join(dict.fromkeys(chapter for chapter, _ in row["unlocks"]))
+        names = ", ".join(dict.fromkeys(f"chapter {chapter[:2]}" for chapter, _ in row["unlocks"]))
         alone = f"-p data={row['name']}" if row["kind"] == "data" else "-p model=..." if row["model"] else "by path"
         use = names or alone
         table.append((row["name"], row["state"], _bytes(row["size"]), row["licence"], use))
