@@ -1,7 +1,7 @@
 # make book    the executed book in _build/html   (SCALE=fast|book|gpu|paper, CHAPTER=02 for one chapter)
 # make test    unit tests, every notebook re-run and compared, the book built with warnings as errors
 # make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
-# make lint    ruff           make clean   removes what was built; caches of trained models stay
+# make lint    ruff, pyright   make clean   removes what was built; caches of trained models stay
 
 SCALE   ?= fast
 CHAPTER ?=
@@ -32,6 +32,8 @@ outputs: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache

@@ -6,20 +6,27 @@ that leaves the book.
 """
 
 import ast
+import base64
 import copy
 import json
 import re
+import struct
 from pathlib import Path
 
 import pytest
 import tiny_notebook as tiny
 
 from memlib.chapters import claims
+from memlib.claim import VERDICTS
 
 NOTEBOOKS = sorted((tiny.ROOT / "notebooks").glob("*.ipynb"))
 COMPARED = 4  # at least so many cells print something that nbval compares
-IGNORED = 0.25  # at most this share of the cells with outputs is kept from it
-LINES = 20  # of a code cell; the parameters and, in the cell after them, what each scale makes of them may be longer
+IGNORED = 0.25  # at most this fraction of the cells with outputs is kept from it
+PARAMETERS = 10  # that a reader turns; `settings` takes the others by name
+CELLS, LINES, ALL_LINES = 20, 200, 260  # visible code cells, their lines, and those of all code cells
+CELL_LINES, COLUMNS, PRINTED = 12, 80, 88  # of a visible cell; of a line of code; of a printed line
+PIXELS = 730  # of a figure: 7 inches at 100 dots an inch, and a rim
+HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -94,17 +101,22 @@ def _parameters(cells, code, name):
         yield "holds papermill's injected cell"
     lines = text(tagged[0]["source"]).splitlines()
     body = parsed(tagged[0]).body
+    if not HIDDEN & set(tags(tagged[0])):
+        yield "the parameters are not folded"
+    if len(body) > PARAMETERS:
+        yield f"{len(body)} parameters, more than {PARAMETERS}"
     for statement in body:
         if not isinstance(statement, ast.AnnAssign) or statement.value is None:
             yield f"parameters line {statement.lineno} is no annotated assignment with a default"
         elif "#" not in lines[statement.end_lineno - 1]:
             yield f"parameter {ast.unparse(statement.target)} has no comment"
     defaults = {ast.unparse(one.target): ast.unparse(one.value) for one in body if isinstance(one, ast.AnnAssign)}
-    if defaults.get("scale") != "'fast'" or "seed" not in defaults:
-        yield "the parameters lack scale: str = 'fast' or seed"
-    begins = re.search(r"\.begin\(\s*[\"'](\w+)[\"']\s*,\s*globals\(\)", text(code[1]["source"])) if code[1:] else None
+    if defaults.get("scale") != "'fast'" or not {"seed", "settings"} <= set(defaults):
+        yield "the parameters lack scale: str = 'fast', seed or settings"
+    call = r"chapters\.begin\(\s*[\"'](\w+)[\"']\s*,\s*globals\(\)"
+    begins = re.search(call, text(code[1]["source"])) if code[1:] else None
     if begins is None or begins[1] != name:
-        yield f"the second code cell is no runs.begin({name!r}, globals(), ...)"
+        yield f"the second code cell is no chapters.begin({name!r}, globals(), ...)"
 
 
 def _compared(code):
@@ -118,8 +130,10 @@ def _compared(code):
     records = [bundle for cell in code for bundle in bundles(cell) if claims.MIME in bundle]
     if not records:
         yield "no claim is recorded"
+    if any(claims.MIME in bundle for cell in ignored for bundle in bundles(cell)):
+        yield "a verdict stands in a cell that is not compared"
     for record in (bundle[claims.MIME] for bundle in records):
-        if record["scale"] != "fast" or record["verdict"] not in claims.VERDICTS:
+        if record["scale"] != "fast" or record["verdict"] not in VERDICTS:
             yield f"claim {record['id']} is not of the fast scale or has an unknown verdict"
 
 
@@ -134,6 +148,12 @@ def _pictures(notebook, code):
             yield f"cell [{cell['execution_count']}] shows a picture without alternative text (mystnb.image.alt)"
         if drawn and not says(cell):
             yield f"cell [{cell['execution_count']}] shows a picture and prints no number beside it"
+    for cell in code:
+        for width in map(
+            _width, (value for bundle in bundles(cell) for mime, value in bundle.items() if mime == "image/png")
+        ):
+            if width > PIXELS:
+                yield f"cell [{cell['execution_count']}] shows a figure of {width} pixels"
     if not any(
         'type="range"' in text(bundle.get("text/html", "")) or VIEW in bundle for c in code for bundle in bundles(c)
     ):
@@ -157,18 +177,44 @@ def _sealed(cells, code):
         yield "installs packages"
 
 
+def _width(png) -> int:
+    """Pixels, from the header of a PNG in base 64; 0 for what is none."""
+    head = base64.b64decode(text(png)[:64] + "=" * (-len(text(png)[:64]) % 4))
+    return struct.unpack(">I", head[16:20])[0] if head.startswith(b"\x89PNG") else 0
+
+
 def _style(cells, code):
+    seen = [cell for cell in code if not HIDDEN & set(tags(cell))]
+    lines = {id(cell): [line for line in text(cell["source"]).splitlines() if line.strip()] for cell in code}
+    shown, whole = (sum(len(lines[id(cell)]) for cell in part) for part in (seen, code))
+    if len(seen) > CELLS:
+        yield f"{len(seen)} visible code cells, more than {CELLS}"
+    if shown > LINES or whole > ALL_LINES:
+        yield f"{shown} visible and {whole} code lines in all, more than {LINES} and {ALL_LINES}"
     for cell in code:
-        settings = "parameters" in tags(cell) or "runs.begin(" in text(cell["source"])
-        if not settings and text(cell["source"]).count("\n") + 1 > LINES:
-            yield f"cell [{cell['execution_count']}] is longer than {LINES} lines"
-        if any(isinstance(node, ast.ClassDef) for node in ast.walk(parsed(cell))):
-            yield f"cell [{cell['execution_count']}] defines a class"
+        where = f"cell [{cell['execution_count']}]"
+        if cell in seen and len(lines[id(cell)]) > CELL_LINES:
+            yield f"{where} is longer than {CELL_LINES} lines"
+        if any(len(line) > COLUMNS for line in lines[id(cell)]):
+            yield f"{where} has a line of more than {COLUMNS} columns"
+        nodes = list(ast.walk(parsed(cell)))
+        if any(isinstance(node, ast.ClassDef) for node in nodes):
+            yield f"{where} defines a class"
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+        if any(
+            isinstance(inner, ast.FunctionDef) for one in functions for node in one.body for inner in ast.walk(node)
+        ):
+            yield f"{where} defines a function inside a function"
+        printed = [line for output in cell["outputs"] for line in text(output.get("text", "")).splitlines()]
+        if any(len(line) > PRINTED for line in printed):
+            yield f"{where} prints a line of more than {PRINTED} columns"
+        if any(re.search(r": (?:True|False)$", line) for line in printed):
+            yield f"{where} prints a bare True or False: say it in a sentence with its number"
     words = [text(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     if cells[0]["cell_type"] != "markdown" or not words[0].startswith("# ") or "?" not in words[0]:
         yield "does not open with a title and a question"
-    if not any(line.startswith("|") and "verdict" in line.lower() for line in words[-1].splitlines()):
-        yield "does not close with a table of verdicts"
+    if cells[-1]["cell_type"] != "code" or ".verdicts(" not in text(cells[-1]["source"]):
+        yield "does not close with its table of verdicts"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -181,7 +227,8 @@ def executed(tmp_path_factory) -> Path:
     """A small chapter as `memlib outputs` would commit it."""
     home = tmp_path_factory.mktemp("project")
     (home / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
-    path = tiny.write(home / "notebooks" / "07_tiny.ipynb", tiny.BODY, tiny.CLAIM, tiny.SLIDER, "print(weight**2)")
+    bodies = (tiny.BODY, tiny.CLAIM, tiny.SLIDER, "print(weight**2)", tiny.CLOSING)
+    path = tiny.write(home / "notebooks" / "07_tiny.ipynb", *bodies)
     done = tiny.python("memlib.cli", "outputs", "07", cwd=home)
     assert done.returncode == 0, done.stderr
     return path
@@ -211,9 +258,22 @@ def _ignore(cells):
         cell["metadata"]["tags"] = ["nbval-ignore-output"]
 
 
-def _image(**metadata):
+def _hide(cell):
+    cell["metadata"]["tags"] = ["hide-input"]
+
+
+def _printed(words):
+    return {"output_type": "stream", "name": "stdout", "text": words}
+
+
+def _png(width):
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, 10)
+    return base64.b64encode(header + bytes(40)).decode()
+
+
+def _image(png="x", **metadata):
     def spoil(cells):
-        cells[5]["outputs"] = [{"output_type": "display_data", "data": {"image/png": "x", "text/plain": "<Figure>"}}]
+        cells[5]["outputs"] = [{"output_type": "display_data", "data": {"image/png": png, "text/plain": "<Figure>"}}]
         cells[5]["metadata"] |= metadata
 
     return spoil
@@ -225,11 +285,13 @@ SPOILT = {
     "1..n": lambda cells: cells[3].update(execution_count=9),
     "holds an error": lambda cells: cells[3]["outputs"].append({"output_type": "error", "ename": "E", "evalue": ""}),
     "0 cells tagged": lambda cells: cells[1]["metadata"].pop("tags"),
+    "not folded": lambda cells: cells[1]["metadata"].update(tags=["parameters"]),
+    "parameters, more": _source(1, lambda source: source + "".join(f"\nx{k}: int = 0  # k" for k in range(7))),
     "2 cells tagged": lambda cells: cells.insert(2, copy.deepcopy(cells[1])),
     "no annotated": _source(1, lambda source: source.replace("seed: int", "seed")),
     "has no comment": _source(1, lambda source: source.replace("# of every draw", "")),
     "lack scale": _source(1, lambda source: source.replace("'fast'", "'book'").replace('"fast"', '"book"')),
-    "no runs.begin": _source(2, lambda source: source.replace("07_tiny", "08_tiny")),
+    "no chapters.begin": _source(2, lambda source: source.replace("07_tiny", "08_tiny")),
     "no claim": lambda cells: cells[4].update(outputs=[]),
     "fast scale": lambda cells: cells[4]["outputs"][0]["data"][claims.MIME].update(scale="book"),
     "state is not in the file": lambda cells: cells[5]["outputs"][0]["data"].update({VIEW: {"model_id": "abc"}}),
@@ -245,8 +307,16 @@ SPOILT = {
         {"output_type": "stream", "name": "stdout", "text": "<f at 0x7f2b71e1dd40>"}
     ),
     "installs": _source(3, lambda source: source + "\n%pip install x"),
-    "longer than": _source(3, lambda source: source + "\npass" * 20),
+    "longer than": _source(3, lambda source: source + "\npass" * 12),
+    "visible code cells": lambda cells: cells.extend(copy.deepcopy(cells[6]) for _ in range(20)),
+    "code lines in all": lambda cells: [_source(2, lambda source: source + "\npass" * 260)(cells), _hide(cells[2])],
+    "more than 80 columns": _source(3, lambda source: source + f"  # {'x' * 80}"),
+    "more than 88 columns": lambda cells: cells[3]["outputs"].append(_printed("x" * 89)),
+    "bare True": lambda cells: cells[3]["outputs"].append(_printed("it holds: True")),
+    "figure of": lambda cells: _image(mystnb={"image": {"alt": "a"}}, png=_png(1200))(cells),
     "defines a class": _source(3, lambda source: source + "\nclass A: pass"),
+    "inside a function": _source(3, lambda source: source + "\ndef f():\n    def g(): pass"),
+    "not compared": lambda cells: cells[4]["metadata"].update(tags=["nbval-ignore-output"]),
     "title and a question": _source(0, lambda source: source.replace("?", ".")),
     "table of verdicts": lambda cells: cells.pop(),
 }

@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"]]]
+NEEDED = [text for texts in (PROJECT["dependencies"], *EXTRAS.values()) for text in texts]
+DIRECT = [Requirement(text) for text in NEEDED if not text.startswith("memlib[")]
 PINS = {
     canonicalize_name(name): version
     for name, version in (
@@ -69,6 +70,14 @@ def test_imports_are_declared():
             for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - own:
                 homes = {canonicalize_name(home) for home in provides.get(top, [top])}
                 assert homes & declared, f"{path.relative_to(ROOT)} imports {top}: declare it in pyproject.toml"
+
+
+def test_the_core_needs_little():
+    """Who builds on the library gets torch and the usual numerics; checkpoints, plots and the book are extras."""
+    core = {Requirement(text).name for text in PROJECT["dependencies"]}
+    assert core == {"torch", "numpy", "scipy", "scikit-learn", "safetensors", "pillow", "tqdm", "filelock"}
+    torch = next(Requirement(text) for text in PROJECT["dependencies"] if text.startswith("torch"))
+    assert torch.specifier.contains("2.9.0") and "==" not in str(torch)
 
 
 def test_conda_environment_points_at_the_same_pins():

@@ -39,15 +39,16 @@ for sigma in (0.1, 1.0):
     pictures.append(plots.png(figure, dpi=50))
 interactive.frames(pictures, ["0.1", "1"], "noise level σ", lambda sigma: f"points at noise level {sigma}")"""
 
+CLOSING = """page.verdicts({"X1": ("one", "one", "by construction")})"""
+
 
 def write(path: Path, *bodies: str) -> Path:
     """A notebook of a title, the parameters, `chapters.begin` and the given code cells, without outputs."""
     cells = [
         new_markdown_cell("# Tiny\n\nDoes a small chapter run?", id="title"),
-        new_code_cell(PARAMETERS, id="parameters", metadata={"tags": ["parameters"]}),
+        new_code_cell(PARAMETERS, id="parameters", metadata={"tags": ["parameters", "hide-input"]}),
         new_code_cell(BEGIN, id="begin"),
         *[new_code_cell(body, id=f"body-{index}") for index, body in enumerate(bodies)],
-        new_markdown_cell("| | paper | here | verdict |\n|---|---|---|---|\n| X1 | 1 | 1 | reproduced |", id="table"),
     ]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     path.parent.mkdir(parents=True, exist_ok=True)

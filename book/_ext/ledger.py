@@ -25,8 +25,9 @@ from sphinx.util.docutils import SphinxDirective
 # Where jupyter-book is installed and memlib is not, it is that of the clone around this file.
 sys.path.extend(str(folder) for folder in Path(__file__).resolve().parents if (folder / "memlib").is_dir())
 
-from memlib.runs.claims import VERDICTS, claims_in, measured  # noqa: E402 (light: none of this imports torch)
-from memlib.runs.parameters import SCALES  # noqa: E402
+from memlib.chapters.claims import claims_in, measured  # noqa: E402 (light: none of this imports torch)
+from memlib.claim import VERDICTS  # noqa: E402
+from memlib.settings import SCALES  # noqa: E402
 
 NOT_YET = "not yet"
 

@@ -63,6 +63,14 @@ def root() -> Path | None:
     return next((path for path in (here, *here.parents) if (path / "_toc.yml").exists()), None)
 
 
+def home() -> Path | None:
+    """Where the chapters and the kept runs lie: the project around the current folder, the checkout of this memlib,
+    or, in a wheel, the package itself. None where there are none."""
+    package = Path(__file__).parents[1]
+    places = (root(), package.parent, package / "book")
+    return next((place for place in places if place and (place / "notebooks").is_dir()), None)
+
+
 def keep(
     chapter: str,
     scale: str,
@@ -83,7 +91,7 @@ def kept(chapter: str, scale: str = "book") -> dict[str, Any] | None:
 
     Its "claims" are {id: record}, its "tables" {title: rows} and its "provenance" where, when and how long it ran.
     """
-    path = (root() or Path.cwd()) / "results" / scale / f"{chapter}.json"
+    path = (home() or Path.cwd()) / "results" / scale / f"{chapter}.json"
     if not path.exists():
         return None
     page = json.loads(path.read_text(encoding="utf8"))

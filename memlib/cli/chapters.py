@@ -33,8 +33,11 @@ def root() -> Path:
 
 
 def every() -> list[Path]:
-    """The notebooks of the book, in order."""
-    return sorted((root() / "notebooks").glob("*.ipynb"))
+    """The notebooks of the book, in order: of the project, or those that a wheel carries. Raises `Refused`."""
+    home = claims.home()
+    if home is None:
+        raise Refused(f"no book in {Path.cwd()} or above: change to a checkout of the project, where _toc.yml lies")
+    return sorted((home / "notebooks").glob("*.ipynb"))
 
 
 def find(chapter: str) -> Path:
