@@ -57,6 +57,12 @@ def test_claims_are_well_formed():
                 assert len(row) == len(claim["table"]["columns"])
 
 
+def test_every_chapter_is_the_page_of_a_group():
+    """The ledger calls a group without a page planned, and the table of costs leaves it out."""
+    pages = [group["page"] for group in GROUPS if "page" in group]
+    assert sorted(pages) == sorted(page for page in PAGES if page.startswith("notebooks/"))
+
+
 def test_every_recorded_claim_is_listed():
     found = ledger.records(ROOT)
     assert ledger.problems([claim for group in GROUPS for claim in group["claims"]], found) == []
