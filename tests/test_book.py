@@ -22,6 +22,34 @@ VENDORED = (BOOK / "_static" / "vendor" / "versions.json").exists()
 sys.path.append(str(BOOK / "_ext"))
 
 import ledger  # noqa: E402
+import rules  # noqa: E402
+
+RULES = '''
+"""How the study of a paper decides."""
+import torch
+
+ROUNDING = 1e-9
+
+def s1(above, below):
+    """*Reproduced* where $a > b$.
+
+    Else **not**: see `above`.
+    """
+    def s8():
+        """Not a rule: it is inside of one."""
+
+def _s2():
+    """Private."""
+
+def interval(values):
+    """Not named by a claim."""
+
+class s9:
+    """No function."""
+
+def i9a(bound):
+    "Arithmetic."
+'''
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +127,53 @@ def test_durations_read_well():
     assert [ledger.duration(s) for s in (3.4, 119, 120, 7199, 7200)] == ["3 s", "119 s", "2 min", "120 min", "2.0 h"]
 
 
+def test_rules_are_read_from_their_source():
+    """In the order of the file, by the name of the claim, without running a line of it."""
+    stated = [("S1", "*Reproduced* where $a > b$.\n\nElse **not**: see `above`."), ("I9a", "Arithmetic.")]
+    assert rules.rules(RULES) == stated
+
+
+@pytest.mark.parametrize(
+    "source, complaint",
+    [("import torch", "no function has the name of a claim"), ("def s1(): pass\ndef s2(): 'A rule.'", "the rule of s1")],
+)
+def test_a_study_that_states_no_rule_is_refused(source, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        rules.rules(source)
+
+
+def built(folder: Path, page: str) -> subprocess.CompletedProcess:
+    """A book of one page, with the directives of this one, built in `folder`; warnings are errors."""
+    extensions = f"import sys; sys.path.append({str(BOOK / '_ext')!r}); extensions = ['myst_parser', 'rules']"
+    (folder / "conf.py").write_text(extensions + "; myst_enable_extensions = ['dollarmath']", encoding="utf8")
+    (folder / "index.md").write_text(page, encoding="utf8")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(folder), str(folder / "html")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_page_shows_the_rules_of_a_paper(tmp_path):
+    (tmp_path / "memlib" / "papers" / "side").mkdir(parents=True)
+    (tmp_path / "memlib" / "papers" / "side" / "rules.py").write_text(RULES, encoding="utf8")
+    done = built(tmp_path, "# Rules\n\n```{rules} side\n```\n")
+    assert done.returncode == 0, done.stderr
+    shown = soup(tmp_path / "html" / "index.html").select_one("dl.rules")
+    assert [term.select_one("strong").get_text() for term in shown.select("dt")] == ["S1", "I9a"]
+    first = shown.select_one("dd")
+    assert first.select_one("em").get_text() == "Reproduced" and "a > b" in first.select_one(".math").get_text()
+    assert len(first.select("p")) == 2 and first.select_one("code").get_text() == "above"
+
+
+def test_a_page_names_the_rules_that_are_missing(tmp_path):
+    """A paper without a study, and a name that leads out of the folder of papers."""
+    done = built(tmp_path, "# Rules\n\n```{rules} nowhere\n```\n\n```{rules} ../side\n```\n")
+    assert done.returncode != 0
+    assert "memlib/papers/nowhere/rules.py does not exist" in done.stderr
+    assert "'../side' is no paper" in done.stderr
+
+
 def test_building_the_book_does_not_import_torch():
     """The ledger reads records; nobody should wait for torch, or need it, to render pages."""
-    check = "import sys, ledger, offline; assert 'torch' not in sys.modules"
+    check = "import sys, ledger, offline, rules; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=BOOK / "_ext")
 
 
