@@ -135,7 +135,10 @@ def test_rules_are_read_from_their_source():
 
 @pytest.mark.parametrize(
     "source, complaint",
-    [("import torch", "no function has the name of a claim"), ("def s1(): pass\ndef s2(): 'A rule.'", "the rule of s1")],
+    [
+        ("import torch", "no function has the name of a claim"),
+        ("def s1(): pass\ndef s2(): 'A rule.'", "the rule of s1"),
+    ],
 )
 def test_a_study_that_states_no_rule_is_refused(source, complaint):
     with pytest.raises(ValueError, match=complaint):
@@ -210,11 +213,59 @@ def test_the_ledger_has_a_row_for_every_claim(html):
     assert [tag.get_text() for tag in page.select("table.ledger-claims tbody tr td:first-child strong")] == IDS
     shown = {row.select_one("strong").get_text(): row for row in page.select("table.ledger-claims tbody tr")}
     for name, scales in ledger.records(ROOT).items():
-        here = shown[name].select("td")[-1].get_text()
-        assert all(record["verdict"] in here and f"({scale})" in here for scale, record in scales.items())
+        *_, judged, here = shown[name].find_all("td", recursive=False)
+        others = {fold.select_one("summary").get_text() for fold in here.select("td > details.ledger-folded")}
+        for scale, record in scales.items():
+            folded = f"scale {scale}: {ledger.SYMBOLS[record['verdict']]} {record['verdict']}"
+            largest = scale == max(scales, key=ledger.SCALES.index)
+            assert (folded in others) != largest
+            assert any(line.get_text().endswith(f"scale {scale}") for line in here.select(".ledger-small"))
+            if largest:
+                assert judged.select_one(".ledger-word").get_text() == record["verdict"] == ledger.verdict(scales)
+                assert here.select_one("td > .ledger-small").get_text() == ledger.small(record)
     unspoken = [name for name in IDS if name not in ledger.records(ROOT)]
     assert all("not yet" in shown[name].get_text() for name in unspoken)
     assert page.select("table.ledger-summary tbody tr")[-1].select("td")[1].get_text().strip() == str(len(IDS))
+
+
+def test_the_ledger_shows_what_was_measured(html):
+    """Every figure, interval and n of every record, whole; names and values of a pair in one piece."""
+    page = soup(html / "book" / "ledger.html")
+    rows = {row.select_one("strong").get_text(): row for row in page.select("table.ledger-claims tbody tr")}
+    for name, scales in ledger.records(ROOT).items():
+        here = rows[name].find_all("td", recursive=False)[-1]
+        pieces = [piece.get_text().rstrip(",") for piece in here.select(".ledger-whole")]
+        for record in scales.values():
+            if isinstance(record["figure"], dict):
+                assert {f"{key}: {ledger.shown(value)}" for key, value in record["figure"].items()} <= set(pieces)
+            else:
+                assert ledger.shown(record["figure"]).replace(" / ", ", ") in [
+                    s.get_text() for s in here.select("strong")
+                ]
+            if record["interval"]:
+                low, high = record["interval"]
+                assert any(piece.endswith(f"[{ledger.shown(low)}, {ledger.shown(high)}]") for piece in pieces)
+            assert ledger.small(record) in [line.get_text() for line in here.select(".ledger-small")]
+
+
+def test_a_verdict_has_a_symbol_that_is_explained(html):
+    """A symbol beside every word, hidden from a screen reader; each stands in the page's legend."""
+    page = soup(html / "book" / "ledger.html")
+    assert set(ledger.SYMBOLS) == {*ledger.VERDICTS, ledger.NOT_YET}
+    assert len(set(ledger.SYMBOLS.values())) == len(ledger.SYMBOLS)
+    legend = [item.get_text() for item in page.select("article li")]
+    for word, symbol in ledger.SYMBOLS.items():
+        assert any(item.startswith(f"{symbol} {word}:") for item in legend)
+    for cell in page.select(".ledger-word"):
+        symbol = cell.find_previous_sibling(class_="ledger-symbol")
+        assert symbol.get_text() == ledger.SYMBOLS[cell.get_text()] and symbol["aria-hidden"] == "true"
+
+
+def test_the_costs_list_every_chapter(html):
+    rows = soup(html / f"{TOC['root']}.html").select("table.ledger-costs tbody tr")
+    linked = [row.select_one("a")["href"] for row in rows]
+    chapters = [page for page in PAGES if page.startswith("notebooks/")]
+    assert linked == [f"../{page}.html" for page in chapters]
 
 
 def test_formulas_are_typeset_and_numbered(html):

@@ -3,8 +3,8 @@
     ```{rules} side
     ```
 
-reads `memlib/papers/side/rules.py`. Each public function there whose name is a claim in lower case (`s1`, `i9a`) decides
-that claim; its docstring states the rule, in MyST. The file is parsed, not imported: rendering a page needs no torch.
+reads `memlib/papers/side/rules.py`. Each public function there whose name is a claim in lower case (`s1`, `i9a`)
+decides that claim; its docstring states the rule, in MyST. The file is parsed, not imported: a page needs no torch.
 """
 
 import ast
