@@ -22,6 +22,34 @@ VENDORED = (BOOK / "_static" / "vendor" / "versions.json").exists()
 sys.path.append(str(BOOK / "_ext"))
 
 import ledger  # noqa: E402
+import rules  # noqa: E402
+
+RULES = '''
+"""How the study of a paper decides."""
+import torch
+
+ROUNDING = 1e-9
+
+def s1(above, below):
+    """*Reproduced* where $a > b$.
+
+    Else **not**: see `above`.
+    """
+    def s8():
+        """Not a rule: it is inside of one."""
+
+def _s2():
+    """Private."""
+
+def interval(values):
+    """Not named by a claim."""
+
+class s9:
+    """No function."""
+
+def i9a(bound):
+    "Arithmetic."
+'''
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +83,12 @@ def test_claims_are_well_formed():
             assert claim["source"] and claim["claim"]
             for row in claim.get("table", {"rows": {}})["rows"].values():
                 assert len(row) == len(claim["table"]["columns"])
+
+
+def test_every_chapter_is_the_page_of_a_group():
+    """The ledger calls a group without a page planned, and the table of costs leaves it out."""
+    pages = [group["page"] for group in GROUPS if "page" in group]
+    assert sorted(pages) == sorted(page for page in PAGES if page.startswith("notebooks/"))
 
 
 def test_every_recorded_claim_is_listed():
@@ -93,9 +127,56 @@ def test_durations_read_well():
     assert [ledger.duration(s) for s in (3.4, 119, 120, 7199, 7200)] == ["3 s", "119 s", "2 min", "120 min", "2.0 h"]
 
 
+def test_rules_are_read_from_their_source():
+    """In the order of the file, by the name of the claim, without running a line of it."""
+    stated = [("S1", "*Reproduced* where $a > b$.\n\nElse **not**: see `above`."), ("I9a", "Arithmetic.")]
+    assert rules.rules(RULES) == stated
+
+
+@pytest.mark.parametrize(
+    "source, complaint",
+    [
+        ("import torch", "no function has the name of a claim"),
+        ("def s1(): pass\ndef s2(): 'A rule.'", "the rule of s1"),
+    ],
+)
+def test_a_study_that_states_no_rule_is_refused(source, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        rules.rules(source)
+
+
+def built(folder: Path, page: str) -> subprocess.CompletedProcess:
+    """A book of one page, with the directives of this one, built in `folder`; warnings are errors."""
+    extensions = f"import sys; sys.path.append({str(BOOK / '_ext')!r}); extensions = ['myst_parser', 'rules']"
+    (folder / "conf.py").write_text(extensions + "; myst_enable_extensions = ['dollarmath']", encoding="utf8")
+    (folder / "index.md").write_text(page, encoding="utf8")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(folder), str(folder / "html")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_page_shows_the_rules_of_a_paper(tmp_path):
+    (tmp_path / "memlib" / "papers" / "side").mkdir(parents=True)
+    (tmp_path / "memlib" / "papers" / "side" / "rules.py").write_text(RULES, encoding="utf8")
+    done = built(tmp_path, "# Rules\n\n```{rules} side\n```\n")
+    assert done.returncode == 0, done.stderr
+    shown = soup(tmp_path / "html" / "index.html").select_one("dl.rules")
+    assert [term.select_one("strong").get_text() for term in shown.select("dt")] == ["S1", "I9a"]
+    first = shown.select_one("dd")
+    assert first.select_one("em").get_text() == "Reproduced" and "a > b" in first.select_one(".math").get_text()
+    assert len(first.select("p")) == 2 and first.select_one("code").get_text() == "above"
+
+
+def test_a_page_names_the_rules_that_are_missing(tmp_path):
+    """A paper without a study, and a name that leads out of the folder of papers."""
+    done = built(tmp_path, "# Rules\n\n```{rules} nowhere\n```\n\n```{rules} ../side\n```\n")
+    assert done.returncode != 0
+    assert "memlib/papers/nowhere/rules.py does not exist" in done.stderr
+    assert "'../side' is no paper" in done.stderr
+
+
 def test_building_the_book_does_not_import_torch():
     """The ledger reads records; nobody should wait for torch, or need it, to render pages."""
-    check = "import sys, ledger, offline; assert 'torch' not in sys.modules"
+    check = "import sys, ledger, offline, rules; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=BOOK / "_ext")
 
 
@@ -132,11 +213,59 @@ def test_the_ledger_has_a_row_for_every_claim(html):
     assert [tag.get_text() for tag in page.select("table.ledger-claims tbody tr td:first-child strong")] == IDS
     shown = {row.select_one("strong").get_text(): row for row in page.select("table.ledger-claims tbody tr")}
     for name, scales in ledger.records(ROOT).items():
-        here = shown[name].select("td")[-1].get_text()
-        assert all(record["verdict"] in here and f"({scale})" in here for scale, record in scales.items())
+        *_, judged, here = shown[name].find_all("td", recursive=False)
+        others = {fold.select_one("summary").get_text() for fold in here.select("td > details.ledger-folded")}
+        for scale, record in scales.items():
+            folded = f"scale {scale}: {ledger.SYMBOLS[record['verdict']]} {record['verdict']}"
+            largest = scale == max(scales, key=ledger.SCALES.index)
+            assert (folded in others) != largest
+            assert any(line.get_text().endswith(f"scale {scale}") for line in here.select(".ledger-small"))
+            if largest:
+                assert judged.select_one(".ledger-word").get_text() == record["verdict"] == ledger.verdict(scales)
+                assert here.select_one("td > .ledger-small").get_text() == ledger.small(record)
     unspoken = [name for name in IDS if name not in ledger.records(ROOT)]
     assert all("not yet" in shown[name].get_text() for name in unspoken)
     assert page.select("table.ledger-summary tbody tr")[-1].select("td")[1].get_text().strip() == str(len(IDS))
+
+
+def test_the_ledger_shows_what_was_measured(html):
+    """Every figure, interval and n of every record, whole; names and values of a pair in one piece."""
+    page = soup(html / "book" / "ledger.html")
+    rows = {row.select_one("strong").get_text(): row for row in page.select("table.ledger-claims tbody tr")}
+    for name, scales in ledger.records(ROOT).items():
+        here = rows[name].find_all("td", recursive=False)[-1]
+        pieces = [piece.get_text().rstrip(",") for piece in here.select(".ledger-whole")]
+        for record in scales.values():
+            if isinstance(record["figure"], dict):
+                assert {f"{key}: {ledger.shown(value)}" for key, value in record["figure"].items()} <= set(pieces)
+            else:
+                assert ledger.shown(record["figure"]).replace(" / ", ", ") in [
+                    s.get_text() for s in here.select("strong")
+                ]
+            if record["interval"]:
+                low, high = record["interval"]
+                assert any(piece.endswith(f"[{ledger.shown(low)}, {ledger.shown(high)}]") for piece in pieces)
+            assert ledger.small(record) in [line.get_text() for line in here.select(".ledger-small")]
+
+
+def test_a_verdict_has_a_symbol_that_is_explained(html):
+    """A symbol beside every word, hidden from a screen reader; each stands in the page's legend."""
+    page = soup(html / "book" / "ledger.html")
+    assert set(ledger.SYMBOLS) == {*ledger.VERDICTS, ledger.NOT_YET}
+    assert len(set(ledger.SYMBOLS.values())) == len(ledger.SYMBOLS)
+    legend = [item.get_text() for item in page.select("article li")]
+    for word, symbol in ledger.SYMBOLS.items():
+        assert any(item.startswith(f"{symbol} {word}:") for item in legend)
+    for cell in page.select(".ledger-word"):
+        symbol = cell.find_previous_sibling(class_="ledger-symbol")
+        assert symbol.get_text() == ledger.SYMBOLS[cell.get_text()] and symbol["aria-hidden"] == "true"
+
+
+def test_the_costs_list_every_chapter(html):
+    rows = soup(html / f"{TOC['root']}.html").select("table.ledger-costs tbody tr")
+    linked = [row.select_one("a")["href"] for row in rows]
+    chapters = [page for page in PAGES if page.startswith("notebooks/")]
+    assert linked == [f"../{page}.html" for page in chapters]
 
 
 def test_formulas_are_typeset_and_numbered(html):

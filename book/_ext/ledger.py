@@ -8,13 +8,15 @@
     ```
 
 Claims come from `book/claims.yaml`. What was measured comes from the outputs of the notebooks (the scale that this book
-was executed at) and from `results/<scale>/<chapter>.json` (runs kept from other scales).
+was executed at) and from `results/<scale>/<chapter>.json` (runs kept from other scales). A row says at a glance what
+was claimed and what came of it at the largest scale; what the paper prints and what other scales said is folded.
 """
 
 import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import yaml
 from docutils import nodes
@@ -30,6 +32,9 @@ from memlib.claim import VERDICTS  # noqa: E402
 from memlib.settings import SCALES  # noqa: E402
 
 NOT_YET = "not yet"
+# Shape beside the word, so that a column of verdicts is read at a glance and without colour.
+SYMBOLS = {"reproduced": "✓", "trend only": "≈", "not reproduced": "✗", "needs data or scale": "?", NOT_YET: "○"}
+FEW = 6  # a record of more figures than this is folded: a row should fit a phone's screen
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +83,38 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def shown(value: Any) -> str:
+    """A figure as the notebooks print it; the two of a pair are set apart by a stroke."""
+    if isinstance(value, list):
+        return " / ".join(map(shown, value))
+    return measured({"figure": value, "interval": None, "n": None})
+
+
+def small(record: dict) -> str:
+    """What stands behind a figure: `n = 2,000, scale book`."""
+    scale = f"scale {record['scale']}"
+    return scale if record["n"] is None else f"n = {record['n']:,}, {scale}"
+
+
+class details(nodes.General, nodes.Element):  # noqa: N801 (docutils names nodes so)
+    """Something folded: HTML's own element, which needs no script; its first child is the summary."""
+
+
+class summary(nodes.General, nodes.TextElement):  # noqa: N801
+    """The line of a `details` that stays in sight."""
+
+
+def folded(title: list[nodes.Node], *content: nodes.Node, kind: str = "ledger-folded") -> details:
+    """`content` below a summary that opens it."""
+    return details("", summary("", "", *title), *content, classes=[kind])
+
+
+def judged(word: str) -> list[nodes.Node]:
+    """A verdict: its symbol, which a screen reader passes over, and its word."""
+    symbol = f'<span class="ledger-symbol" aria-hidden="true">{SYMBOLS.get(word, "•")}</span> '
+    return [nodes.raw("", symbol, format="html"), nodes.inline("", word, classes=["ledger-word"])]
+
+
 class _Table(SphinxDirective):
     """What the directives share: tables of cells, each cell a list of docutils nodes."""
 
@@ -86,9 +123,12 @@ class _Table(SphinxDirective):
         children, messages = self.state.inline_text(" ".join(source.split()), self.lineno)
         return nodes.paragraph("", "", *children, *messages)
 
-    def table(self, widths: list[int], head: list[str], rows: list[list[list[nodes.Node]]], *kind: str) -> nodes.table:
+    def table(
+        self, widths: list[int], head: list[str | list[nodes.Node]], rows: list[list[list[nodes.Node]]], *kind: str
+    ) -> nodes.table:
         group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in widths], cols=len(widths))
-        group += nodes.thead("", self.row([[nodes.paragraph("", title)] for title in head]))
+        titles = [[nodes.Text(title)] if isinstance(title, str) else title for title in head]
+        group += nodes.thead("", self.row([[nodes.paragraph("", "", *title)] for title in titles]))
         group += nodes.tbody("", *[self.row(cells) for cells in rows])
         return nodes.table("", group, classes=["ledger", "colwidths-given", *kind])
 
@@ -121,7 +161,7 @@ class Summary(_Table):
             total += count
             rows.append(self.counts(self.chapter(group), count))
         rows.append(self.counts(nodes.paragraph("", "", nodes.strong("", "All")), total))
-        head = ["Chapter", "Claims", *[name.capitalize() for name in (*VERDICTS, NOT_YET)]]
+        head = ["Chapter", "Claims", *[judged(name) for name in (*VERDICTS, NOT_YET)]]
         return [self.table([30, 10, 12, 12, 12, 12, 12], head, rows, "ledger-summary")]
 
     @staticmethod
@@ -141,7 +181,7 @@ class Ledger(_Table):
         if group is None:
             raise self.error(f"no group {self.arguments[0]!r} in book/claims.yaml")
         rows = [self.claim(claim, found.get(claim["id"], {})) for claim in group["claims"]]
-        table = self.table([7, 38, 27, 28], ["Id", "Claim", "In the paper", "Here"], rows, "ledger-claims")
+        table = self.table([7, 36, 20, 37], ["Id", "Claim", "Verdict", "Measured here"], rows, "ledger-claims")
         return [self.where(group), table, *[self.printed(claim) for claim in group["claims"] if "table" in claim]]
 
     def where(self, group: dict) -> nodes.paragraph:
@@ -150,37 +190,74 @@ class Ledger(_Table):
         return self.text("The chapter is planned; nothing here has been measured.")
 
     def claim(self, claim: dict, scales: dict[str, dict]) -> list[list[nodes.Node]]:
+        """The cells of a row; the largest scale speaks, the others are folded below it."""
         name = nodes.strong("", claim["id"], ids=[f"claim-{claim['id'].lower()}"])
-        source = self.text(claim["source"])
-        source["classes"].append("ledger-source")
-        here = [self.spoken(scale, scales[scale]) for scale in SCALES if scale in scales]
+        word = verdict(scales)
+        largest, *others = [scales[scale] for scale in reversed(SCALES) if scale in scales] or [None]
+        here = self.spoken(largest) if largest else []
+        for record in others:
+            title = [nodes.Text(f"scale {record['scale']}: "), *judged(record["verdict"])]
+            here.append(folded(title, *self.spoken(record)))
         return [
             [nodes.paragraph("", "", name)],
-            [self.text(claim["claim"]), source],
-            [self.text(claim.get("paper", "–"))],
-            here or [nodes.paragraph("", NOT_YET, classes=["ledger-not-yet"])],
+            [self.text(claim["claim"]), self.source(claim)],
+            [nodes.paragraph("", "", *judged(word), classes=["ledger-verdict", f"ledger-{word.replace(' ', '-')}"])],
+            here,
         ]
 
-    def spoken(self, scale: str, record: dict) -> nodes.paragraph:
-        """`verdict` at this scale, the figure, and the chapter's sentence."""
-        line = nodes.paragraph("", "", classes=["ledger-" + record["verdict"].replace(" ", "-")])
-        line += nodes.strong("", record["verdict"])
-        line += nodes.Text(f" ({scale}): {measured(record)}")
-        if record.get("text"):
-            line += nodes.Text(". ")
-            line += self.text(record["text"]).children
-        return line
+    def source(self, claim: dict) -> nodes.Node:
+        """Where the paper says so; what it prints there is folded below."""
+        source = self.text(claim["source"])
+        if "paper" in claim:
+            return folded(source.children, self.text(claim["paper"]))
+        source["classes"].append("ledger-small")
+        return source
+
+    def spoken(self, record: dict) -> list[nodes.Node]:
+        """What was measured, in words; the figure with its interval, its unit where the record has one; n and scale."""
+        text = record.get("text", "")
+        words = [self.text(text[0].upper() + text[1:])] if text else []
+        last = nodes.paragraph("", small(record), classes=["ledger-small"])
+        return [*words, *self.figures(record), last]
+
+    def figures(self, record: dict) -> list[nodes.Node]:
+        """One figure, or named ones set apart from the interval, which need not be that of the last."""
+        figure, unit = record["figure"], f" {record['unit']}" if record.get("unit") else ""
+        interval = record["interval"] and f"[{shown(record['interval'])}]{unit}".replace(" / ", ", ")
+        if not isinstance(figure, dict):
+            value = nodes.strong("", shown(figure).replace(" / ", ", "))
+            rest = [nodes.Text(" "), self.whole(nodes.Text(interval))] if interval else [nodes.Text(unit)]
+            return [nodes.paragraph("", "", value, *rest, classes=["ledger-figures"])]
+        line = nodes.paragraph("", "", classes=["ledger-figures"])
+        for number, (name, value) in enumerate(figure.items(), 1):
+            comma = [nodes.Text(",")] if number < len(figure) else []
+            line += [
+                self.whole(nodes.Text(f"{name}: "), nodes.strong("", shown(value) + unit), *comma),
+                nodes.Text(" "),
+            ]
+        ends = self.whole(nodes.Text(f"interval {interval}"))
+        if len(figure) > FEW:
+            whole = [nodes.paragraph("", "", ends, classes=["ledger-figures"])] if interval else []
+            return [folded([nodes.Text(f"{len(figure)} figures")], line), *whole]
+        if interval:
+            line += ends
+        return [line]
+
+    @staticmethod
+    def whole(*parts: nodes.Node) -> nodes.inline:
+        """A name with its value, or the two ends of an interval: one line, where a line has room for it."""
+        return nodes.inline("", "", *parts, classes=["ledger-whole"])
 
     def printed(self, claim: dict) -> nodes.Node:
-        """A table of the paper, folded: an admonition that sphinx-togglebutton closes."""
+        """A table of the paper, folded."""
         columns, lines = claim["table"]["columns"], claim["table"]["rows"]
         rows = [
             [[nodes.paragraph("", name)], *[[nodes.paragraph("", str(value))] for value in values]]
             for name, values in lines.items()
         ]
-        title = nodes.title("", f"{claim['id']}: the figures of {claim['source']}")
         table = self.table([30, *[12] * len(columns)], ["Model", *columns], rows, "ledger-printed")
-        return nodes.admonition("", title, table, classes=["dropdown", "admonition"])
+        title = self.text(f"{claim['id']}: the figures of {claim['source']}").children
+        return folded(title, table, kind="ledger-paper")
 
 
 class Costs(_Table):
@@ -200,8 +277,22 @@ class Costs(_Table):
         return nodes.paragraph("", f"{duration(provenance['seconds'])}, {provenance['device']}")
 
 
+def _open(translator: Any, node: nodes.Element) -> None:
+    translator.body.append(translator.starttag(node, type(node).__name__, ""))
+
+
+def _close(translator: Any, node: nodes.Element) -> None:
+    translator.body.append(f"</{type(node).__name__}>\n")
+
+
+def _plain(translator: Any, node: nodes.Element) -> None:
+    """Not in HTML nothing folds: the content stands as it is."""
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register `ledger`, `ledger-summary` and `costs`."""
+    for node in (details, summary):
+        app.add_node(node, html=(_open, _close), latex=(_plain, _plain), text=(_plain, _plain))
     app.add_directive("ledger", Ledger)
     app.add_directive("costs", Costs)
     app.add_directive("ledger-summary", Summary)
