@@ -155,8 +155,8 @@ def built(folder: Path, page: str) -> subprocess.CompletedProcess:
 
 
 def test_a_page_shows_the_rules_of_a_paper(tmp_path):
-    (tmp_path / "memlib" / "papers" / "side").mkdir(parents=True)
-    (tmp_path / "memlib" / "papers" / "side" / "rules.py").write_text(RULES, encoding="utf8")
+    (tmp_path / "memlib" / "papers" / "side" / "study").mkdir(parents=True)
+    (tmp_path / "memlib" / "papers" / "side" / "study" / "rules.py").write_text(RULES, encoding="utf8")
     done = built(tmp_path, "# Rules\n\n```{rules} side\n```\n")
     assert done.returncode == 0, done.stderr
     shown = soup(tmp_path / "html" / "index.html").select_one("dl.rules")
@@ -170,8 +170,8 @@ def test_a_page_names_the_rules_that_are_missing(tmp_path):
     """A paper without a study, and a name that leads out of the folder of papers."""
     done = built(tmp_path, "# Rules\n\n```{rules} nowhere\n```\n\n```{rules} ../side\n```\n")
     assert done.returncode != 0
-    assert "memlib/papers/nowhere/rules.py does not exist" in done.stderr
-    assert "'../side' is no paper" in done.stderr
+    assert "memlib/papers/nowhere/study/rules.py does not exist" in done.stderr
+    assert "'../side' does not name a paper" in done.stderr
 
 
 def test_building_the_book_does_not_import_torch():

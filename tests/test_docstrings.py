@@ -18,7 +18,18 @@ def test_what_would_be_markup_is_shown_as_it_stands():
 
 
 def test_an_indented_block_is_code_and_a_section_is_not():
-    given = ["An example:", "", "    x = f(*a)", "", "    y = `x`", "", "Then *text*.", "", "Arguments:", "    x: (B, *S)."]
+    given = [
+        "An example:",
+        "",
+        "    x = f(*a)",
+        "",
+        "    y = `x`",
+        "",
+        "Then *text*.",
+        "",
+        "Arguments:",
+        "    x: (B, *S).",
+    ]
     assert docstrings.as_rst(given) == [
         *["An example:", "", "::", "", "    x = f(*a)", "", "    y = `x`", "", "Then \\*text\\*.", "", "Arguments:"],
         "    x: (B, \\*S).",

@@ -3,7 +3,7 @@
     ```{rules} side
     ```
 
-reads `memlib/papers/side/rules.py`. Each public function there whose name is a claim in lower case (`s1`, `i9a`)
+reads `memlib/papers/side/study/rules.py`. Each public function there whose name is a claim in lower case (`s1`, `i9a`)
 decides that claim; its docstring states the rule, in MyST. The file is parsed, not imported: a page needs no torch.
 """
 
@@ -43,10 +43,11 @@ class Rules(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         paper = self.arguments[0]
         if not PAPER.match(paper):
-            raise self.error(f"{paper!r} is no paper: give the name of a folder of memlib/papers")
-        name = f"memlib/papers/{paper}/rules.py"
-        path = Path(self.env.srcdir, name)
-        if not path.is_file():
+            raise self.error(f"{paper!r} does not name a paper: give a folder of memlib/papers")
+        name = f"memlib/papers/{paper}/study/rules.py"
+        source = Path(self.env.srcdir)  # a copy below the project, where the chapters were executed first
+        path = next((place for above in (source, *source.parents) if (place := above / name).is_file()), None)
+        if path is None:
             raise self.error(f"{name} does not exist: the rules of {paper!r} are read from there")
         self.env.note_dependency(str(path))
         try:
