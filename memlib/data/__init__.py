@@ -138,7 +138,7 @@ def audit_split(
     """The four parts of an audit, all disjoint: `members`, `non_members` (as many), `reference` and `calibration`.
 
     Members are trained on. Non-members are scored like members, but no model ever sees them. Features are fitted on the
-    reference part, thresholds on the calibration part. These two share the remaining images: the reference gets a third
+    reference part, thresholds on the calibration part. They get the remaining images: the reference a third
     of them, or `reference` images if that is more, but never more than half.
 
     Arguments:

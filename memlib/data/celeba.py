@@ -153,7 +153,8 @@ def _file(root: Path, name: str) -> Path:
         if (path := root / folder / name).is_file():
             return path
     raise Refused(
-        f"{str(root)!r} has no {name}, also not in the folders Anno/ and Eval/ of the download: put it next to the images"
+        f"{str(root)!r} has no {name}, also not in the folders Anno/ and Eval/ of the download: put it next to "
+        "the images"
     )
 
 

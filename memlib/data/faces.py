@@ -18,7 +18,7 @@ from memlib.data.portrait import render
 from memlib.errors import Refused
 
 ATTRIBUTES = {"bangs": 0.25, "smiling": 0.5, "eyeglasses": 0.2, "hat": 0.15, "beard": 0.2, "earrings": 0.2}
-"""The binary attributes and the share of images that have each."""
+"""The binary attributes, and the fraction of images that have each."""
 
 _OF_PERSON, _OF_MOMENT = 5, 2  # how many of the causes below belong to a person, how many to an image
 _TRAITS = {

@@ -66,7 +66,8 @@ def _chosen(
     """The ordered positions of `per_class` files of each of the first `classes` classes. None means all."""
     if classes is not None and not 1 <= classes <= len(ids):
         raise Refused(
-            f"classes={classes} cannot be taken from {len(ids)} class folders: give 1 to {len(ids)}, or leave classes out"
+            f"classes={classes} cannot be taken from {len(ids)} class folders: give 1 to {len(ids)}, or leave "
+            "classes out"
         )
     members: list[list[int]] = [[] for _ in ids]
     for position, label in enumerate(labels):

@@ -80,7 +80,7 @@ class _Head:
     outline: Tensor  # distance to it
     round: Tensor  # 0 at the middle of the face, 1 at its outline
     scalp: Tensor  # distance to the outline of the hair above
-    thick: Tensor  # how far the hair stands off
+    thick: Tensor  # thickness of the hair
     light: Tensor
     skin: Tensor
     hair: Tensor

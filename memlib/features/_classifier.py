@@ -124,7 +124,7 @@ def classifier(
 
 
 def held_out(net: ClassifierFeatures, images: Float[Tensor, "n c h w"], labels: Shaped[Tensor, " n"]) -> HeldOut:
-    """Accuracy and mean confidence of a classifier on images (N, C, H, W) with labels (N,) that it was not trained on."""
+    """Accuracy and mean confidence on images (N, C, H, W) with labels (N,) that were not used for training."""
     confidence, answers = net.probabilities(images).max(1)
     return HeldOut(Count(int((answers == labels.to(answers)).sum()), len(labels)), float(confidence.mean()))
 

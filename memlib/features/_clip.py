@@ -35,7 +35,7 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
         raise Refused(
-            f"{str(folder)!r} is not a transformers folder, since it has no config.json: give the folder of a CLIP model"
+            f"{str(folder)!r} is not a transformers folder, it has no config.json: give the folder of a CLIP model"
         )
     if (kind := json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type")) != "clip":
         raise Refused(f"{str(folder)!r} holds a model of type {kind!r}, not 'clip': give the folder of a CLIP model")

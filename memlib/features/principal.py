@@ -17,7 +17,7 @@ Embed = Callable[[Tensor], Tensor]
 _FLAT = 1e-12  # a component with less than this fraction of the largest variance is rounding, not data
 
 
-def pixels(images: Shaped[Tensor, "n *s"]) -> Shaped[Tensor, "n d"]:
+def pixels(images: Shaped[Tensor, " n *s"]) -> Shaped[Tensor, "n d"]:
     """The pixels themselves, (N, C, H, W) -> (N, D) with D = C H W."""
     return images.flatten(1)
 
@@ -100,7 +100,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
 
 
 def _principal(reference: Tensor) -> tuple[Float[Tensor, " d"], Float[Tensor, "r d"], Float[Tensor, " r"]]:
-    """The mean (D,), principal components (r, D) with fixed signs, and their variances (r,), largest first, in float64."""
+    """Mean (D,), principal components (r, D) with fixed signs, and their variances (r,), largest first, in float64."""
     rows = _matrix(reference)
     if len(rows) < 2:
         raise Refused(f"principal components need at least 2 reference images, not {len(rows)}")

@@ -17,7 +17,7 @@ def load_known(
 
     Arguments:
         path: the file.
-        known: the SHA-256 in hex that it must have.
+        known: the SHA-256 in hex that it must have; None is Refused.
         wanted: the published name of the file and where it comes from, for the error message if it is missing.
         device: where the module is loaded.
 
@@ -27,7 +27,7 @@ def load_known(
     if not path.is_file():
         raise Refused(f"there is no file {path}: `memlib doctor` says how to get {wanted}")
     if known is None:
-        raise Refused(f"there is no SHA-256 on record for {wanted}: give the one of a file that you trust")
+        raise Refused(f"no SHA-256 is on record for {wanted}: give the SHA-256 of a file that you trust")
     content, known = path.read_bytes(), known.lower()
     if (digest := hashlib.sha256(content).hexdigest()) != known:
         raise Refused(
