@@ -11,10 +11,7 @@ CHECKED = (  # the modules whose signatures are executed
     "memlib.metrics.mmd",
     "memlib.metrics.neighbours",
     "memlib.metrics.quality",
-    "memlib.features._classifier",
-    "memlib.features._copies",
     "memlib.features.alterations",
-    "memlib.features.principal",
 )
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
