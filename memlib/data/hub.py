@@ -45,7 +45,7 @@ def load(
     library = _library()
     try:
         rows = library.load_dataset(place, split=split)
-    except Exception as error:  # the library passes on what networks, the Hub and its readers raise
+    except Exception as error:  # the library raises what the network, the Hub and its readers raise
         raise Refused(f"'hub:{place}' cannot be loaded: {_line(error)}; check the name and the network") from error
     if split is None:
         if "train" not in rows and len(rows) > 1:
@@ -60,7 +60,7 @@ def load(
         try:
             row = rows[position]
             arrays.append(decoded(row[image], size))
-        except Exception as error:  # whatever a decoder raises
+        except Exception as error:  # anything that a decoder raises
             raise Refused(f"image {position} of 'hub:{place}' cannot be read: {_line(error)}; repair it") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             (high, wide), (other_high, other_wide) = arrays[0].shape[:2], arrays[-1].shape[:2]

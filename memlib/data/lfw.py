@@ -11,7 +11,7 @@ from memlib.data.files import resampled
 from memlib.data.images import Images, collect
 from memlib.errors import Refused
 
-_FACE = (slice(70, 195), slice(63, 188))  # of 250 x 250 pixels: scikit-learn's rows, and a square
+_FACE = (slice(70, 195), slice(63, 188))  # of 250 x 250 pixels: the rows that scikit-learn crops, and as many columns
 
 
 def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
@@ -42,7 +42,7 @@ def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
             slice_=_FACE,
             min_faces_per_person=fewest,
         )
-    except Exception as error:  # no network, an archive cut short: urllib, tarfile, Pillow raise their own
+    except Exception as error:  # no network, a truncated archive: urllib, tarfile and Pillow raise their own
         why = str(error).partition("\n")[0] or type(error).__name__
         if "too restrictive" in why:
             raise Refused(f"nobody in LFW has {fewest} images: give fewer, as in lfw:fewest=20") from error

@@ -15,7 +15,7 @@ from memlib.features.alterations import augment
 from memlib.features.principal import Embed, _principal
 from memlib.shapes import Float
 
-_BATCH = 128  # images a step, two views of each
+_BATCH = 128  # images in each step, two views of each
 _RATE = 3e-3
 
 
@@ -30,7 +30,7 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
         Refused: as `learn_copies` does; the descriptor itself for images of another shape.
     """
     state = learn_copies(reference) if state is None else state
-    net = _Descriptor(reference).float()  # whatever the default dtype
+    net = _Descriptor(reference).float()  # for any default dtype
     net.load_state_dict(state)
     net.eval()
 

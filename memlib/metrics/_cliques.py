@@ -147,7 +147,7 @@ def _neighbours(queries: Tensor, train: Tensor, n: int) -> tuple[Tensor, Tensor,
 
     A matrix product proposes the n rows; the distances themselves are computed from differences.
     """
-    centre = train.mean(0)  # about which the product form cancels less
+    centre = train.mean(0)  # about it, the product form of a distance cancels less
     far = train - centre
     proposed = [_smallest(tile - centre, far, n)[1] for tile in queries.split(_ROWS)]
     step = max(1, _CELLS // (n * train.shape[1]))

@@ -52,7 +52,7 @@ def nearest(
         )
     count = len(train)
     train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))  # repeats change no maximum over a block
-    # A common part adds the same to all similarities of a query: without it there is less to round.
+    # A part common to all rows adds the same to all similarities of a query. Without it, less is rounded.
     centre = train.mean(0)
     particular = train - centre
     reach = particular.norm(dim=1).max()
@@ -71,7 +71,7 @@ def nearest(
             if step == len(copies) - 1 or few.all():
                 similarity[left], index[left] = _settle(tile, train, count, proposed, floor, k)
                 break
-            if 2 * few.sum() < len(few):  # rows too alike for this product: further tiles skip it
+            if 2 * few.sum() < len(few):  # the rows are too similar for this product: the next tiles skip it
                 level = step + 1
             done, left = left[few], left[~few]
             similarity[done], index[done] = _settle(tile[few], train, count, proposed[:, few], floor[few], k)
@@ -147,7 +147,7 @@ def l2_ratio(
         again = []
         for rows in left.split(_ROWS):
             squares, index = _smallest(near[rows], far, kept)
-            # What was left out lies no nearer than this, whatever the rounding of the product.
+            # No row that was left out is nearer than this, however the product was rounded.
             slack = _bound(train.dtype, train.shape[1]) * reach[rows] ** 2
             outside = (squares[:, -1] - slack).clamp(min=0).sqrt() if kept < len(train) else slack + math.inf
             one, other = _two_distances(queries[rows], train, index, distinct)
@@ -230,7 +230,7 @@ def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Te
     value, i, j = value[pair, place], i[pair], block[pair] * _BLOCK + place
     real = j < count
     value, i, j = value[real], i[real], j[real]
-    order = value.argsort(descending=True, stable=True)  # pairs come by j: of equal values the lowest stays first
+    order = value.argsort(descending=True, stable=True)  # pairs are sorted by j: of equal values the lowest comes first
     order = order[i[order].argsort(stable=True)]
     first = i.bincount(minlength=len(tile)).cumsum(0) - i.bincount(minlength=len(tile))
     chosen = order[first[:, None] + torch.arange(k, device=tile.device)]
