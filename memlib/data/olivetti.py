@@ -27,7 +27,7 @@ def load(place: str, size: int | None) -> Images:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
     try:
         found = datasets.fetch_olivetti_faces(shuffle=False)
-    except Exception as error:  # no network, the page of a proxy, a truncated file: urllib, joblib and zlib raise their own
+    except Exception as error:  # no network, a proxy's page, a truncated file: urllib, joblib, zlib raise their own
         why = str(error).partition("\n")[0] or type(error).__name__
         raise Refused(
             f"the Olivetti faces are not in {datasets.get_data_home()!r} and could not be fetched ({why}): go online "
