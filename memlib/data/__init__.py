@@ -138,8 +138,8 @@ def audit_split(
     """The four parts of an audit, all disjoint: `members`, `non_members` (as many), `reference` and `calibration`.
 
     Members are trained on. Non-members are scored like members, but no model ever sees them. Features are fitted on the
-    reference part, thresholds on the calibration part. They get the remaining images: the reference a third
-    of them, or `reference` images if that is more, but never more than half.
+    reference part, thresholds on the calibration part. These two parts get the remaining images: the reference part a
+    third of them, or `reference` images if that is more, but never more than half.
 
     Arguments:
         images: the images to split.
