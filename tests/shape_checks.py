@@ -5,6 +5,13 @@ from beartype import BeartypeConf, beartype
 CHECKED = (  # the modules whose signatures are executed
     "memlib.noise",
     "memlib.sample",
+    "memlib.metrics.counts",
+    "memlib.metrics.extent",
+    "memlib.metrics.frechet",
+    "memlib.metrics.mmd",
+    "memlib.metrics.neighbours",
+    "memlib.metrics.quality",
+    "memlib.features.alterations",
 )
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -106,7 +106,7 @@ def other_size(root):
 
 ATTRIBUTES, IDENTITIES, PARTITION = "list_attr_celeba.txt", "identity_CelebA.txt", "list_eval_partition.txt"
 IDX = "train-images-idx3-ubyte"
-SKIP = "repair it, take it out, or give skip_broken=yes to leave such files out"
+SKIP = "repair it, remove it, or give skip_broken=yes to leave such files out"
 
 FOLDER = [
     (
@@ -125,13 +125,13 @@ FOLDER = [
         "empty class folder",
         classes("cat", then=lambda root: (root / "dog").mkdir()),
         "folder:{at}",
-        "the folder '{at}/dog' holds no image of its class: fill it or take it out",
+        "the folder '{at}/dog' holds no image of its class: fill it, or remove it",
     ),
     (
         "image beside class folders",
         beside,
         "folder:{at}",
-        "'{at}' has images in subfolders and, such as 'x.png', beside them: give these a subfolder, or take them out",
+        "'{at}' has images both in subfolders and outside them, such as 'x.png': move these into a subfolder, or remove them",
     ),
     (
         "truncated JPEG",
@@ -143,7 +143,7 @@ FOLDER = [
         "no image at all",
         no_image,
         "folder:{at}",
-        "'{at}/cat/1.JPEG' cannot be read as an image: it is none, or of an unknown kind; " + SKIP,
+        "'{at}/cat/1.JPEG' cannot be read as an image: it is not an image, or its format is unknown; " + SKIP,
     ),
     (
         "nothing readable, skipping",
@@ -177,7 +177,7 @@ OPTIONS = [
         "option twice",
         nothing,
         "mnist:{at},limit=3,limit=4",
-        "'mnist:{at},limit=3,limit=4' has two of 'limit': give one",
+        "'mnist:{at},limit=3,limit=4' gives the option 'limit' twice: give it once",
     ),
     (
         "option no number",
@@ -230,7 +230,7 @@ CELEBA = [
         "no identities",
         damaged(write_celeba, IDENTITIES, lambda b: None),
         "celeba:{at}",
-        "'{at}' has no identity_CelebA.txt, in Anno/ or Eval/ of CelebA's download: put it beside the images",
+        "'{at}' has no identity_CelebA.txt, also not in the folders Anno/ and Eval/ of the download: put it next to the images",
     ),
     (
         "attribute list with a wrong count",
@@ -273,15 +273,15 @@ CELEBA = [
         "listed images missing",
         celeba(IDENTITIES, lambda rows: [*rows, "000007.jpg 1", "000008.jpg 1"]),
         "celeba:{at}",
-        "'{at}/img_align_celeba' lacks '000007.jpg' and 1 more images that '{at}/identity_CelebA.txt' lists: add them, or "
+        "'{at}/img_align_celeba' lacks '000007.jpg' and 1 more of the images that '{at}/identity_CelebA.txt' lists: add them, or "
         "give skip_broken=yes to leave them out",
     ),
     (
         "image not listed",
         celeba(IDENTITIES, lambda rows: rows[1:]),
         "celeba:{at}",
-        "'{at}/identity_CelebA.txt' does not list '000001.jpg' of '{at}/img_align_celeba': download it again, or take the "
-        "image out",
+        "'{at}/identity_CelebA.txt' does not list '000001.jpg' of '{at}/img_align_celeba': download it again, or "
+        "remove the image",
     ),
     (
         "image listed twice",
@@ -343,7 +343,7 @@ CELEBA = [
         "HQ image of nobody",
         classes("train", "test/1"),
         "celeba:{at},subset=hq-identity",
-        "'{at}/train/0.JPEG' is in no folder of a person: put it into one, or take it out",
+        "'{at}/train/0.JPEG' is not in the folder of a person: move it into one, or remove it",
     ),
 ]
 
@@ -386,19 +386,19 @@ MNIST = [
         "gzip cut short",
         damaged(lambda root: write_mnist(root, end=".gz"), IDX + ".gz", lambda b: b[:-30]),
         "mnist:{at}",
-        "'{at}/train-images-idx3-ubyte.gz' is cut short or not compressed by gzip: download it again",
+        "'{at}/train-images-idx3-ubyte.gz' is truncated, or is not a gzip file: download it again",
     ),
     (
         "gzip that is none",
         damaged(lambda root: write_mnist(root, end=".gz"), IDX + ".gz", lambda b: b"<html>"),
         "mnist:{at}",
-        "'{at}/train-images-idx3-ubyte.gz' is cut short or not compressed by gzip: download it again",
+        "'{at}/train-images-idx3-ubyte.gz' is truncated, or is not a gzip file: download it again",
     ),
     (
         "IDX without labels",
         damaged(write_mnist, "train-labels-idx1-ubyte", lambda b: None),
         "mnist:{at}",
-        "'{at}' has 'train-images-idx3-ubyte' and no train-labels-idx1-ubyte: download it too",
+        "'{at}' has 'train-images-idx3-ubyte' but no train-labels-idx1-ubyte: download it too",
     ),
     (
         "fewer labels than images",
@@ -410,7 +410,7 @@ MNIST = [
         "labels out of range",
         archive(x=DIGITS, y=LABELS[:6] + 2),
         "mnist:{at}",
-        "'{at}' has labels from 3 to 11, not whole ones from 0 to 9: give a set of ten classes",
+        "'{at}' has labels from 3 to 11, not integers from 0 to 9: give a set of ten classes",
     ),
     (
         "wrong keys",
@@ -422,19 +422,19 @@ MNIST = [
         "an array of objects",
         archive(x=np.array([{}], object), y=LABELS[:1]),
         "mnist:{at}",
-        "'{at}/train.npz' is damaged or no NumPy archive of numbers: make it again",
+        "'{at}/train.npz' is damaged, or is not a NumPy archive of numbers: create it again",
     ),
     (
         "no archive",
         lambda root: (root / "train.npz").write_text("no"),
         "mnist:{at}",
-        "'{at}/train.npz' is damaged or no NumPy archive of numbers: make it again",
+        "'{at}/train.npz' is damaged, or is not a NumPy archive of numbers: create it again",
     ),
     (
         "one array",
         lambda root: np.save((root / "train.npz").open("wb"), DIGITS),
         "mnist:{at}",
-        "'{at}/train.npz' is damaged or no NumPy archive of numbers: make it again",
+        "'{at}/train.npz' is damaged, or is not a NumPy archive of numbers: create it again",
     ),
     (
         "another shape",
@@ -469,19 +469,19 @@ CIFAR10 = [
         "Python batch cut short",
         damaged(write_python, "data_batch_3", lambda b: b[:900]),
         "cifar10:{at}",
-        "'{at}/data_batch_3' is cut short or no batch of CIFAR-10: download it again",
+        "'{at}/data_batch_3' is truncated, or is not a batch of CIFAR-10: download it again",
     ),
     (
         "Python batch that is none",
         damaged(write_python, "data_batch_3", lambda b: b"<html>"),
         "cifar10:{at}",
-        "'{at}/data_batch_3' is cut short or no batch of CIFAR-10: download it again",
+        "'{at}/data_batch_3' is truncated, or is not a batch of CIFAR-10: download it again",
     ),
     (
         "Python batch without labels",
         damaged(write_python, "data_batch_3", lambda b: b.replace(b"labels", b"xabels")),
         "cifar10:{at}",
-        "'{at}/data_batch_3' has 0 labels and no array of as many images: download it again, or the binary version",
+        "'{at}/data_batch_3' has 0 labels but no array of the same number of images: download it again, or the binary version",
     ),
     (
         "other classes",
@@ -545,7 +545,7 @@ CLASSES = [
         "damaged words",
         classes(WNIDS[0], then=lambda root: (root / "synset_words.txt").write_text("tench\n")),
         "imagenet:{at}",
-        "line 1 of '{at}/synset_words.txt' is 'tench', not a WordNet id and its words: download it again, or take it out",
+        "line 1 of '{at}/synset_words.txt' is 'tench', not a WordNet id and its words: download it again, or remove it",
     ),
     (
         "no folders of parts",
@@ -557,13 +557,13 @@ CLASSES = [
         "no class",
         classes(*WNIDS),
         "imagenet:{at},classes=0",
-        "classes=0 cannot be taken of 2 class folders: give 1 to 2, or leave classes out",
+        "classes=0 cannot be taken from 2 class folders: give 1 to 2, or leave classes out",
     ),
     (
         "too many classes",
         classes(*WNIDS),
         "imagenet:{at},classes=3",
-        "classes=3 cannot be taken of 2 class folders: give 1 to 2, or leave classes out",
+        "classes=3 cannot be taken from 2 class folders: give 1 to 2, or leave classes out",
     ),
     (
         "no image of a class",

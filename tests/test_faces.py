@@ -61,8 +61,8 @@ def test_traits_correlate_as_their_causes_say():
     assert np.abs(values.mean(1)).max() < 0.04 and np.abs(values.std(1) - 1).max() < 0.03
     assert np.abs(np.corrcoef(values) - wanted[plain][:, plain].numpy()).max() < 0.04
     assert torch.linalg.eigvalsh(wanted).min() > 0
-    for name, share in faces.ATTRIBUTES.items():
-        assert drawn[name].double().mean().item() == pytest.approx(share, abs=0.012)
+    for name, fraction in faces.ATTRIBUTES.items():
+        assert drawn[name].double().mean().item() == pytest.approx(fraction, abs=0.012)
     for one, other in (("bangs", "earrings"), ("beard", "earrings"), ("bangs", "eyeglasses"), ("hat", "smiling")):
         rho = wanted[names.index(one), names.index(other)].item()
         cuts = [norm.ppf(faces.ATTRIBUTES[name]) for name in (one, other)]
@@ -82,7 +82,7 @@ def test_a_person_stays_the_same_and_a_moment_does_not():
     assert who.bincount(minlength=100).min() > 50
 
     def kept(name):
-        """The share of a trait's variance that lies between people."""
+        """The fraction of a trait's variance that lies between people."""
         value = drawn[name].double()
         within = torch.stack([value[who == i].var() for i in range(100)]).mean()
         return 1 - (within / value.var()).item()

@@ -141,15 +141,15 @@ def test_the_interval_of_the_difference_covers(sizes):
         inside += low <= a - b <= high
         widths.append(high - low)
         values.append(value)
-    assert 0.85 <= inside / runs <= 0.95  # three standard errors of a share of 0.9 are 0.052
+    assert 0.85 <= inside / runs <= 0.95  # three standard errors of a fraction of 0.9 are 0.052
     assert np.mean(widths) == pytest.approx(2 * 1.645 * np.std(values), rel=0.12)
 
 
 def test_p_values_are_uniform_without_and_small_with_a_difference():
     g = torch.Generator().manual_seed(0)
     same = [mmd2_p_value(normal(18, 2, seed=i), normal(12, 2, seed=1000 + i), 1.0, 19, g) for i in range(150)]
-    share = np.mean(np.array(same) <= 0.2)
-    assert 0.1 <= share <= 0.3  # three standard errors are 0.098
+    fraction = np.mean(np.array(same) <= 0.2)
+    assert 0.1 <= fraction <= 0.3  # three standard errors are 0.098
     assert mmd2_p_value(normal(60, 2), normal(50, 2, seed=1) + 0.8, 1.0, 199, g) == 1 / 200
 
 

@@ -1,4 +1,4 @@
-"""CelebA (Liu et al. 2015, Deep Learning Face Attributes in the Wild) in its official layout, at any scale."""
+"""CelebA (Liu et al. 2015, Deep Learning Face Attributes in the Wild) in its official layout, at any size."""
 
 import os
 import re
@@ -28,18 +28,30 @@ def load(
     seed: int = 0,
     skip_broken: bool = False,
 ) -> Images:
-    """Aligned faces, (N, 3, size, size), in order of their numbers, labelled by person or by one attribute.
+    """Aligned faces, (N, 3, size, size), in the order of their numbers, labelled by person or by one attribute.
 
-    Needs `img_align_celeba/`, the list of the label and, for a split (train, valid, test), the list of the parts; in
-    `place` or in the Img, Anno and Eval folders of the download. An attribute gives the labels 0 and 1; persons are
-    numbered in order of their identity, over the whole list, whatever is drawn. With `size` the central square is
-    taken, `crop` pixels wide where the image is 178: its full width by default, 140 in the line of Song and Ermon
-    (2019) and DDIM. The scale is that of each image, so that a set stored at half size gives the same faces.
+    `place` holds `img_align_celeba/`, the list of the label and, for a split, the list of the parts. They may also lie
+    in the folders Img, Anno and Eval of the download.
 
-    "CelebA-25000" of SIDE (Chen et al. 2024) is limit=25000: the paper does not say which images, so seed 0 is ours.
-    subset=hq-identity reads the 5,478 CelebA-HQ images of 307 persons (Na et al. 2022) from their class folders
-    {train,test}/PERSON, both if no split is given. Raises Refused for what is missing, for lists that contradict
-    themselves or the images, for an unknown label, split or subset, and as `memlib.data.files.gather` does.
+    "CelebA-25000" of SIDE (Chen et al. 2024) is limit=25000. The paper does not say which images, so seed 0 is our
+    choice.
+
+    Arguments:
+        place: the folder.
+        size: take the central square and resample it to this size; None keeps the stored images.
+        label: "identity" or one of the attributes. An attribute gives the labels 0 and 1. Persons are numbered in the
+            order of their identity over the whole list, whichever images are drawn.
+        split: "train", "valid" or "test"; None reads all.
+        subset: "hq-identity" reads the 5,478 CelebA-HQ images of 307 persons (Na et al. 2022) from their class folders
+            {train,test}/PERSON, both if no split is given.
+        crop: the width in pixels of the square that is cut out of an aligned image, which is 178 pixels wide. None is
+            the full width; 140 is used by Song and Ermon (2019) and DDIM. The crop scales with the stored image, so a
+            set stored at half the size gives the same faces.
+        limit, seed, skip_broken: see `memlib.data.files.gather`.
+
+    Raises:
+        Refused: for missing files, for lists that contradict themselves or the images, for an unknown label, split or
+            subset, and as `memlib.data.files.gather` does.
     """
     root = located(place, "celeba")
     options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
@@ -71,13 +83,13 @@ def load(
         raise Refused(f"{str(images)!r} holds no image of split={split}: give another, or leave it out")
     numbers = {name: index for index, name in enumerate(names)}
     labels = [numbers[rows[name][0]] for name in files]
-    share = crop / _WIDE if crop else None
-    found = gather(f"celeba:{place}", images, files, labels, names, size, share=share, **options)
+    fraction = crop / _WIDE if crop else None
+    found = gather(f"celeba:{place}", images, files, labels, names, size, crop_fraction=fraction, **options)
     return replace(found, skipped=found.skipped + len(lost))
 
 
 def _rows(root: Path, name: str, width: int, skip: int = 0) -> tuple[Path, dict[str, list[str]]]:
-    """A list's path and its lines by image, each with `width` whole numbers."""
+    """The path of a list, and its lines by image, each with `width` integers."""
     path = _file(root, name)
     rows: dict[str, list[str]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[skip:], skip + 1):
@@ -93,7 +105,7 @@ def _rows(root: Path, name: str, width: int, skip: int = 0) -> tuple[Path, dict[
 
 
 def _attribute(root: Path, label: str) -> tuple[Path, dict[str, list[str]]]:
-    """The attribute list's path and, by image, the name of its label."""
+    """The path of the attribute list and, for each image, the name of its label."""
     path = _file(root, _ATTRIBUTES)
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         count, attributes = file.readline().strip(), file.readline().split()
@@ -115,7 +127,7 @@ def _attribute(root: Path, label: str) -> tuple[Path, dict[str, list[str]]]:
 
 
 def _images(root: Path, listed: Path, rows: dict[str, list[str]], skip_broken: bool) -> tuple[Path, list[str]]:
-    """The folder of the images and which of the listed ones it lacks."""
+    """The folder of the images, and the listed images that are missing from it."""
     where = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba")
     folder = next((root / name for name in where if (root / name).is_dir()), None)
     if folder is None:
@@ -125,13 +137,12 @@ def _images(root: Path, listed: Path, rows: dict[str, list[str]], skip_broken: b
         raise Refused(f"{str(folder)!r} holds no image: unpack img_align_celeba.zip there")
     if unlisted := sorted(there - rows.keys()):
         raise Refused(
-            f"{str(listed)!r} does not list {unlisted[0]!r} of {str(folder)!r}: download it again, or take "
-            "the image out"
+            f"{str(listed)!r} does not list {unlisted[0]!r} of {str(folder)!r}: download it again, or remove the image"
         )
     lost = sorted(rows.keys() - there)
     if lost and not skip_broken:
         raise Refused(
-            f"{str(folder)!r} lacks {lost[0]!r} and {len(lost) - 1} more images that {str(listed)!r} lists: "
+            f"{str(folder)!r} lacks {lost[0]!r} and {len(lost) - 1} more of the images that {str(listed)!r} lists: "
             "add them, or give skip_broken=yes to leave them out"
         )
     return folder, lost
@@ -141,11 +152,14 @@ def _file(root: Path, name: str) -> Path:
     for folder in ("", "Anno", "Eval"):
         if (path := root / folder / name).is_file():
             return path
-    raise Refused(f"{str(root)!r} has no {name}, in Anno/ or Eval/ of CelebA's download: put it beside the images")
+    raise Refused(
+        f"{str(root)!r} has no {name}, also not in the folders Anno/ and Eval/ of the download: put it next to "
+        "the images"
+    )
 
 
 def _hq(root: Path, split: str | None) -> tuple[Path, list[str], list[int], tuple[str, ...]]:
-    """The class folders of the identity subset: both parts, or one, with the persons of both for names."""
+    """The folder, files, labels and persons of the identity subset. A single part also names the persons of both."""
     root = root / _HQ if (root / _HQ).is_dir() else root
     if not (root / "train").is_dir() or not (root / "test").is_dir():
         raise Refused(
@@ -157,6 +171,6 @@ def _hq(root: Path, split: str | None) -> tuple[Path, list[str], list[int], tupl
     files, labels, names = classes(root, lambda folders: folders[1] if len(folders) > 1 else "")
     if "" in names:
         loose = files[labels.index(names.index(""))]
-        raise Refused(f"{str(root / loose)!r} is in no folder of a person: put it into one, or take it out")
+        raise Refused(f"{str(root / loose)!r} is not in the folder of a person: move it into one, or remove it")
     kept = [index for index, file in enumerate(files) if split in (None, file.split(os.sep)[0])]
     return root, [files[index] for index in kept], [labels[index] for index in kept], names

@@ -28,12 +28,15 @@ def load(
     seed: int = 0,
     skip_broken: bool = False,
 ) -> Images:
-    """Small photographs, (N, 3, 32, 32) or (N, 3, size, size): 50,000 to train, 10,000 of split=test.
+    """Small photographs, (N, 3, 32, 32) or (N, 3, size, size): 50,000 for training, 10,000 in split=test.
 
     `place` is or holds cifar-10-batches-bin (data_batch_1.bin ...) or cifar-10-batches-py (data_batch_1 ...), or it has
-    class folders, {train,test}/CLASS or CLASS alone. The Python batches are pickles, which can run code when they are
-    opened: they are searched for their bytes instead. Raises Refused for another split, missing batches, files
-    that do not have the form, folders of other classes, and as `memlib.data.files.gather` does.
+    class folders, {train,test}/CLASS or only CLASS. The Python batches are pickles, and opening a pickle can run code,
+    so only their bytes are searched. For `limit`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+
+    Raises:
+        Refused: for another split, missing batches, damaged files, folders of other classes, and as
+            `memlib.data.files.gather` does.
     """
     batches = _BATCHES.get(split or "train")
     if batches is None:
@@ -73,7 +76,7 @@ def _batches(place: str, paths: list[Path], size: int | None, limit: int | None,
 
 
 def _binary(path: Path) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
-    """Rows of one label byte and 3,072 pixels, planes of red, green, blue."""
+    """Rows of one label byte and 3,072 pixels, in planes of red, green, blue."""
     content = numpy.fromfile(path, numpy.uint8)
     if not content.size or content.size % (1 + _PIXELS):
         raise Refused(
@@ -87,8 +90,8 @@ def _binary(path: Path) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
 def _python(path: Path) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
     """The same rows from a pickled {"data": array, "labels": list, ...}.
 
-    `pickletools.genops` lists what a pickle *would* do and does nothing of it. The pixels are the one string as long
-    as its labels call for, and these are the whole numbers between the string "labels" and the next string.
+    `pickletools.genops` lists what a pickle *would* do and runs nothing. The labels are the integers between the string
+    "labels" and the next string. The pixels are the one string whose length matches the number of labels.
     """
     strings, labels, listing = [], [], False
     try:
@@ -98,15 +101,15 @@ def _python(path: Path) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
                 strings.append(value)
             elif listing and "INT" in code.name:
                 labels.append(value)
-    except Exception as error:  # genops raises ValueError and, in what is cut or none, several others
-        raise Refused(f"{str(path)!r} is cut short or no batch of CIFAR-10: download it again") from error
+    except Exception as error:  # genops raises ValueError and, for damaged files, several others
+        raise Refused(f"{str(path)!r} is truncated, or is not a batch of CIFAR-10: download it again") from error
     long = [text for text in strings if labels and len(text) == _PIXELS * len(labels)]
     try:
         pixels = long[0].encode("latin-1") if isinstance(long[0], str) else long[0]
         numbers = numpy.array(labels, numpy.uint8)
     except (IndexError, UnicodeEncodeError, OverflowError) as error:
         raise Refused(
-            f"{str(path)!r} has {len(labels)} labels and no array of as many images: download it again, or "
+            f"{str(path)!r} has {len(labels)} labels but no array of the same number of images: download it again, or "
             "the binary version"
         ) from error
     return numpy.frombuffer(pixels, numpy.uint8).reshape(-1, _PIXELS), numbers

@@ -1,10 +1,10 @@
-"""Cartoon faces of people who never lived: an endless, numbered sequence to every seed, drawn on demand.
+"""Cartoon faces of people who never lived: for each seed an endless, numbered sequence, drawn on demand.
 
-A person is a fixed draw of face, hair and habits; an image is a person at a moment (pose, light, expression, what they
-wear). Every trait is a standard normal built from a few shared causes, so traits correlate and attributes are no
-independent coins: older people are greyer and wear glasses more often, hats come out with the sun. Image i of a seed
-depends on (seed, i) and the number of people alone: images 0 to n - 1 train, the next ones are held out, any later
-ones are fresh draws of the same distribution.
+A person is a fixed draw of face, hair and habits. An image is a person at one moment (pose, light, expression,
+clothes). Every trait is a standard normal variable built from a few common causes, so traits are correlated: older
+people are greyer and wear glasses more often, hats are worn in the sun. Image i of a seed depends only on (seed, i) and
+the number of people. Train on images 0 to n - 1; the next ones are held out; all later ones are fresh draws of the same
+distribution.
 """
 
 import numpy
@@ -18,11 +18,11 @@ from memlib.data.portrait import render
 from memlib.errors import Refused
 
 ATTRIBUTES = {"bangs": 0.25, "smiling": 0.5, "eyeglasses": 0.2, "hat": 0.15, "beard": 0.2, "earrings": 0.2}
-"""The binary attributes and the share of images that have each."""
+"""The binary attributes, and the fraction of images that have each."""
 
 _OF_PERSON, _OF_MOMENT = 5, 2  # how many of the causes below belong to a person, how many to an image
 _TRAITS = {
-    #                age, vigour, complexion, flair, cheer; sun, mood; share of the rest that stays with the person
+    #                age, vigour, complexion, flair, cheer; sun, mood; fraction of the rest that stays with the person
     "skin": (0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 1.0),
     "hair_tone": (0.0, 0.0, -0.9, 0.2, 0.0, 0.0, 0.0, 1.0),
     "grey": (0.9, 0.0, 0.0, -0.1, 0.0, 0.0, 0.0, 1.0),
@@ -68,9 +68,9 @@ _TRAITS = {
 def load(
     place: str, size: int | None, *, n: int = 4000, seed: int = 0, first: int = 0, identities: int = 200
 ) -> Images:
-    """4,000 faces, (4000, 3, 32, 32), labelled by person; or, as in `faces:bangs,n=500,first=2000`, what is asked for.
+    """4,000 faces, (4000, 3, 32, 32), labelled by person, unless options say otherwise: `faces:bangs,n=500`.
 
-    `place` names the label, `identity` if empty; the rest is as in `draw`, which also says what is refused.
+    `place` is the label, `identity` if it is empty. For the other arguments, and for what is refused, see `draw`.
     """
     return draw(n, 32 if size is None else size, seed, first, identities, place or "identity")
 
@@ -78,11 +78,20 @@ def load(
 def draw(
     n: int, size: int = 32, seed: int = 0, first: int = 0, identities: int = 200, label: str = "identity"
 ) -> Images:
-    """Faces number first to first + n - 1 of a seed, (n, 3, size, size), in 256 levels as if read from a file.
+    """The faces number first to first + n - 1 of a seed, (n, 3, size, size), in 256 levels as if read from a file.
 
-    A number means the same image whatever n and first; `identities` is how many people there are to draw from, and
-    another seed has other people. The label is `identity` or one of `ATTRIBUTES`. Raises Refused for a size outside
-    16..128, an unknown label, no images, no people, and a number below 0 or above 2^62.
+    A number is the same image for any n and first.
+
+    Arguments:
+        n: how many faces.
+        size: pixels a side, 16 to 128.
+        seed: another seed has other people.
+        first: the number of the first face.
+        identities: how many people there are to draw from.
+        label: "identity" or one of `ATTRIBUTES`.
+
+    Raises:
+        Refused: for another size or label, for n or identities below 1, and for a number below 0 or above 2^62.
     """
     if not 16 <= size <= 128:
         raise Refused(f"faces are drawn 16 to 128 pixels wide, not {size}: give a size in between")
@@ -95,11 +104,11 @@ def draw(
 
 
 def factors(n: int, seed: int = 0, first: int = 0, identities: int = 200) -> dict[str, Tensor]:
-    """What faces number first to first + n - 1 are made of, by name, each (n,).
+    """The traits of the faces number first to first + n - 1, by name, each (n,). The arguments are those of `draw`.
 
-    `identity` and the attributes are int64, the other traits float32, standard normal over people and moments (with
-    few identities the sample of people shows). Over both, the correlation of two traits is that of `correlations`.
-    Raises Refused as `draw` does.
+    `identity` and the attributes are int64. The other traits are float32 and standard normal over people and moments;
+    with few identities, the sample of people is visible in their distribution. The correlation of two traits, over
+    people and moments, is that of `correlations`. Raises Refused as `draw` does.
     """
     for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0), ("identities", identities, 1)):
         if not least <= value <= 2**62:
@@ -116,25 +125,26 @@ def factors(n: int, seed: int = 0, first: int = 0, identities: int = 200) -> dic
     # Summed cause by cause: the rounding of a matrix product depends on how many rows it has.
     shared = sum(cause[:, None] * loading for cause, loading in zip(causes.T, loadings.T, strict=True))
     traits = dict(zip(_TRAITS, torch.from_numpy(shared + rest * own).unbind(1), strict=True))
-    binary = {name: (traits[name] > -ndtri(share)).long() for name, share in ATTRIBUTES.items()}
+    binary = {name: (traits[name] > -ndtri(fraction)).long() for name, fraction in ATTRIBUTES.items()}
     return {"identity": torch.from_numpy(identity), **{k: v.float() for k, v in traits.items()}, **binary}
 
 
 def correlations() -> tuple[tuple[str, ...], Tensor]:
-    """The names of the T traits and their correlations over all people and moments, (T, T), float64.
+    """The names of the T traits, and their correlations over all people and moments, (T, T), float64.
 
-    An attribute stands here for the normal that is cut at its share: the correlations are tetrachoric.
+    An attribute is a normal variable cut at its threshold. Its row holds the correlations of that normal variable,
+    which are called tetrachoric.
     """
     loadings = torch.tensor(list(_TRAITS.values()), dtype=torch.float64)[:, :-1]
     return tuple(_TRAITS), (loadings @ loadings.T).fill_diagonal_(1)
 
 
 def _uniform(seed: int, stream: int, first: int, rows: int, width: int) -> NDArray[numpy.float64]:
-    """(rows, width) in (0, 1); row i depends on (seed, stream, first + i) alone.
+    """(rows, width) in (0, 1); row i depends only on (seed, stream, first + i).
 
-    Philox (Salmon et al. 2011) is a function of its counter, and one count yields four words. The words are taken raw:
-    numpy may change how its distributions use them, not what they are.
+    Philox (Salmon et al. 2011) is a function of its counter, and each count gives four words. The raw words are used,
+    because numpy may change how its distributions use them, but not the words themselves.
     """
     counts = -(-width // 4)
     words = numpy.random.Philox(key=[seed, stream], counter=first * counts).random_raw(4 * counts * rows)
-    return ((words >> 11).reshape(rows, -1)[:, :width] + 0.5) * 2.0**-53
+    return ((words >> 11).reshape(rows, -1)[:, :width].astype(numpy.float64) + 0.5) * 2.0**-53

@@ -1,4 +1,4 @@
-"""From image files and raw pixels to `Images`: which are read, and what becomes of one that cannot be."""
+"""From image files and raw pixels to `Images`: which files are read, and what happens to those that cannot be read."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from memlib.data.images import Images, collect, subset
 from memlib.errors import Refused
 
 KINDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-"""Endings of the files that are taken for images, in lower case."""
+"""Files with these endings, in lower case, are read as images."""
 
 _GREY = {"1", "L", "LA"}  # Pillow's modes without colour
-_MANY = 200  # files from which a progress bar is worth its line
+_MANY = 200  # number of files from which a progress bar is shown
 
 
 def located(place: str, kind: str) -> Path:
-    """The folder `place`, ~ understood. Raises Refused where there is none."""
+    """The folder `place`, with ~ expanded. Raises Refused if there is no such folder."""
     root = Path(place).expanduser()
     if not place or not root.is_dir():
         raise Refused(f"there is no folder {place!r}: give {kind}:PATH with the path of a folder of images")
@@ -40,21 +40,36 @@ def gather(
     limit: int | None,
     seed: int,
     skip_broken: bool,
-    share: float | None = None,
+    crop_fraction: float | None = None,
     colour: bool = False,
 ) -> Images:
-    """The files, paths below `root`, in the order given, (N, C, size, size); only `limit`, drawn by `seed`, are opened.
+    """The given files as `Images`, (N, C, size, size), in their order.
 
-    Turned as the camera was held, cut and resampled as `decoded` says; without `size` all must have one size. Grey
-    (C = 1) if every file is grey and not `colour`, else RGB. Raises Refused for sizes that differ and for a file that
-    cannot be read; `skip_broken` leaves such files out, counts them in `skipped` and warns.
+    EXIF orientation is applied, and the images are cropped and resampled as in `decoded`. They are grey (C = 1) if
+    every file is grey and `colour` is not set, else RGB (C = 3).
+
+    Arguments:
+        source: what `Images.source` says.
+        root: the folder that the files are in.
+        files: their paths below `root`.
+        labels: the label of each file.
+        names: the name of each label.
+        size: pixels a side; None keeps the stored size, which all files must then have.
+        limit: how many files to open, drawn by `seed`; None opens all.
+        seed: draws the files.
+        skip_broken: leave out files that cannot be read, count them in `skipped`, and warn.
+        crop_fraction: see `decoded`.
+        colour: return RGB even if all files are grey.
+
+    Raises:
+        Refused: for sizes that differ, and for a file that cannot be read unless `skip_broken` is set.
     """
-    chosen = subset(len(files), limit, seed).tolist()
+    chosen: list[int] = subset(len(files), limit, seed).tolist()
     kept, arrays, broken = [], [], []
     # TQDM_DISABLE acts on a bar only if nobody passes `disable`.
     for position in tqdm(chosen, desc="reading images", unit="image") if len(chosen) >= _MANY else chosen:
         try:
-            array = _read(root / files[position], size, share)
+            array = _read(root / files[position], size, crop_fraction)
         except Refused:
             if not skip_broken:
                 raise
@@ -74,18 +89,22 @@ def gather(
             "folder of intact ones"
         )
     if broken:
-        left_out = f"left out {len(broken)} of {len(chosen)} images that cannot be read, the first is {broken[0]!r}"
+        left_out = f"left out {len(broken)} of {len(chosen)} images, which cannot be read; the first is {broken[0]!r}"
         warnings.warn(f"{source}: {left_out}", stacklevel=4)  # at the caller of data.load
     images = scaled(arrays, 3 if colour or any(array.ndim == 3 for array in arrays) else 1)
     return collect(images, torch.tensor([labels[position] for position in kept]), names, source, len(broken))
 
 
-def decoded(image: Image.Image, size: int | None, share: float | None = None) -> NDArray[numpy.uint8]:
-    """One picture as 256 levels, (H, W) if it is stored without colour, else (H, W, 3).
+def decoded(image: Image.Image, size: int | None, crop_fraction: float | None = None) -> NDArray[numpy.uint8]:
+    """One image in 256 levels, (H, W) if it is stored without colour, else (H, W, 3).
 
-    With `size` its central square, of `share` (1) of the shorter side, is resampled with Pillow's Lanczos filter, which
-    averages over the source pixels (antialiased); `share` alone cuts and keeps the pixels. Transparency is laid over
-    white, 16 bits are scaled to 8.
+    Transparent images are placed on white. 16 bits are scaled to 8.
+
+    Arguments:
+        image: the image as Pillow opened it.
+        size: resample the central square to this size with Pillow's Lanczos filter, which is antialiased.
+        crop_fraction: the side of the central square as a fraction of the shorter side, 1 by default. Without `size`,
+            the square is cut out and its pixels are kept.
     """
     if image.mode.startswith("I"):  # convert() would clip 16 bits, not scale them
         image = Image.fromarray((numpy.asarray(image).clip(0, 65535) // 257).astype(numpy.uint8))
@@ -94,19 +113,19 @@ def decoded(image: Image.Image, size: int | None, share: float | None = None) ->
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert(plain)
-    side = min(image.size) * (share or 1)
+    side = min(image.size) * (crop_fraction or 1)
     if size is not None:
         left, top = (image.width - side) / 2, (image.height - side) / 2
         image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    elif share is not None:
+    elif crop_fraction is not None:
         whole = max(1, round(side))
         left, top = (image.width - whole) // 2, (image.height - whole) // 2
         image = image.crop((left, top, left + whole, top + whole))
     return numpy.asarray(image)
 
 
-def scaled(arrays: Sequence[NDArray[numpy.uint8]], channels: int) -> Tensor:
-    """Arrays of one size, (H, W) or (H, W, 3) in 0..255, as (N, channels, H, W) in [-1, 1]; grey is repeated."""
+def scaled(arrays: Sequence[NDArray[numpy.uint8]] | NDArray[numpy.uint8], channels: int) -> Tensor:
+    """Arrays of one size, (H, W) or (H, W, 3) in 0..255, as (N, channels, H, W) in [-1, 1]. Grey is repeated."""
     images = numpy.empty((len(arrays), channels, *arrays[0].shape[:2]), numpy.float32)
     for image, array in zip(images, arrays, strict=True):
         image[:] = array if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -116,22 +135,24 @@ def scaled(arrays: Sequence[NDArray[numpy.uint8]], channels: int) -> Tensor:
 
 
 def resampled(arrays: NDArray[numpy.uint8], size: int | None) -> Tensor:
-    """Raw pixels, (N, H, W) or (N, H, W, 3), as (N, C, size, size) in [-1, 1], cut and resampled as `decoded` says."""
+    """Raw pixels, (N, H, W) or (N, H, W, 3), as (N, C, size, size) in [-1, 1]; for `size` see `decoded`."""
     if size is not None and arrays.shape[1:3] != (size, size):
         queue = tqdm(arrays, desc="resampling", unit="image") if len(arrays) >= 50 * _MANY else arrays
         arrays = numpy.stack([decoded(Image.fromarray(array), size) for array in queue])
     return scaled(arrays, 1 if arrays.ndim == 3 else 3)
 
 
-def _read(path: Path, size: int | None, share: float | None) -> NDArray[numpy.uint8]:
+def _read(path: Path, size: int | None, crop_fraction: float | None) -> NDArray[numpy.uint8]:
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)  # as the camera was held
+            image = ImageOps.exif_transpose(file)  # apply the EXIF orientation
             image.load()
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        why = "it is none, or of an unknown kind" if isinstance(error, UnidentifiedImageError) else str(error)
+        why = (
+            "it is not an image, or its format is unknown" if isinstance(error, UnidentifiedImageError) else str(error)
+        )
         raise Refused(
-            f"{str(path)!r} cannot be read as an image: {why}; repair it, take it out, or give "
+            f"{str(path)!r} cannot be read as an image: {why}; repair it, remove it, or give "
             "skip_broken=yes to leave such files out"
         ) from error
-    return decoded(image, size, share)
+    return decoded(image, size, crop_fraction)

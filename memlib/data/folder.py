@@ -1,4 +1,4 @@
-"""Anyone's images from a folder: PNG, JPEG, WebP and BMP, labels by subfolder."""
+"""Your own images from a folder: PNG, JPEG, WebP and BMP, labelled by subfolder."""
 
 import os
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from memlib.errors import Refused
 
 
 def load(place: str, size: int | None, *, limit: int | None = None, seed: int = 0, skip_broken: bool = False) -> Images:
-    """The images under the folder `place`, (N, C, size, size), in order of their paths; labels as in `classes`.
+    """The images in the folder `place`, (N, C, size, size), in the order of their paths, with the labels of `classes`.
 
-    `limit`, `seed`, `skip_broken`, cutting and resampling are those of `memlib.data.files.gather`. Raises Refused for a
-    folder that is missing or has no images, and as `classes` and `gather` do.
+    For `size`, `limit`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+
+    Raises:
+        Refused: for a missing or empty folder, and as `classes` and `gather` do.
     """
     root = located(place, "folder")
     return gather(f"folder:{place}", root, *classes(root), size, limit=limit, seed=seed, skip_broken=skip_broken)
@@ -22,11 +24,17 @@ def load(place: str, size: int | None, *, limit: int | None = None, seed: int = 
 def classes(
     root: Path, name: Callable[[list[str]], str] = lambda folders: folders[0]
 ) -> tuple[list[str], list[int], tuple[str, ...]]:
-    """The image files under `root` in order of their paths, the label of each, and the names of the labels.
+    """The image files below `root` in the order of their paths, the label of each, and the names of the labels.
 
-    Labels are the subfolders of `root` in sorted order, each with all files below it; `name` may say otherwise, of the
-    folders from `root` to a file. A folder without subfolders is one class named ''. Files in hidden folders and of
-    other kinds are passed over. Raises Refused for no image, an empty subfolder, and images beside subfolders.
+    Labels are the subfolders of `root` in sorted order; a subfolder labels all files below it. A folder without
+    subfolders is one class named ''. Hidden folders and files of other kinds are skipped.
+
+    Arguments:
+        root: the folder.
+        name: returns the name of the label from the folders between `root` and a file; by default the first of them.
+
+    Raises:
+        Refused: if there is no image, if a subfolder is empty, and if there are images both in and outside subfolders.
     """
     entries = [entry for entry in _listed(root) if not entry.name.startswith(".")]
     loose = sorted(entry.name for entry in entries if _is_image(entry.name) and entry.is_file())
@@ -35,10 +43,10 @@ def classes(
         kinds = ", ".join(sorted(KINDS))
         raise Refused(f"the folder {str(root)!r} holds no image: looked for {kinds}, also in subfolders")
     if loose and any(below.values()):
-        where = f"{str(root)!r} has images in subfolders and, such as {loose[0]!r}, beside them"
-        raise Refused(f"{where}: give these a subfolder, or take them out")
+        where = f"{str(root)!r} has images both in subfolders and outside them, such as {loose[0]!r}"
+        raise Refused(f"{where}: move these into a subfolder, or remove them")
     if not loose and (empty := sorted(folder for folder, files in below.items() if not files)):
-        raise Refused(f"the folder {str(root / empty[0])!r} holds no image of its class: fill it or take it out")
+        raise Refused(f"the folder {str(root / empty[0])!r} holds no image of its class: fill it, or remove it")
     paths = sorted([folder, *file] for folder, files in below.items() for file in files) or [[file] for file in loose]
     named = [name(path[:-1]) if path[:-1] else "" for path in paths]
     names = tuple(sorted(set(named)))
@@ -49,7 +57,14 @@ def classes(
 def part(root: Path, split: str | None, parts: tuple[str, ...], kind: str) -> Path:
     """The folder of one part of a set: below `root` if the parts have folders there, else `root` itself.
 
-    The first of `parts` where `split` is None. Raises Refused for another split and for one that has no folder.
+    Arguments:
+        root: the folder of the set.
+        split: the part; None is the first of `parts`.
+        parts: the parts that the set has.
+        kind: the name of the set in an error message.
+
+    Raises:
+        Refused: for another split, and for one that has no folder.
     """
     if split is not None and split not in parts:
         raise Refused(f"{kind} has no split {split!r}: give {' or '.join(parts)}")
@@ -76,7 +91,7 @@ def _is_image(name: str) -> bool:
 
 
 def _files(folder: Path) -> list[list[str]]:
-    """The images below a folder, each as the parts of its path from there; hidden folders are passed over."""
+    """The images below a folder, each as the parts of its path from there. Hidden folders are skipped."""
     found = []
     for entry in _listed(folder):
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):

@@ -1,4 +1,4 @@
-"""Image data sets of the Hugging Face Hub, through its `datasets` library."""
+"""Image data sets of the Hugging Face Hub, through its library `datasets`."""
 
 import importlib
 from types import ModuleType
@@ -22,14 +22,21 @@ def load(
     limit: int | None = None,
     seed: int = 0,
 ) -> Images:
-    """The images of a set of the Hub, (N, C, H, W), as in `hub:ylecun/mnist,split=test`.
+    """The images of a data set of the Hub, (N, C, H, W), as in `hub:ylecun/mnist,split=test`.
 
-    `place` names it, or a local folder that `datasets` reads. `split` is `train` or the only one if not given, and may
-    be a part such as train[:500]; `limit` and `seed` draw from it. Images are the first column of images, cut and
-    resampled as those of a folder; labels are the column `label`, or the first of classes, or one called label or
-    labels, whose values in order are then the classes, or else all are one class ''. Raises Refused without the
-    library, for a set, split or column that cannot be had, and for images that cannot be read, have no label or differ
-    in size.
+    The first column of images is read.
+
+    Arguments:
+        place: the name of the data set, or a local folder that `datasets` can read.
+        size: crop and resample as for a folder of images; None keeps the stored size.
+        split: a split, or a part of one such as train[:500]. None is `train`, or the only split.
+        label: the column of labels. None is the first column of classes, or one called label or labels (its sorted
+            values are then the classes), or else a single class ''.
+        limit, seed: how many images to draw from the split, and the seed of the draw.
+
+    Raises:
+        Refused: without the library, for a data set, split or column that is not available, and for images that cannot
+            be read, have no label or differ in size.
     """
     if not place:
         raise Refused("hub: names no data set: write hub:NAME, as in hub:ylecun/mnist,split=test")
@@ -38,7 +45,7 @@ def load(
     library = _library()
     try:
         rows = library.load_dataset(place, split=split)
-    except Exception as error:  # the library passes on what networks, the Hub and its readers raise
+    except Exception as error:  # the library raises what the network, the Hub and its readers raise
         raise Refused(f"'hub:{place}' cannot be loaded: {_line(error)}; check the name and the network") from error
     if split is None:
         if "train" not in rows and len(rows) > 1:
@@ -53,7 +60,7 @@ def load(
         try:
             row = rows[position]
             arrays.append(decoded(row[image], size))
-        except Exception as error:  # whatever a decoder raises
+        except Exception as error:  # anything that a decoder raises
             raise Refused(f"image {position} of 'hub:{place}' cannot be read: {_line(error)}; repair it") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             (high, wide), (other_high, other_wide) = arrays[0].shape[:2], arrays[-1].shape[:2]
@@ -68,7 +75,7 @@ def load(
 
 
 def _columns(library: ModuleType, features: dict[str, Any], place: str, label: str | None) -> tuple[str, str | None]:
-    """The names of the columns of images and of labels, None if there are no labels."""
+    """The names of the column of images and of the column of labels; the latter is None if there are no labels."""
     images = [name for name, kind in features.items() if isinstance(kind, library.Image)]
     if not images:
         raise Refused(f"'hub:{place}' has no column of images among {', '.join(features)}: give another set")
@@ -81,7 +88,7 @@ def _columns(library: ModuleType, features: dict[str, Any], place: str, label: s
 
 
 def _classes(values: list, names: list[str] | None) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels (N,) and the names of their classes: the values themselves where they are not numbers of named ones."""
+    """Labels (N,) and the names of their classes. The values themselves are the names if the set names no classes."""
     if names is not None:
         return torch.tensor(values), tuple(names)
     number = {value: index for index, value in enumerate(sorted(set(values)))}
@@ -89,13 +96,16 @@ def _classes(values: list, names: list[str] | None) -> tuple[Tensor, tuple[str, 
 
 
 def _library() -> ModuleType:
-    """The `datasets` library: none of our dependencies, since only this source needs it and it brings Arrow with it."""
+    """The library `datasets`. It is not a dependency, because only this source needs it and it brings Arrow with it."""
     try:
         library = importlib.import_module("datasets")
     except ImportError:
         library = None
-    if not hasattr(library, "load_dataset"):  # a folder called `datasets` beside the notebook imports, too
-        raise Refused("data of the Hub need the library `datasets`, which is not here: run `pip install datasets`")
+    # A folder called `datasets` next to the notebook can be imported, too.
+    if library is None or not hasattr(library, "load_dataset"):
+        raise Refused(
+            "data sets of the Hub need the library `datasets`, which is not installed: run `pip install datasets`"
+        )
     return library
 
 

@@ -1,4 +1,4 @@
-"""ImageNet (Deng et al. 2009) as class folders named by WordNet ids, at any scale."""
+"""ImageNet (Deng et al. 2009) in class folders named by WordNet ids, at any size."""
 
 import re
 from pathlib import Path
@@ -25,13 +25,23 @@ def load(
     seed: int = 0,
     skip_broken: bool = False,
 ) -> Images:
-    """Photographs, (N, 3, size, size), of `place`/WNID or of `place`/{train,val}/WNID, train unless `split` is val.
+    """Photographs, (N, 3, size, size), from `place`/WNID or from `place`/{train,val}/WNID.
 
-    A class is called by its id and, if synset_words.txt or LOC_synset_mapping.txt lies in `place`, its words. `classes`
-    takes the first so many in the order of their ids, `per_class` so many images of each, drawn by `seed`, those of a
-    smaller number among those of a larger one, whatever `classes` is; both before any file is opened, and `limit` draws
-    from what they leave. Raises Refused for numbers that are not there, folders with other names (the validation images
-    come without folders: sort them first), a wrong list of words, and as `memlib.data.files.gather` does.
+    A class is named by its id, followed by its words if synset_words.txt or LOC_synset_mapping.txt is in `place`. All
+    choices are made before any file is opened.
+
+    Arguments:
+        place: the folder.
+        size: pixels a side, see `memlib.data.files.gather`.
+        split: "train" or "val"; None is train.
+        classes: how many classes to take, in the order of their ids.
+        per_class: how many images of each class to draw by `seed`. The images of a smaller number are among those of a
+            larger one, and `classes` does not change them.
+        limit, seed, skip_broken: see `memlib.data.files.gather`; `limit` draws from the images chosen above.
+
+    Raises:
+        Refused: for numbers that are not available, folders with other names (the validation images come without
+            folders: sort them first), a damaged list of words, and as `memlib.data.files.gather` does.
     """
     root = located(place, "imagenet")
     folder = part(root, split, ("train", "val"), "ImageNet")
@@ -46,17 +56,18 @@ def load(
     words, ids = _words(root), ids[:classes]
     names = tuple(f"{name} {words[name]}" if name in words else name for name in ids)
     options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
-    files, labels = ([column[position] for position in chosen] for column in (files, labels))
+    files, labels = [files[position] for position in chosen], [labels[position] for position in chosen]
     return gather(f"imagenet:{place}", folder, files, labels, names, size, **options)
 
 
 def _chosen(
     labels: list[int], ids: tuple[str, ...], classes: int | None, per_class: int | None, seed: int
 ) -> list[int]:
-    """The positions, in order, of `per_class` files of each of the first `classes` classes; None is all of either."""
+    """The ordered positions of `per_class` files of each of the first `classes` classes. None means all."""
     if classes is not None and not 1 <= classes <= len(ids):
         raise Refused(
-            f"classes={classes} cannot be taken of {len(ids)} class folders: give 1 to {len(ids)}, or leave classes out"
+            f"classes={classes} cannot be taken from {len(ids)} class folders: give 1 to {len(ids)}, or leave "
+            "classes out"
         )
     members: list[list[int]] = [[] for _ in ids]
     for position, label in enumerate(labels):
@@ -86,7 +97,7 @@ def _words(root: Path) -> dict[str, str]:
         if not re.fullmatch(r"n\d{8}", name) or not text:
             raise Refused(
                 f"line {number} of {str(path)!r} is {line[:60]!r}, not a WordNet id and its words: download "
-                "it again, or take it out"
+                "it again, or remove it"
             )
         words[name] = text
     return words

@@ -1,4 +1,4 @@
-"""What every source returns: images in [-1, 1] with labels, their names and a fingerprint."""
+"""The result of every source: images in [-1, 1] with labels, the names of the labels, and a fingerprint."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,9 +13,13 @@ from memlib.errors import Refused
 class Images:
     """Images (N, C, H, W), float32 in [-1, 1], with labels (N,), int64, that index `names`.
 
-    `fingerprint` is the SHA-256 of the shapes and bytes of images and labels, in hex; `source` says where they come
-    from, in words that `load` understands; `skipped` is how many further ones could not be read and were left out on
-    request. Make them with `collect`; index with a slice or a tensor.
+    Create them with `collect`; index them with a slice or a tensor.
+
+    Attributes:
+        images, labels, names: see above.
+        fingerprint: the SHA-256 of the shapes and bytes of images and labels, in hex.
+        source: where the images come from, in the form that `load` understands.
+        skipped: how many further images could not be read and were left out on request.
     """
 
     images: Tensor
@@ -33,9 +37,10 @@ class Images:
 
 
 def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str, skipped: int = 0) -> Images:
-    """`Images` of (N, C, H, W) in [-1, 1] and labels (N,), with the fingerprint of what was given.
+    """`Images` from images (N, C, H, W) in [-1, 1] and labels (N,), with their fingerprint.
 
-    Raises ValueError for a shape, range or label that does not fit: an error of the source, not of its user.
+    Raises:
+        ValueError: for a wrong shape, range or label. This is an error in the source, not of its user.
     """
     if images.dim() != 4 or labels.shape != (len(images),):
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
@@ -53,7 +58,7 @@ def collect(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str,
 
 
 def subset(total: int, limit: int | None, seed: int = 0) -> Tensor:
-    """The positions, (N,), of N = `limit` of `total` images, drawn by `seed`, in order; all if limit is None.
+    """The ascending positions, (N,), of N = `limit` out of `total` images, drawn by `seed`; all if limit is None.
 
     The images of a smaller limit are among those of a larger one. Raises Refused for a limit outside 1..total.
     """
@@ -65,10 +70,13 @@ def subset(total: int, limit: int | None, seed: int = 0) -> Tensor:
 
 
 def plant_duplicates(images: Images, count: int, copies: int, seed: int = 0) -> tuple[Images, Tensor]:
-    """Add `copies` further copies of `count` images, drawn by `seed`: a known answer for a search for duplicates.
+    """Add `copies` further copies of `count` images, drawn by `seed`: a search for duplicates then has a known answer.
 
-    Returns the T = N + count * copies images, copies last, and the index of the original of each, (T,). Raises
-    Refused for a count outside 0..N or less than no copies.
+    Returns:
+        The T = N + count * copies images, copies last, and the index of the original of each, (T,).
+
+    Raises:
+        Refused: for a count outside 0..N, and for a negative number of copies.
     """
     if not 0 <= count <= len(images) or copies < 0:
         raise Refused(f"{copies} copies of {count} cannot be planted among {len(images)} images: give fewer")

@@ -1,4 +1,4 @@
-"""MNIST (LeCun et al. 1998) and the sets in its format: IDX files, plain or gzipped, or NumPy archives."""
+"""MNIST (LeCun et al. 1998) and data sets in its format: IDX files, plain or gzipped, or NumPy archives."""
 
 import gzip
 import math
@@ -18,12 +18,18 @@ _STEMS = {"train": "train", "test": "t10k"}
 
 
 def load(place: str, size: int | None, *, split: str = "train", limit: int | None = None, seed: int = 0) -> Images:
-    """Grey digits, (N, 1, 28, 28) or (N, 1, size, size): 60,000 to train, 10,000 of split=test; labels 0 to 9.
+    """Grey digits, (N, 1, 28, 28) or (N, 1, size, size), labels 0 to 9: 60,000 for training, 10,000 in split=test.
 
-    `place` holds `train-images-idx3-ubyte` and its kin (a dot for the second dash, and .gz, are understood; raw/ and
-    MNIST/raw/ are looked into), or `train.npz` with x and y, or `mnist.npz` with x_train and y_train; or it is such an
-    archive itself. Raises Refused for another split, for missing files, and for files that are cut, of another kind, or
-    that do not fit each other.
+    `place` is one of these:
+
+    - a folder with `train-images-idx3-ubyte` and the other IDX files. A dot for the second dash, and .gz, are
+      understood, and the folders raw/ and MNIST/raw/ are searched.
+    - a folder with `train.npz` (arrays x and y) or `mnist.npz` (arrays x_train and y_train).
+    - such an archive itself.
+
+    Raises:
+        Refused: for another split, for missing files, and for files that are truncated, of another kind, or do not
+            match each other.
     """
     if split not in _STEMS:
         raise Refused(f"MNIST has no split {split!r}: give train or test")
@@ -42,7 +48,7 @@ def load(place: str, size: int | None, *, split: str = "train", limit: int | Non
         raise Refused(f"{place!r} has {len(images)} images and {labels.size} labels for {split}: download it again")
     if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() <= 9:
         raise Refused(
-            f"{place!r} has labels from {labels.min()} to {labels.max()}, not whole ones from 0 to 9: give a "
+            f"{place!r} has labels from {labels.min()} to {labels.max()}, not integers from 0 to 9: give a "
             "set of ten classes"
         )
     chosen = subset(len(images), limit, seed)
@@ -58,21 +64,19 @@ def _archived(path: Path, split: str) -> tuple[NDArray, NDArray]:
                     return archive[x], archive[y]
             held = ", ".join(archive.files) or "nothing"
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise Refused(f"{str(path)!r} is damaged or no NumPy archive of numbers: make it again") from error
+        raise Refused(f"{str(path)!r} is damaged, or is not a NumPy archive of numbers: create it again") from error
     raise Refused(f"{str(path)!r} holds {held}, not x and y or x_{split} and y_{split}: rename its arrays")
 
 
 def _idx_pair(root: Path, split: str) -> tuple[NDArray, NDArray]:
     for folder in (root, root / "raw", root / "MNIST" / "raw"):
         found = [_named(folder, f"{_STEMS[split]}-{what}", n) for what, n in (("images", 3), ("labels", 1))]
-        if found[0] and found[1]:
-            return _idx(found[0], 3), _idx(found[1], 1)
-        if found[0] or found[1]:
-            lacks = "labels-idx1" if found[0] else "images-idx3"
-            raise Refused(
-                f"{str(folder)!r} has {(found[0] or found[1]).name!r} and no {_STEMS[split]}-{lacks}-ubyte: "
-                "download it too"
-            )
+        images, labels = found
+        if images and labels:
+            return _idx(images, 3), _idx(labels, 1)
+        if alone := images or labels:
+            lacks = "labels-idx1" if images else "images-idx3"
+            raise Refused(f"{str(folder)!r} has {alone.name!r} but no {_STEMS[split]}-{lacks}-ubyte: download it too")
     raise Refused(
         f"{str(root)!r} has no {_STEMS[split]}-images-idx3-ubyte (or .gz), {split}.npz or mnist.npz: give "
         "mnist:PATH with the folder that has one"
@@ -85,12 +89,12 @@ def _named(folder: Path, stem: str, dimensions: int) -> Path | None:
 
 
 def _idx(path: Path, dimensions: int) -> NDArray[numpy.uint8]:
-    """An IDX file: magic 0, 0, 8 (bytes), dimensions; sizes, big-endian, four bytes each; the bytes."""
+    """An IDX file: magic 0, 0, 8 (bytes), dimensions; then the sizes, big-endian, four bytes each; then the bytes."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise Refused(f"{str(path)!r} is cut short or not compressed by gzip: download it again") from error
+        raise Refused(f"{str(path)!r} is truncated, or is not a gzip file: download it again") from error
     magic, start = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
     if content[:4] != magic:
         kind = "images" if dimensions == 3 else "labels"

@@ -1,4 +1,4 @@
-"""What follows the name of a source: a place, then options, as in `celeba:PATH,label=Bangs,limit=2000`."""
+"""The text after the name of a source: a place, then options, as in `celeba:PATH,label=Bangs,limit=2000`."""
 
 import re
 from collections.abc import Callable
@@ -13,11 +13,13 @@ COMMON = {"limit": int, "seed": int, "duplicates": str}
 
 
 def read(source: str, load: Callable[..., Any]) -> tuple[str, dict[str, int | str | bool]]:
-    """The place and the options of `kind:PLACE,name=value,...`, each value of the type that `load` declares.
+    """The place and the options of `kind:PLACE,name=value,...`, each value in the type that `load` declares.
 
-    Options are taken from the right, so the place may hold commas, and what looks like an unknown option is part of the
-    place if there is such a file or folder. Raises Refused for an option that is unknown, given twice, or of another
-    type.
+    Options are read from the right, so the place may contain commas. Text that looks like an unknown option belongs to
+    the place if a file or folder of that name exists.
+
+    Raises:
+        Refused: for an option that is unknown, given twice, or of another type.
     """
     kind, _, place = source.partition(":")
     known = COMMON | own(load)
@@ -29,14 +31,14 @@ def read(source: str, load: Callable[..., Any]) -> tuple[str, dict[str, int | st
         if name not in known:
             raise Refused(f"{kind} has no option {name!r}: give one of {', '.join(sorted(known))}")
         if name in given:
-            raise Refused(f"{source!r} has two of {name!r}: give one")
+            raise Refused(f"{source!r} gives the option {name!r} twice: give it once")
         given[name] = _value(name, text, known[name], source)
         place = rest or ""
     return place, given
 
 
 def own(load: Callable[..., Any]) -> dict[str, Any]:
-    """The options that a source's function declares, with their types."""
+    """The options that the function of a source declares, with their types."""
     parameters = signature(load).parameters.values()
     return {item.name: item.annotation for item in parameters if item.kind is item.KEYWORD_ONLY}
 

@@ -21,8 +21,10 @@ def load(
 
     `place` is or holds places365_standard. The layout of the large archives, a/abbey/ and
     a/apartment_building/outdoor/, is read with the same class names, "abbey" and "apartment_building-outdoor". With a
-    `limit` only so many files are opened. Raises Refused for images without class folders, and as
-    `memlib.data.files.gather` does.
+    `limit`, only that many files are opened. For `size`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+
+    Raises:
+        Refused: for images without class folders, and as `memlib.data.files.gather` does.
     """
     root = located(place, "places365")
     root = root / "places365_standard" if (root / "places365_standard").is_dir() else root

@@ -1,7 +1,7 @@
-"""The drawing of a cartoon face: soft-edged shapes laid over each other, for many faces at once.
+"""The drawing of a cartoon face: soft-edged shapes painted over each other, for many faces at once.
 
-Per pixel only sums, products, quotients, roots and comparisons are taken, which IEEE 754 rounds alike everywhere, so a
-face has the same bits in any batch. Within the image x runs right and y down, from -1 to 1.
+Only sums, products, quotients, roots and comparisons are used for each pixel. IEEE 754 rounds these the same way
+everywhere, so a face has the same bits in any batch. In the image, x runs right and y down, from -1 to 1.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-_PLANE = 2**16  # pixels worked on at a time: so the planes of a few shapes stay in the cache
+_PLANE = 2**16  # pixels drawn at a time: the planes of a few shapes then stay in the cache
 
-# Colours from the low to the high end of a trait, and single ones. Hair is darker than most skin that goes with it.
+# Colours from the low to the high end of a trait, then single colours. Hair is darker than the skin of most people.
 _SKIN = ((255, 226, 200), (244, 200, 162), (222, 164, 120), (178, 118, 78), (126, 78, 50), (88, 54, 38))
 _HAIR = ((20, 18, 22), (38, 28, 26), (66, 42, 30), (104, 60, 36), (150, 92, 48), (212, 164, 92))
 _IRIS = ((58, 36, 24), (104, 66, 34), (116, 116, 54), (66, 130, 96), (62, 128, 196))
@@ -27,7 +27,8 @@ _WHITE, _INK, _THROAT = (250, 250, 250), (36, 26, 30), (90, 24, 30)
 def render(factors: dict[str, Tensor], size: int) -> Tensor:
     """The faces with these factors, each (N,), as (N, 3, size, size) float32 in [-1, 1], in 256 levels.
 
-    `memlib.data.faces.factors` names and draws them; attributes are 0 or 1, the rest is cut at +-2.5.
+    `memlib.data.faces.factors` names and draws the factors. Attributes are 0 or 1; the other factors are clipped at
+    +-2.5.
     """
     inner = size if size >= 64 else 2 * size  # a pixel of a small image is the mean of four finer ones
     many = max(1, _PLANE // inner**2)
@@ -43,23 +44,26 @@ def render(factors: dict[str, Tensor], size: int) -> Tensor:
 
 
 class _Canvas:
-    """A picture (B, 3, P, P) in [0, 1] under work. Shapes are signed distances, masks shares of pixels, (B, P, P)."""
+    """An unfinished picture (B, 3, P, P) in [0, 1].
+
+    Shapes are signed distances and masks are covered fractions of pixels, (B, P, P) each.
+    """
 
     def __init__(self, colour: Tensor, shade: Tensor) -> None:
         self.picture = colour[:, :, None, None] * shade[:, None]
         self.pixel = 2 / shade.shape[-1]
 
     def cover(self, distance: Tensor) -> Tensor:
-        """The share of each pixel that lies inside, from the distance at its centre."""
+        """The fraction of each pixel that lies inside, from the distance at its centre."""
         return (0.5 - distance / self.pixel).clamp(0, 1)
 
     def lay(self, mask: Tensor, colour: Tensor, shade: Tensor | float = 1.0) -> None:
-        """Put a colour (B, 3), times the shade (B, P, P), over the picture."""
+        """Paint a colour (B, 3), times the shade (B, P, P), over the picture."""
         paint = colour[:, :, None, None] * (shade[:, None] if isinstance(shade, Tensor) else shade)
         self.picture += mask[:, None] * (paint - self.picture)
 
     def fill(self, distance: Tensor, colour: Tensor, shade: Tensor | float = 1.0) -> None:
-        """Lay a colour over the inside of a shape."""
+        """Paint a colour over the inside of a shape."""
         self.lay(self.cover(distance), colour, shade)
 
 
@@ -76,7 +80,7 @@ class _Head:
     outline: Tensor  # distance to it
     round: Tensor  # 0 at the middle of the face, 1 at its outline
     scalp: Tensor  # distance to the outline of the hair above
-    thick: Tensor  # how far the hair stands off
+    thick: Tensor  # thickness of the hair
     light: Tensor
     skin: Tensor
     hair: Tensor
@@ -121,7 +125,7 @@ def _measure(factors: dict[str, Tensor], inner: int) -> _Head:
 
 
 def _bust(canvas: _Canvas, head: _Head, gloss: Tensor, clothes: Tensor) -> None:
-    """Behind the face: hair that falls as far as it is long, shoulders, neck, ears."""
+    """What is behind the face: the hair, as long as it is, shoulders, neck, ears."""
     f, x, y = head.f, head.x.abs(), head.y
     length = 0.5 * ndtr(2 * f["hair_length"].double() - 0.6).float()  # most heads are clearly short or clearly long
     fall = _box(x, y, 0.0, 0.30 + 0.5 * length, head.wide + head.thick - 0.12 * (1 - 2 * length), 0.35 + length, 0.16)
@@ -135,7 +139,7 @@ def _bust(canvas: _Canvas, head: _Head, gloss: Tensor, clothes: Tensor) -> None:
 
 
 def _skin(canvas: _Canvas, head: _Head) -> None:
-    """The face, darker towards its outline and away from the light, with cheeks, nose and beard."""
+    """The face, darker near its outline and away from the light, with cheeks, nose and beard."""
     f, x, y, skin = head.f, head.front, head.y, head.skin
     shade = head.light * (1.04 - 0.16 * head.round.square().clamp(0, 1.3) + 0.08 * f["light_side"] * head.x)
     face = canvas.cover(head.outline)
@@ -150,7 +154,7 @@ def _skin(canvas: _Canvas, head: _Head) -> None:
 
 
 def _mouth(canvas: _Canvas, head: _Head) -> None:
-    """Lips about a bent line; a smile bends it, widens it, and opens it to the teeth."""
+    """Lips along a curved line. A smile bends the line, widens it, and opens it to show the teeth."""
     f, y, smile = head.f, head.y, head.f["smiling"]
     arch = 1 - (head.front / (0.15 + 0.02 * f["mouth"] + 0.06 * smile)).square()  # 1 in the middle, 0 at the corners
     line = y - 0.385 - (0.005 + 0.015 * f["expression"] + 0.075 * smile) * (arch - 0.5)
@@ -165,7 +169,7 @@ def _mouth(canvas: _Canvas, head: _Head) -> None:
 
 
 def _eyes(canvas: _Canvas, head: _Head, iris: Tensor) -> None:
-    """Eyes and brows, left and right mirrored but for the gaze and the glint."""
+    """Eyes and brows, mirrored left and right except for the gaze and the glint."""
     f, x, y = head.f, head.front.abs(), head.y
     large, gap, high = 1 + 0.11 * f["eye_size"], 0.20 + 0.014 * f["eye_gap"], -0.07
     lift = 0.092 * large * (1 + 0.10 * f["lids"] - 0.12 * f["smiling"])
@@ -184,7 +188,7 @@ def _eyes(canvas: _Canvas, head: _Head, iris: Tensor) -> None:
 
 
 def _glasses(canvas: _Canvas, head: _Head, frame: Tensor) -> None:
-    """A rim about each eye, faintly blue glass, the bridge."""
+    """A rim around each eye, pale blue glass, and the bridge."""
     x, y, gap, worn = head.front.abs(), head.y, 0.205 + 0.014 * head.f["eye_gap"], head.f["eyeglasses"]
     lens = _box(x, y, gap, -0.06, 0.155, 0.13, 0.09)
     canvas.lay(canvas.cover(lens) * worn * 0.3, _flat(_GLASS, head.skin))
@@ -193,7 +197,7 @@ def _glasses(canvas: _Canvas, head: _Head, frame: Tensor) -> None:
 
 
 def _fringe(canvas: _Canvas, head: _Head, gloss: Tensor) -> None:
-    """What covers the forehead: hair down to a parted hairline or, as bangs, in strands down to the brows."""
+    """The hair over the forehead: down to a parted hairline or, with bangs, in strands down to the brows."""
     f, x, y = head.f, head.front, head.y
     parted = ((x - 0.05 * f["parting"]) / head.wide).square()
     line = -0.46 + 0.03 * f["hairline"] + (0.38 - 0.03 * f["hairline"]) * parted
@@ -206,7 +210,7 @@ def _fringe(canvas: _Canvas, head: _Head, gloss: Tensor) -> None:
 
 
 def _hat(canvas: _Canvas, head: _Head, felt: Tensor) -> None:
-    """A woollen hat with its brim turned up."""
+    """A woollen hat with a turned-up brim."""
     f, y, worn = head.f, head.y, head.f["hat"]
     crown = _ellipse(head.x, y, 0.0, -0.10, head.wide + head.thick, head.high + head.thick + 0.02)
     shade = head.light * (1 + 0.08 * f["light_side"] * head.x)
@@ -216,7 +220,7 @@ def _hat(canvas: _Canvas, head: _Head, felt: Tensor) -> None:
 
 
 def _ellipse(x: Tensor, y: Tensor, cx: Tensor | float, cy: float, rx: Tensor | float, ry: Tensor | float) -> Tensor:
-    """The signed distance to an ellipse, (B, P, P), nearly: exact at the ends of the shorter axis, small elsewhere."""
+    """The signed distance to an ellipse, (B, P, P): exact at the ends of the shorter axis, too small elsewhere."""
     shorter = torch.minimum(torch.as_tensor(rx), torch.as_tensor(ry))
     return ((((x - cx) / rx).square() + ((y - cy) / ry).square()).sqrt() - 1) * shorter
 
@@ -224,7 +228,7 @@ def _ellipse(x: Tensor, y: Tensor, cx: Tensor | float, cy: float, rx: Tensor | f
 def _box(
     x: Tensor, y: Tensor, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float, corner: float
 ) -> Tensor:
-    """The signed distance to a rectangle of half sides rx and ry with round corners, (B, P, P)."""
+    """The signed distance to a rectangle with half sides rx and ry and rounded corners, (B, P, P)."""
     dx, dy = (x - cx).abs() - rx + corner, (y - cy).abs() - ry + corner
     return (dx.clamp(0).square() + dy.clamp(0).square()).sqrt() + torch.maximum(dx, dy).clamp(max=0) - corner
 
@@ -239,7 +243,7 @@ def _ramp(stops: tuple[tuple[int, int, int], ...], trait: Tensor) -> Tensor:
 
 
 def _flat(colour: tuple[int, int, int], like: Tensor) -> Tensor:
-    """The same colour for all, (B, 3) in [0, 1]."""
+    """The same colour for all faces, (B, 3) in [0, 1]."""
     return (torch.tensor(colour, dtype=torch.float32) / 255).expand_as(like)
 
 

@@ -14,10 +14,13 @@ _PIXELS = 3 * 96 * 96
 
 
 def load(place: str, size: int | None, *, split: str = "train", limit: int | None = None, seed: int = 0) -> Images:
-    """Photographs, (N, 3, 96, 96) or (N, 3, size, size): 5,000 to train, 8,000 of test, 100,000 of unlabeled.
+    """Photographs, (N, 3, 96, 96) or (N, 3, size, size): 5,000 for training, 8,000 in test, 100,000 in unlabeled.
 
-    `place` is or holds stl10_binary, with train_X.bin, train_y.bin and so on; the unlabelled part has one label. Only
-    chosen images are read. Raises Refused for another split, missing files, and files that do not fit each other.
+    `place` is or holds stl10_binary, with train_X.bin, train_y.bin and so on. The unlabelled part has a single label.
+    Only the images that `limit` and `seed` choose are read.
+
+    Raises:
+        Refused: for another split, for missing files, and for files that do not match each other.
     """
     if split not in ("train", "test", "unlabeled"):
         raise Refused(f"STL-10 has no split {split!r}: give train, test or unlabeled")

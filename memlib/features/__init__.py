@@ -1,8 +1,8 @@
-"""Frozen embedders, images (N, C, H, W) -> features (N, D), in which metrics look for neighbours and compare sets.
+"""Frozen embedders, images (N, C, H, W) -> features (N, D), in which metrics find neighbours and compare sets.
 
-None normalises its rows unless it says so: `metrics.nearest` does. `principal` needs nothing but a reference set of
-images; `copies` trains on one (`alterations` says what survives as a copy), `classifier` on a labelled one; `sscd`,
-`inception` and `clip` need weights that are given by path.
+None of them normalises its rows unless it says so: `metrics.nearest` does. `principal` needs only a reference set of
+images. `copies` is trained on one (`alterations` says what still counts as a copy), and `classifier` on a labelled set.
+`sscd`, `inception` and `clip` need weights, which are given by path.
 """
 
 from memlib.features._classifier import ClassifierFeatures, HeldOut, classifier, held_out

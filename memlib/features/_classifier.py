@@ -1,7 +1,7 @@
-"""A convolutional classifier trained here on labelled images: a judge from outside, and features where no Inception is.
+"""A convolutional classifier trained here on labelled images: an independent judge, and features without Inception.
 
-Its Frechet distances, Inception scores and cosines are comparable among models judged by the same classifier and with
-nothing in print.
+Its Frechet distances, Inception scores and cosines are comparable between models judged by the same classifier, but not
+with published numbers.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,17 @@ from torch.nn import functional as F
 from memlib import train
 from memlib.errors import Refused
 from memlib.metrics import Count
+from memlib.shapes import Float, Int, Shaped
 
 _BATCH = 512  # images judged at once
 
 
 class ClassifierFeatures(nn.Module):
-    """Images (N, C, H, W) in [-1, 1] -> classes: 3 x 3 convolutions that halve the image until it is 4 wide or less.
+    """Images (N, C, H, W) in [-1, 1] -> classes, by 3 x 3 convolutions that halve the image until it is at most 4 wide.
 
-    Strides bring it to 16 or less, pairs of convolutions and pooling do the rest, with twice the channels after each
-    halving, from `width`; the mean over what is left is the embedding. `forward` is for
-    training; `logits`, `probabilities` and `embed` judge, in batches and without gradients.
+    Strided convolutions reduce it to 16 or less. Then pairs of convolutions alternate with pooling. The channels start
+    at `width` and double after each pooling. The mean over the remaining positions is the embedding. Use `forward` for
+    training; `logits`, `probabilities` and `embed` work in batches and without gradients.
     """
 
     def __init__(self, channels: int, size: int, classes: int, width: int = 32) -> None:
@@ -42,20 +43,20 @@ class ClassifierFeatures(nn.Module):
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(before, classes)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """(N, C, H, W) -> logits (N, classes), with gradients."""
         return self.head(self.body(images))
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """(N, C, H, W) -> (N, classes)."""
         return self._judge(self, images)
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, classes), rows that sum to 1: what `metrics.inception_score` takes."""
+    def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """(N, C, H, W) -> (N, classes), rows that sum to 1, as `metrics.inception_score` takes them."""
         return self.logits(images).softmax(1)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> features (N, D), what the last layer sees."""
+    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """(N, C, H, W) -> features (N, D), the input of the last layer."""
         return self._judge(self.body, images)
 
     @torch.no_grad()
@@ -65,9 +66,10 @@ class ClassifierFeatures(nn.Module):
 
 
 class HeldOut(NamedTuple):
-    """How a classifier does on images it never saw: hits, and the mean probability of its answers.
+    """How a classifier performs on images that it never saw: the hits, and the mean probability of its answers.
 
-    Where `confidence` is above the interval of `accuracy` it is too sure of itself, and its Inception scores too high.
+    A `confidence` above the interval of `accuracy` means that it is overconfident and its Inception scores are too
+    high.
     """
 
     accuracy: Count
@@ -85,12 +87,21 @@ def classifier(
     shift: int = 1,
     seed: int = 0,
 ) -> ClassifierFeatures:
-    """A `Classifier` trained on images (N, C, H, W) in [-1, 1] and labels (N,), 0 to K - 1; yes or no is K = 2.
+    """A `ClassifierFeatures` trained by cross-entropy with Adam, in eval mode and with its parameters frozen.
 
-    Cross-entropy with Adam; each image of a batch moved by up to `shift` pixels either way, its edge repeated. The same
-    seed gives the same network. Returned in eval mode, its parameters frozen. Digits of 8 pixels take 3 s of one core;
-    at 16 to 28 pixels width=16 takes 5 s and judges as well. Raises Refused for images and labels that do not pair up
-    or for a single class.
+    The same seed gives the same network. Digits of 8 pixels take 3 s on one core. At 16 to 28 pixels, width=16 takes 5
+    s and judges equally well.
+
+    Arguments:
+        images: (N, C, H, W) in [-1, 1].
+        labels: (N,), 0 to K - 1; a yes-or-no attribute has K = 2.
+        steps, batch, lr: training steps, images in each, and the learning rate.
+        width: the channels of the first convolution.
+        shift: each image of a batch is shifted by up to this many pixels in both directions, with its edge repeated.
+        seed: of the initial weights and all draws.
+
+    Raises:
+        Refused: for images and labels that do not pair up, and for a single class.
     """
     if images.dim() != 4 or labels.shape != images.shape[:1]:
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
@@ -112,8 +123,8 @@ def classifier(
     return net.eval().requires_grad_(False)
 
 
-def held_out(net: ClassifierFeatures, images: Tensor, labels: Tensor) -> HeldOut:
-    """Accuracy and mean confidence of a classifier on images (N, C, H, W), labels (N,), that it was not trained on."""
+def held_out(net: ClassifierFeatures, images: Float[Tensor, "n c h w"], labels: Shaped[Tensor, " n"]) -> HeldOut:
+    """Accuracy and mean confidence on images (N, C, H, W) with labels (N,) that were not used for training."""
     confidence, answers = net.probabilities(images).max(1)
     return HeldOut(Count(int((answers == labels.to(answers)).sum()), len(labels)), float(confidence.mean()))
 
@@ -122,8 +133,10 @@ def _convolution(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
 
 
-def _moved(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Images (B, C, H, W), each moved by `down` and `right` (B,) pixels, with its edge repeated."""
+def _moved(
+    images: Float[Tensor, "n c h w"], down: Int[Tensor, " n"], right: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """Images (B, C, H, W), each shifted by `down` and `right` (B,) pixels, with its edge repeated."""
     height, width = images.shape[-2:]
     rows = (torch.arange(height, device=images.device) - down[:, None]).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=images.device) - right[:, None]).clamp(0, width - 1)  # (B, W)

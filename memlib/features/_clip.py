@@ -1,4 +1,4 @@
-"""CLIP's image encoder from a local folder: what an image is of, rather than how it looks."""
+"""CLIP's image encoder from a local folder: features of what an image shows, not of how it looks."""
 
 import json
 from pathlib import Path
@@ -19,21 +19,28 @@ _STD = (0.26862954, 0.26130258, 0.27577711)  # (Radford et al. 2021), LAION's Vi
 def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int = 64) -> Embed:
     """Image embeddings of a CLIP model in a transformers folder: (N, C, H, W) in [-1, 1] -> (N, D), not normalised.
 
-    folder: `config.json` and `*.safetensors`; the paper's is laion/CLIP-ViT-H-14-laion2B-s32B-b79K (D = 1024).
-        Nothing is fetched, and no code of the folder is run.
+    Images, C = 1 or 3, are processed as by CLIP's own processor, except for its rounding to 256 levels. The shorter
+    side is resized to that of the model (224), bicubic with antialiasing. The central square is cut out, clamped to
+    [-1, 1], and standardised by CLIP's mean and standard deviation.
 
-    Images, C = 1 or 3, are resized with their shorter side to that of the model (224), bicubic with antialiasing, cut
-    to its middle square, clamped to [-1, 1] and standardised by CLIP's own mean and deviation: what CLIP's processor
-    does, but for its rounding to 256 levels in between. Raises Refused for a folder that is missing or of another kind.
+    Arguments:
+        folder: has `config.json` and `*.safetensors`. The paper uses laion/CLIP-ViT-H-14-laion2B-s32B-b79K (D = 1024).
+            Nothing is downloaded, and no code in the folder is run.
+        device: where the network is.
+        batch: the number of images processed at once.
+
+    Raises:
+        Refused: for a folder that is missing, damaged, or of another kind of model.
     """
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
-        raise Refused(f"{str(folder)!r} is no transformers folder, it has no config.json: give that of a CLIP model")
+        raise Refused(
+            f"{str(folder)!r} is not a transformers folder, it has no config.json: give the folder of a CLIP model"
+        )
     if (kind := json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type")) != "clip":
         raise Refused(f"{str(folder)!r} holds a model of type {kind!r}, not 'clip': give the folder of a CLIP model")
-    vision, project = _halves(folder, device)
+    vision, project, side = _halves(folder, device)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
-    side = vision.config.image_size
 
     @torch.no_grad()
     def embed(images: Tensor) -> Tensor:
@@ -44,15 +51,16 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
     return embed
 
 
-def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Module]:
-    """The image encoder and its projection, frozen; the text encoder is dropped. Refused if a weight is not there."""
+def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Module, int]:
+    """The image encoder and its projection, frozen, and the side of its images. Refused if a weight is missing."""
     from transformers import CLIPModel
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would warn of is refused below
     try:
-        net, loaded = CLIPModel.from_pretrained(
+        # transformers does not declare that output_loading_info makes a pair of the result.
+        net, loaded = CLIPModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -62,11 +70,14 @@ def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Mod
         logging.set_verbosity(verbosity)
     if lacking := sorted(loaded["missing_keys"]):
         raise Refused(f"{str(folder)!r} lacks {len(lacking)} weights, {lacking[0]} for one: download it again")
-    return tuple(half.to(device).eval().requires_grad_(False) for half in (net.vision_model, net.visual_projection))
+    vision, project = (
+        half.to(device).eval().requires_grad_(False) for half in (net.vision_model, net.visual_projection)
+    )
+    return vision, project, net.vision_model.config.image_size
 
 
 def _square(images: Tensor, side: int) -> Tensor:
-    """(N, 3, H, W) -> the middle (N, 3, side, side) of images whose shorter side is that long."""
+    """(N, 3, H, W) -> the central (N, 3, side, side), after the shorter side is resized to that length."""
     height, width = images.shape[-2:]
     longer = max(height, width) * side // min(height, width)
     size = (side, longer) if height < width else (longer, side)

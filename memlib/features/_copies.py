@@ -1,8 +1,8 @@
-"""A copy descriptor that is trained here, in seconds, on a reference set: SSCD's recipe for images of few pixels.
+"""A copy descriptor trained here in seconds on a reference set: the recipe of SSCD for images of few pixels.
 
-A small convolutional net learns by InfoNCE to tell each image's altered versions from other images, while an entropy
-term keeps neighbours apart (Pizzi et al. 2022). Its features stand beside half-whitened pixels, which are better at
-noise and worse at everything that moves: the net learns what they miss, and a cosine is the mean of the two.
+A small convolutional net learns by InfoNCE to tell the altered versions of an image from other images, while an entropy
+term keeps neighbours apart (Pizzi et al. 2022). Its features are joined with half-whitened pixels, which are robust to
+noise but not to shifts: the net learns what they miss. A cosine is the mean of the two cosines.
 """
 
 import torch
@@ -13,19 +13,24 @@ from memlib import metrics, train
 from memlib.errors import Refused
 from memlib.features.alterations import augment
 from memlib.features.principal import Embed, _principal
+from memlib.shapes import Float
 
-_BATCH = 128  # images a step, two views of each
+_BATCH = 128  # images in each step, two views of each
 _RATE = 3e-3
 
 
 def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
     """The trained descriptor, (N, C, H, W) -> (N, D), rows of length 1, in the dtype and on the device of its images.
 
-    reference (M, C, H, W) in [-1, 1]: real images, none of them ever scored. `state` is what `learn_copies` returned
-    for the same reference; without it, it is trained now. Raises Refused as `learn_copies`; embed for another shape.
+    Arguments:
+        reference: (M, C, H, W) in [-1, 1], real images that are never scored.
+        state: the result of `learn_copies` for the same reference; None trains it now.
+
+    Raises:
+        Refused: as `learn_copies` does; the descriptor itself for images of another shape.
     """
     state = learn_copies(reference) if state is None else state
-    net = _Descriptor(reference).float()  # whatever the default dtype
+    net = _Descriptor(reference).float()  # for any default dtype
     net.load_state_dict(state)
     net.eval()
 
@@ -43,12 +48,21 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
 def learn_copies(
     reference: Tensor, seed: int = 0, steps: int = 300, entropy: float = 5.0, flips: bool = False
 ) -> dict[str, Tensor]:
-    """Train the descriptor on `reference` (M, C, H, W) in [-1, 1] and return its weights, for `copies`.
+    """Train the descriptor and return its weights for `copies`.
 
-    Apart from training so that it can be kept: `copies(reference, run.cached("copies", learn_copies, reference))`.
-    seed keys the initial weights and all draws; steps of 128 images; `entropy` is the weight of the entropy term (30
-    in the paper, whose batches of 4,096 hold nearer neighbours; at 128, 3 to 10 found most); flips: see `augment`.
-    Raises Refused for fewer than 16 images, from which nothing can be learnt.
+    Training is separate from `copies` so that its result can be cached: `copies(reference, run.cached("copies",
+    learn_copies, reference))`.
+
+    Arguments:
+        reference: (M, C, H, W) in [-1, 1], M >= 16.
+        seed: of the initial weights and all draws.
+        steps: training steps, of 128 images each.
+        entropy: the weight of the entropy term. The paper has 30 with batches of 4,096, which contain nearer
+            neighbours; with 128, weights from 3 to 10 found the most copies.
+        flips: see `augment`.
+
+    Raises:
+        Refused: for fewer than 16 images, which are too few to learn from.
     """
     if reference.dim() != 4 or len(reference) < 16:
         given = tuple(reference.shape)
@@ -69,14 +83,19 @@ def learn_copies(
     return net.state_dict()
 
 
-def copy_loss(rows: Tensor, entropy: float = 30.0, temperature: float = 0.05) -> Tensor:
-    """InfoNCE plus `entropy` times the entropy term, a scalar. Pizzi et al. 2022, as their code has it.
+def copy_loss(rows: Float[Tensor, "n d"], entropy: float = 30.0, temperature: float = 0.05) -> Float[Tensor, ""]:
+    """InfoNCE plus `entropy` times the entropy term, a scalar. Pizzi et al. 2022, as in their code.
 
-    rows (2B, D): features of two views of B images, view i of image i at rows i and B + i; normalised here. With s
-    the cosines, InfoNCE is the mean over rows of -log(e^(s_ij / T) / (e^(s_ij / T) + sum of e^(s_ik / T))), j the
-    other view of the same image, k all views of other images. The entropy term is -log of the distance to the nearest
-    view of another image (Kozachenko and Leonenko 1987; Sablayrolles et al. 2019): it spreads descriptors evenly, so
-    that one threshold suits dense and sparse parts of the data.
+    With s the cosines and T the temperature, InfoNCE is the mean over rows i of -log(e^(s_ij / T) / (e^(s_ij / T) + sum
+    of e^(s_ik / T))), where j is the other view of the same image and k runs over all views of other images. The
+    entropy term is -log of the distance to the nearest view of another image (Kozachenko and Leonenko 1987;
+    Sablayrolles et al. 2019). It spreads the descriptors evenly, so that one threshold suits dense and sparse parts of
+    the data.
+
+    Arguments:
+        rows: (2B, D), features of two views of B images: image i has rows i and B + i. They are normalised here.
+        entropy: the weight of the entropy term.
+        temperature: T.
     """
     rows, half = normalize(rows), len(rows) // 2
     cosine = rows @ rows.T
@@ -90,11 +109,20 @@ def copy_loss(rows: Tensor, entropy: float = 30.0, temperature: float = 0.05) ->
 def recall(
     embed: Embed, members: Tensor, held_out: Tensor, kinds: dict[str, Tensor], fpr: float = 0.01
 ) -> dict[str, metrics.Count]:
-    """Planted copies that a descriptor finds, k of N, by kind, where a share `fpr` of held-out images would pass.
+    """The planted copies that a descriptor finds, k of N for each kind, at a false-positive rate `fpr`.
 
-    members (N, C, H, W); kinds: the copies, (N, C, H, W) each, copy i of member i (`alterations.planted`). Found
-    means: its nearest member is the right one, by a cosine that at most `fpr` of the held-out images (M, C, H, W)
-    reach with any member. Raises Refused where M images cannot resolve fpr, and for copies that do not pair up.
+    A copy is found if its nearest member is its original, with a cosine that at most a fraction `fpr` of the held-out
+    images reach with any member.
+
+    Arguments:
+        embed: the descriptor.
+        members: (N, C, H, W), the originals.
+        held_out: (M, C, H, W), images that are not copies; they set the threshold.
+        kinds: the copies of each kind (`alterations.planted`), (N, C, H, W) each, copy i of member i.
+        fpr: the false-positive rate.
+
+    Raises:
+        Refused: if M images cannot resolve `fpr`, and for copies that do not pair up.
     """
     if wrong := [kind for kind, images in kinds.items() if len(images) != len(members)]:
         raise Refused(f"there are {len(kinds[wrong[0]])} copies of kind {wrong[0]!r} for {len(members)} members")
@@ -109,7 +137,11 @@ def recall(
 
 
 class _Descriptor(nn.Module):
-    """Half-whitened pixels beside a convolutional net, each of length 1, together of length 1."""
+    """Half-whitened pixels joined with the features of a convolutional net; each part, and the whole, of length 1."""
+
+    mean: Tensor  # (C, H, W)
+    spread: Tensor  # scalar
+    half_whitened: Tensor  # (D, k)
 
     def __init__(self, reference: Tensor, width: int = 24, dim: int = 64, components: int = 40) -> None:
         super().__init__()
@@ -117,11 +149,11 @@ class _Descriptor(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("spread", (reference.float() - mean).square().mean().sqrt().clamp_min(1e-6))
         _, axes, variance = _principal(reference)
-        half = axes[:components] / variance[:components, None] ** 0.25  # the small ones are noise to a copy
+        half = axes[:components] / variance[:components, None] ** 0.25  # further ones are mostly noise
         self.register_buffer("half_whitened", half.T.to(mean))  # (D, k)
         channels, *shape = mean.shape
         layers = []
-        for _ in range(max(0, (min(shape) // 12).bit_length())):  # down to 6 to 12 pixels a side
+        for _ in range(max(0, (min(shape) // 12).bit_length())):  # until a side has 6 to 12 pixels
             layers += _block(channels, width, 5, 2)
             channels = width
         layers += _block(channels, width) if not layers else []
@@ -129,7 +161,7 @@ class _Descriptor(nn.Module):
         self.body = nn.Sequential(*layers)
         with torch.no_grad():
             flat = self.body.eval()(torch.zeros(1, *mean.shape)).shape[1]
-        self.body.train()  # not eval, where it would stay: the batch statistics are part of training
+        self.body.train()  # batch statistics are part of training
         self.head = nn.Linear(flat, dim)
         self.size = dim + self.half_whitened.shape[1]
 

@@ -1,7 +1,7 @@
-"""Inception-v3 as the literature measures FID and the Inception score with it: features (N, 2048), 1,008 probabilities.
+"""Inception-v3 as FID and the Inception score are measured in the literature: features (N, 2048), 1,008 probabilities.
 
-The network is that of the first FID, from December 2015, as NVIDIA translated it to TorchScript for StyleGAN2-ADA.
-Li et al. 2024 took torchvision's, which was trained anew: figures of the two do not compare.
+The network is that of the first FID, from December 2015, in NVIDIA's TorchScript translation for StyleGAN2-ADA. Li et
+al. 2024 used torchvision's network, which has other weights: numbers of the two are not comparable.
 """
 
 from pathlib import Path
@@ -19,27 +19,30 @@ _SIDE = 299  # pixels a side that the network was trained on
 
 
 class Inception:
-    """Inception-v3: images (N, C, H, W) in [-1, 1], C = 1 or 3, judged in batches, without gradients.
+    """Inception-v3 for images (N, C, H, W) in [-1, 1], C = 1 or 3, in batches and without gradients.
 
-    They are brought to the 256 levels of a file, grey ones repeated to three channels, and resized to 299 pixels:
+    Images are rounded to the 256 levels of a file, grey ones are repeated to three channels, and all are resized to 299
+    pixels:
 
-    - resize="network": by the network's own bilinear resampling, as TensorFlow 1 did it, without antialiasing. What FID
-      usually means; large images alias.
-    - resize="clean": bicubic with antialiasing, beforehand (Parmar et al. 2022, clean-FID).
+    - resize="network": by the bilinear resampling of the network, as in TensorFlow 1, without antialiasing. This is
+      what FID usually means; large images alias.
+    - resize="clean": bicubic with antialiasing, before the network (Parmar et al. 2022, clean-FID).
     """
 
     def __init__(self, net: nn.Module, resize: Literal["network", "clean"] = "network", batch: int = 64) -> None:
         if resize not in ("network", "clean"):
-            raise Refused(f"images are resized by the 'network' or 'clean', not {resize!r}")
+            raise Refused(f"resize is 'network' or 'clean', not {resize!r}")
         self.net, self.resize, self.batch = net.eval(), resize, batch
 
     def embed(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> pooled features (N, 2048): what the Frechet distance compares."""
+        """(N, C, H, W) -> pooled features (N, 2048), which the Frechet distance compares."""
         return self._judge(images, features=True)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1008), rows that sum to 1, without the bias of the last layer, as the first Inception
-        score was computed (Salimans et al. 2016)."""
+        """(N, C, H, W) -> (N, 1008), rows that sum to 1.
+
+        The bias of the last layer is left out, as in the first Inception score (Salimans et al. 2016).
+        """
         return self._judge(images, features=False)
 
     @torch.no_grad()
@@ -65,18 +68,26 @@ def inception(
     *,
     resize: Literal["network", "clean"] = "network",
     device: str | torch.device = "cpu",
-    digest: str = FILES["inception-2015-12-05.pt"].sha256,
+    digest: str | None = FILES["inception-2015-12-05.pt"].sha256,
 ) -> Inception:
-    """`Inception` from a file `inception-2015-12-05.pt`, which embeds images (N, C, H, W) in features (N, 2048).
+    """`Inception` from the file `inception-2015-12-05.pt`: images (N, C, H, W) -> features (N, 2048).
 
-    TorchScript is a program, so the file is run only if its SHA-256 is `digest`. Raises Refused for a file that is
-    missing, another or no TorchScript.
+    TorchScript is a program, so the file is run only if its SHA-256 is `digest`.
+
+    Arguments:
+        path: the file.
+        resize: see `Inception`.
+        device: where the network is.
+        digest: the SHA-256 of the file in hex; by default that of the published file.
+
+    Raises:
+        Refused: for a file that is missing, has another SHA-256, or is not TorchScript.
     """
     return Inception(load_known(Path(path).expanduser(), digest, "inception-2015-12-05.pt", device), resize)
 
 
 def three_channels(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) with C = 1 or 3 as (N, 3, H, W); any other C is Refused."""
+    """Images (N, C, H, W) with C = 1 or 3 as (N, 3, H, W). Any other C is Refused."""
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         raise Refused(f"images must be (N, C, H, W) with 1 or 3 channels, not {tuple(images.shape)}")
     return images.expand(-1, 3, -1, -1)

@@ -1,4 +1,4 @@
-"""SSCD, the copy descriptor that SIDE and many others measure with (Pizzi et al. 2022), from its official file."""
+"""SSCD, the copy descriptor used by SIDE and many others (Pizzi et al. 2022), from its official file."""
 
 from pathlib import Path
 
@@ -23,16 +23,22 @@ def sscd(
 ) -> Embed:
     """The official TorchScript model: images (N, C, H, W) in [-1, 1], C = 1 or 3, -> (N, D), rows of length 1.
 
-    path: `sscd_disc_mixup.torchscript.pt` (D = 512), the descriptor whose bands SIDE sec. 3.4 states; None takes the
-        one that `memlib doctor` finds. TorchScript is a program, so a file runs only if its SHA-256 is known.
-    sha256: of another file that you trust, such as `sscd_disc_large.torchscript.pt` (ResNeXt101, D = 1024; Real-Fake,
-        appendix G.4), for which none is on record.
-    size: pixels of the shorter side. The authors recommend 288, or 320 for squares; both resize without a crop.
-    batch: images on the device at once. device: where the network lives; images may lie elsewhere.
+    Grey images are repeated to three channels. Values outside [-1, 1] are clipped, as in an image file. Bilinear
+    resizing is antialiased as in Pillow. Features have the dtype and the device of the images.
 
-    Grey images are repeated to three channels, values beyond [-1, 1] are clipped as an image file would clip them, and
-    bilinear resizing is antialiased as Pillow's is. Features come back in the dtype and on the device of the images.
-    Raises Refused for a file that is absent, unknown or no TorchScript; embed for another shape.
+    Arguments:
+        path: `sscd_disc_mixup.torchscript.pt` (D = 512), the descriptor for which SIDE sec. 3.4 states its bands. None
+            uses the file that `memlib doctor` finds. TorchScript is a program, so a file is run only if its SHA-256 is
+            known.
+        sha256: the SHA-256 of another file that you trust, such as `sscd_disc_large.torchscript.pt` (ResNeXt101, D =
+            1024; Real-Fake, appendix G.4), for which none is on record.
+        size: pixels of the shorter side. The authors recommend 288, or 320 for squares. Both resize without a crop.
+        batch: the number of images on the device at once.
+        device: where the network is; images may be elsewhere.
+
+    Raises:
+        Refused: for a file that is missing, unknown or not TorchScript; the descriptor itself for images of another
+            shape.
     """
     asset = _asset()
     path, name = Path(path) if path is not None else _found(), asset.published[0]
@@ -56,10 +62,10 @@ def sscd(
 
 
 def _found() -> Path:
-    """The official file where `memlib doctor` sees it, or Refused."""
+    """The official file that `memlib doctor` finds, or Refused."""
     asset = _asset()
     place = assets.look(asset)
-    if place.state != "found":
+    if place.state != "found" or place.path is None:
         told = f": {place.detail}" if place.detail else ""
         raise Refused(f"there are no weights of SSCD here{told}; `memlib doctor` says how to get them ({asset.origin})")
     return place.path / asset.published[0]

@@ -1,7 +1,8 @@
-"""What may happen to an image and leave it the same image: what a copy descriptor is trained on and tested with.
+"""The changes after which an image still counts as the same image: a copy descriptor is trained and tested with them.
 
-Images are (N, C, H, W) in [-1, 1]. Every random choice is drawn on the CPU, from the generator, for the whole batch.
-Lengths are in pixels; they grow with the square root of the size, as 1 of 16 pixels is less of an image than 1 of 8.
+Images are (N, C, H, W) in [-1, 1]. Every random choice is drawn from the generator, on the CPU, for the whole batch.
+Lengths are in pixels. They grow with the square root of the image size, because 1 of 16 pixels is a smaller part of an
+image than 1 of 8.
 """
 
 import math
@@ -10,21 +11,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, interpolate, pad
 
+from memlib.shapes import Float
+
 UNSEEN = ("coarse", "posterized", "gamma", "rotated")
 """The kinds of `planted` that `augment` never makes: what a trained descriptor has to find without practice."""
 
 
-def augment(images: Tensor, spread: float, generator: torch.Generator, flips: bool = False) -> Tensor:
+def augment(
+    images: Float[Tensor, "n c h w"], spread: float, generator: torch.Generator, flips: bool = False
+) -> Float[Tensor, "n c h w"]:
     """A random altered version of each image, (N, C, H, W), in [-1, 1]: a view for contrastive training.
 
-    Cropped, shifted, partly covered, mixed with the next image of the batch, brightened, noised and blurred, each with
-    some probability: the augmentations of Pizzi et al. 2022 that mean something at 8 to 32 pixels. `spread`
-    is the deviation of the data about their mean image, to which noise is scaled. flips: mirror half of the images,
-    which makes another sign of many a digit.
+    Each image is cropped, shifted, partly covered, mixed with the next image of the batch, brightened, noised and
+    blurred, each with some probability. These are the augmentations of Pizzi et al. 2022 that make sense at 8 to 32
+    pixels.
+
+    Arguments:
+        images: (N, C, H, W) in [-1, 1].
+        spread: the standard deviation of the data around their mean image; noise is scaled by it.
+        generator: the random choices.
+        flips: mirror half of the images. Do not use it for digits: many become another sign.
     """
 
-    def some(share: float) -> Tensor:
-        return torch.rand(len(images), generator=generator) < share
+    def some(probability: float) -> Tensor:
+        return torch.rand(len(images), generator=generator) < probability
 
     def between(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(images), generator=generator)
@@ -35,19 +45,20 @@ def augment(images: Tensor, spread: float, generator: torch.Generator, flips: bo
     scale = torch.where(some(0.5), between(0.8, 1.1), 1.0)
     views = moved(images, scale, *(between(-0.7, 0.7) * unit * some(0.6) for _ in range(2)))
     views = torch.where(_column(some(0.25), views).bool(), covered(views, generator), views)
-    share = _column(between(0, 0.35) * some(0.25), views)
-    views = (1 - share) * views + share * images.roll(1, 0)
+    weight = _column(between(0, 0.35) * some(0.25), views)
+    views = (1 - weight) * views + weight * images.roll(1, 0)
     gain, shift = torch.where(some(0.5), between(0.6, 1.2), 1.0), between(-0.2, 0.2) * some(0.5)
     views = _column(gain, views) * views + _column(shift, views)
     views = views + _column(spread * between(0, 0.5) * some(0.6), views) * _noise(views, generator)
     return blurred(views, between(0.05, 0.75) * unit * some(0.6)).clamp(-1, 1)
 
 
-def planted(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """One copy of each image of every kind, (N, C, H, W) each, by the name of the kind: copies whose source is known.
+def planted(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> dict[str, Float[Tensor, "n c h w"]]:
+    """One copy of each image of every kind, (N, C, H, W) each, by the name of the kind: copies with a known original.
 
-    First what a model that memorizes makes (noise that was smoothed away, noise that is left, small shifts, another
-    contrast), then what copy detection is used to. Noise is 0.3 of the deviation of the images about their mean.
+    The first kinds are those that a memorizing model makes: noise that was smoothed away, remaining noise, small
+    shifts, another contrast. The others are usual in copy detection. Noise has 0.3 times the standard deviation of the
+    images around their mean. `generator` makes the random choices.
     """
     unit, count = _unit(images), len(images)
     spread = float((images - images.mean(0)).square().mean().sqrt())
@@ -71,23 +82,35 @@ def planted(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     return {kind: copies.clamp(-1, 1) for kind, copies in kinds.items()}
 
 
-def moved(images: Tensor, scale: Tensor, right: Tensor, down: Tensor, turn: Tensor | None = None) -> Tensor:
-    """Look at each image (N, C, H, W) through a window `scale` times its size, shifted by pixels and turned by radians.
+def moved(
+    images: Float[Tensor, "n c h w"],
+    scale: Float[Tensor, " n"],
+    right: Float[Tensor, " n"],
+    down: Float[Tensor, " n"],
+    turn: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Each image (N, C, H, W) through a window `scale` times its size, shifted by pixels and rotated by radians.
 
-    scale, right, down, turn: (N,). A scale below 1 crops. Resampled bilinearly; beyond the edge the edge goes on.
+    Resampling is bilinear. Outside the image, its edge is repeated.
+
+    Arguments:
+        images: (N, C, H, W).
+        scale: (N,); below 1 crops.
+        right, down: (N,), the shift of the window in pixels.
+        turn: (N,), its rotation in radians; None does not rotate.
     """
     height, width = images.shape[2:]
     turn = torch.zeros_like(scale) if turn is None else turn
     along, across = scale * turn.cos(), scale * turn.sin()
-    # The grid's unit is half the image, so a turn of pixels that are not square needs their ratio.
+    # The unit of the grid is half the image, so a rotation of an image that is not square needs the ratio of its sides.
     first = torch.stack((along, -across * height / width, 2 * right / width), 1)
     second = torch.stack((across * width / height, along, 2 * down / height), 1)
-    grid = affine_grid(torch.stack((first, second), 1).to(images), images.shape, align_corners=False)
+    grid = affine_grid(torch.stack((first, second), 1).to(images), list(images.shape), align_corners=False)
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def blurred(images: Tensor, std: Tensor) -> Tensor:
-    """Each image (N, C, H, W) under a Gaussian of its own width `std` (N,), in pixels; 0 leaves it as it is."""
+def blurred(images: Float[Tensor, "n c h w"], std: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    """Each image (N, C, H, W) blurred by a Gaussian of its own width `std` (N,), in pixels; 0 leaves it unchanged."""
     count, channels, height, width = images.shape
     radius = max(1, math.ceil(2.5 * float(std.max())))
     distance = torch.arange(-radius, radius + 1.0)
@@ -98,8 +121,8 @@ def blurred(images: Tensor, std: Tensor) -> Tensor:
     return conv2d(rows, kernel[:, None, None, :], groups=count * channels).view_as(images)
 
 
-def covered(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image (N, C, H, W) with a rectangle of one colour over it, a quarter to half as high and as wide."""
+def covered(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Each image (N, C, H, W) under a rectangle of one colour, whose sides are 25 to 55 % of those of the image."""
     count, channels, *shape = images.shape
     size = torch.tensor(shape)
     side = (0.25 + 0.3 * torch.rand(count, 2, generator=generator)) * size

@@ -1,7 +1,7 @@
 """Pixels and their principal components: features that are fitted in closed form.
 
-A reference set, disjoint from the images that are scored, fixes what is subtracted and rescaled; it is fitted once in
-float64 and kept in the dtype of the reference.
+A reference set, disjoint from the images that are scored, determines what is subtracted and rescaled. The fit is done
+once, in float64.
 """
 
 from collections.abc import Callable
@@ -10,22 +10,26 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.shapes import Float, Shaped
 
 Embed = Callable[[Tensor], Tensor]
 
-_FLAT = 1e-12  # share of the largest variance below which a component is rounding, not data
+_FLAT = 1e-12  # a component with less than this fraction of the largest variance is rounding, not data
 
 
-def pixels(images: Tensor) -> Tensor:
-    """The images as they are, (N, C, H, W) -> (N, D) with D = C H W."""
+def pixels(images: Shaped[Tensor, " n *s"]) -> Shaped[Tensor, "n d"]:
+    """The pixels themselves, (N, C, H, W) -> (N, D) with D = C H W."""
     return images.flatten(1)
 
 
 def centred(reference: Tensor) -> Embed:
-    """Pixels minus the mean of `reference` (M, C, H, W): a cosine then compares what is particular to an image.
+    """Pixels minus the mean of `reference` (M, C, H, W): a cosine then compares what is specific to an image.
 
-    Returns embed: (N, C, H, W) -> (N, D), on the device and in the dtype of its images. Raises Refused for an empty
-    reference; embed raises it for images of another shape.
+    Returns:
+        An embedder (N, C, H, W) -> (N, D), on the device and in the dtype of its images.
+
+    Raises:
+        Refused: for an empty reference; the embedder itself for images of another shape.
     """
     mean = _matrix(reference).mean(0)
 
@@ -38,17 +42,26 @@ def centred(reference: Tensor) -> Embed:
 def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
     """Principal components of `reference` (M, C, H, W), each divided by the square root of its standard deviation.
 
-    With the covariance U diag(l) U^T of the reference, embed(x) = diag(l^-1/4) U_k^T (x - mean), (N, C, H, W) ->
-    (N, k): half-way between plain cosine (power 0), which a few smooth components rule, and full whitening (power
-    1/2), where noise counts as much as content. k=None keeps every component with variance. Signs make the largest
-    entry of each component positive, so the features do not depend on the machine's LAPACK. Raises Refused for k
-    outside 1..rank and for a reference of fewer than two images; embed for images of another shape.
+    With the covariance U diag(l) U^T of the reference, embed(x) = diag(l^-1/4) U_k^T (x - mean). This is half-way
+    between the plain cosine (power 0), which a few smooth components dominate, and full whitening (power 1/2), where
+    noise counts as much as content. The largest entry of each component is made positive, so that the features do not
+    depend on the LAPACK of the machine.
+
+    Arguments:
+        reference: (M, C, H, W), at least two images.
+        k: the number of components; None keeps all that have variance.
+
+    Returns:
+        An embedder (N, C, H, W) -> (N, k).
+
+    Raises:
+        Refused: for k outside 1..rank, and for fewer than two images; the embedder itself for images of another shape.
     """
     mean, components, variance = _principal(reference)
     kept = len(variance) if k is None else k
     if not 1 <= kept <= len(variance):
         span = f"{len(reference)} reference images of rank {len(variance)}"
-        raise Refused(f"{kept} components were asked of {span}: give 1 to {len(variance)}")
+        raise Refused(f"{kept} components cannot be taken from {span}: give 1 to {len(variance)}")
     projection = (components[:kept] / variance[:kept, None] ** 0.25).T  # (D, k)
 
     def embed(images: Tensor) -> Tensor:
@@ -58,11 +71,21 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
 
 
 def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
-    """The first k principal coordinates as a latent space: encode, (N, C, H, W) -> (N, k), and decode, back again.
+    """The first k principal coordinates as a latent space.
 
-    An orthogonal projection, so that Gaussian noise stays Gaussian noise and a diffusion model may work in it; where
-    the reference (M, C, H, W) has rank less than k, that many. Decoding an encoding is exact if k is the number of
-    pixels and loses the variance of the other components if not. Raises Refused as `half_whitened` does.
+    The projection is orthogonal: Gaussian noise stays Gaussian noise, so a diffusion model can work in this space.
+    Decoding an encoding is exact if k is the number of pixels; otherwise the variance of the other components is lost.
+    If the reference has a rank below k, the latent space has that dimension.
+
+    Arguments:
+        reference: (M, C, H, W), at least two images.
+        k: the dimension of the latent space.
+
+    Returns:
+        encode, (N, C, H, W) -> (N, k), and decode, (N, k) -> (N, C, H, W).
+
+    Raises:
+        Refused: for fewer than two images; `encode` for images of another shape.
     """
     mean, components, _ = _principal(reference)
     basis = components[:k]  # (k, D)
@@ -76,8 +99,8 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
     return encode, decode
 
 
-def _principal(reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), principal components (r, D) with fixed signs and their variances (r,), largest first, in float64."""
+def _principal(reference: Tensor) -> tuple[Float[Tensor, " d"], Float[Tensor, "r d"], Float[Tensor, " r"]]:
+    """Mean (D,), principal components (r, D) with fixed signs, and their variances (r,), largest first, in float64."""
     rows = _matrix(reference)
     if len(rows) < 2:
         raise Refused(f"principal components need at least 2 reference images, not {len(rows)}")
@@ -89,15 +112,15 @@ def _principal(reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, (components * signs)[:rank], variance[:rank]
 
 
-def _matrix(reference: Tensor) -> Tensor:
-    """The reference as float64 rows (M, D), or Refused."""
+def _matrix(reference: Tensor) -> Float[Tensor, "m d"]:
+    """The reference as rows (M, D) in float64, or Refused."""
     if reference.dim() < 2 or len(reference) == 0:
         raise Refused(f"a reference is a non-empty set of images (M, C, H, W), not of shape {tuple(reference.shape)}")
     return reference.flatten(1).double()
 
 
 def _alike(images: Tensor, reference: Tensor) -> Tensor:
-    """The images as rows (N, D), or Refused if they differ in shape from the reference."""
+    """The images as rows (N, D), or Refused if their shape differs from the reference."""
     if images.shape[1:] != reference.shape[1:]:
         wanted, given = tuple(reference.shape[1:]), tuple(images.shape[1:])
         raise Refused(f"these features were fitted to images of shape {wanted}, not {given}: give images of that shape")

@@ -1,4 +1,4 @@
-"""A TorchScript file, which is a program: run only if what was read has a known SHA-256."""
+"""TorchScript files. A TorchScript file is a program: it is run only if its SHA-256 is known."""
 
 import hashlib
 import io
@@ -10,14 +10,24 @@ import torch
 from memlib.errors import Refused
 
 
-def load_known(path: Path, known: str, wanted: str, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
-    """The module in `path`, in eval mode; what is hashed is what is loaded, as bytes of any shape.
+def load_known(
+    path: Path, known: str | None, wanted: str, device: torch.device | str = "cpu"
+) -> torch.jit.ScriptModule:
+    """The module in `path`, in eval mode; its bytes, of any shape, are hashed and loaded from one reading.
 
-    known: the hex SHA-256 that it must have. wanted: the file's published name, and where it comes from, for the
-    sentence of one that is not there. Raises Refused for a file that is absent, another, or no TorchScript.
+    Arguments:
+        path: the file.
+        known: the SHA-256 in hex that it must have; None is Refused.
+        wanted: the published name of the file and where it comes from, for the error message if it is missing.
+        device: where the module is loaded.
+
+    Raises:
+        Refused: for a file that is missing, has another SHA-256, or is not TorchScript.
     """
     if not path.is_file():
         raise Refused(f"there is no file {path}: `memlib doctor` says how to get {wanted}")
+    if known is None:
+        raise Refused(f"no SHA-256 is on record for {wanted}: give the SHA-256 of a file that you trust")
     content, known = path.read_bytes(), known.lower()
     if (digest := hashlib.sha256(content).hexdigest()) != known:
         raise Refused(
@@ -25,8 +35,10 @@ def load_known(path: Path, known: str, wanted: str, device: torch.device | str =
             "a program, give its SHA-256 (it was not run)"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather export, but they published this
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # torch recommends torch.export, but the authors published TorchScript
         try:
             return torch.jit.load(io.BytesIO(content), map_location=device).eval()
         except RuntimeError as error:
-            raise Refused(f"{path} is no TorchScript file: give one whose name ends in .torchscript.pt") from error
+            raise Refused(f"{path} is not a TorchScript file: give one whose name ends in .torchscript.pt") from error

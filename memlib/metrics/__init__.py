@@ -1,9 +1,11 @@
-"""What a set of samples remembers, from tensors alone: a metric never sees a model.
+"""What a set of samples remembers, computed from tensors alone: a metric never sees a model.
 
-`neighbours` finds which training image a sample resembles, `counts` turns similarities into counts k of n, and
-`intervals` says how far to trust them. `cliques` finds what samples repeat, without the training set. `frechet`, `mmd`
-and `quality` compare whole sets of features, `roc` judges a membership statistic. *Score* in this field means
-grad log p, hence the room's name.
+`neighbours` finds the training images that a sample resembles. `counts` turns similarities into counts k of n and
+judges a membership statistic by its ROC curve. `intervals` says how far a difference can be trusted. `extent` measures
+how far memorization reaches. `_cliques` finds what the samples repeat, without the training set. `frechet`, `mmd` and
+`quality` compare whole sets of features.
+
+The package is not called `score`, because in this field *score* means grad log p.
 """
 
 from memlib.metrics._cliques import adaptive_l2, cliques, medoids

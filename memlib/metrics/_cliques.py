@@ -1,8 +1,8 @@
-"""Extraction without the training set, as Carlini et al. 2023 did it: what a model repeats, it may have memorized.
+"""Extraction without the training set, after Carlini et al. 2023: what a model repeats, it may have memorized.
 
-Generate many samples, join those that resemble each other, and take groups in which everybody resembles everybody
-(sec. 4.2 there: 500 samples a prompt, cliques of 10). One sample of each group is a candidate, and only judging the
-candidates, by `nearest` or `adaptive_l2`, needs the training set.
+Generate many samples, connect those that resemble each other, and take groups in which every two samples resemble each
+other (sec. 4.2 there: 500 samples for each prompt, cliques of 10). One sample of each group is a candidate. The
+training set is needed only to judge the candidates, by `nearest` or `adaptive_l2`.
 """
 
 from typing import Literal
@@ -12,25 +12,36 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics.neighbours import _smallest, checked, matches
+from memlib.shapes import Float, Int, Shaped
 
 _ROWS = 1024  # queries held at once
-_CELLS = 1 << 22  # numbers held at once while distances are computed again
+_CELLS = 1 << 22  # numbers held at once while distances are computed exactly
 
 
 @torch.no_grad()
-def cliques(features: Tensor, low: float, size: int = 10) -> list[Tensor]:
-    """Disjoint groups of at least `size` samples with cosine >= `low` between any two, largest first, (n,) each.
+def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list[Int[Tensor, "..."]]:
+    """Disjoint groups of at least `size` samples in which every two samples have cosine >= `low`.
 
-    features (N, D), of generated samples; a group is their indices, ascending. Groups of equal size come by their
-    first index. The largest clique of a graph is out of reach for large ones, so the search is greedy: the sample with
-    most resembling samples left (the lowest index among equals) opens a group; these join it in the order of how many
-    of one another they resemble, each if it resembles all that have joined; a group of `size` is taken out of the
-    graph, and the next is opened. Every group is thus maximal: no sample left over resembles all its members.
+    The largest clique of a large graph cannot be computed, so the search is greedy. The sample with the most remaining
+    neighbours (of equal ones the lowest index) opens a group. Its neighbours are tried in the order of how many of the
+    others they resemble; each joins if it resembles all that have joined. A group of `size` or more is removed from the
+    graph, and the next one is opened. Every group is therefore maximal: no sample left over resembles all its members.
     Memory: the pairs above `low`, and k^2 bytes where a sample resembles k others.
-    Raises Refused for a size below 2, and as `matches` does.
+
+    Arguments:
+        features: (N, D), of generated samples.
+        low: the smallest cosine of two samples that resemble each other.
+        size: the smallest group, 2 or more.
+
+    Returns:
+        The groups, largest first, and groups of equal size by their first index. Each is a tensor (n,) of ascending
+        indices.
+
+    Raises:
+        Refused: for a size below 2, and as `matches` does.
     """
     if size < 2:
-        raise Refused(f"a clique of {size} is no repetition: give a size of 2 or more")
+        raise Refused(f"a clique of {size} does not repeat anything: give a size of 2 or more")
     one, other = matches(features, features, low)
     apart = one != other
     one, other = one[apart], other[apart]  # both directions of each pair, ordered by `one`
@@ -44,7 +55,7 @@ def cliques(features: Tensor, low: float, size: int = 10) -> list[Tensor]:
         near = near[left[near]]
         group = torch.cat((near.new_tensor([seed]), near[_clique(near, other, first, count)]))
         if len(group) < size:
-            degree[seed] = -1  # opens no group, may still join one
+            degree[seed] = -1  # opens no group any more, but may still join one
             continue
         found.append(group.sort().values)
         left[group] = False
@@ -55,10 +66,15 @@ def cliques(features: Tensor, low: float, size: int = 10) -> list[Tensor]:
 
 
 @torch.no_grad()
-def medoids(features: Tensor, groups: list[Tensor]) -> Tensor:
-    """The sample of each group that resembles the others most, by mean cosine, (G,): a group's candidate.
+def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) -> Int[Tensor, " g"]:
+    """The candidate of each group: the sample that resembles the others most, by mean cosine.
 
-    features (N, D), groups as `cliques` returns them. The lowest index among equals.
+    Arguments:
+        features: (N, D), of generated samples.
+        groups: G tensors of indices, as `cliques` returns them.
+
+    Returns:
+        (G,), an index for each group; of equal ones the lowest.
     """
     rows = [features[group] / features[group].norm(dim=1, keepdim=True) for group in groups]
     # The sum of cosines to all members is one product; a member's own 1 changes no order.
@@ -68,37 +84,48 @@ def medoids(features: Tensor, groups: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def adaptive_l2(
-    queries: Tensor,
-    train: Tensor,
+    queries: Shaped[Tensor, "..."],
+    train: Shaped[Tensor, "..."],
     n: int = 50,
     alpha: float = 0.5,
     around: Literal["query", "match"] = "query",
-) -> Tensor:
-    """L2 distance to the nearest training row over `alpha` times the mean distance of n neighbours, (N,).
+) -> Float[Tensor, " n"]:
+    """L2 distance to the nearest training row, over `alpha` times the mean distance of n neighbours.
 
-    queries (N, D), train (M, D), not normalised; at most 1 is "extracted" by Carlini et al. 2023, sec. 5.1, whose n
-    and alpha these are. An image in a dense part of the data must so lie nearer than one in a sparse part. The
-    neighbours are the n training rows nearest to the query, as the formula is mostly read (the nearest is one of
-    them), or, around="match", nearest to its nearest training row (which is then one of them, at distance 0). Raises
-    Refused for an n outside 2..M, for an alpha that is not positive, and where all n neighbours coincide.
+    Carlini et al. 2023, sec. 5.1, whose n and alpha are the defaults, call a sample extracted if this is at most 1. In
+    a dense part of the data, a sample must therefore be nearer to its training image than in a sparse part.
+
+    Arguments:
+        queries: (N, D), features or pixels; they are not normalised.
+        train: (M, D), the same of the training images.
+        n: the number of neighbours, 2 to M.
+        alpha: the factor of their mean distance, above 0.
+        around: "query" takes the n training rows nearest to the query, as the formula is usually read; the nearest row
+            is one of them. "match" takes those nearest to the nearest training row, which is one of them at distance 0.
+
+    Returns:
+        (N,), one ratio for each query.
+
+    Raises:
+        Refused: for an n outside 2..M, for an alpha that is not positive, and where all n neighbours coincide.
     """
     queries, train = checked(queries, "query", 1, train.shape[-1]), checked(train, "training", 2)
     if not 2 <= n <= len(train) or not alpha > 0:
         raise Refused(f"need 2 <= n <= {len(train)} training rows and alpha > 0, not n = {n} and alpha = {alpha}")
     if around not in ("query", "match"):
-        raise Refused(f"neighbours are those of the 'query' or of the 'match', not of {around!r}")
+        raise Refused(f"neighbours are taken around the 'query' or the 'match', not around {around!r}")
     nearest, index, mean = _neighbours(queries, train, n)
     if around == "match":
         at, back = index.unique(return_inverse=True)
         mean = _neighbours(train[at], train, n)[2][back]
     if (mean == 0).any():
         row = int((mean == 0).nonzero()[0])
-        raise Refused(f"query {row}: its {n} neighbours are copies of one image: remove duplicates, or raise n")
+        raise Refused(f"query {row}: its {n} neighbours are copies of one image: remove duplicates, or increase n")
     return nearest / (alpha * mean)
 
 
 def _clique(near: Tensor, other: Tensor, first: Tensor, count: Tensor) -> Tensor:
-    """Positions in `near` (k,), ascending, of rows that all resemble each other, in the order in which they joined."""
+    """Positions in `near` (k,) of rows that all resemble each other, in the order in which they joined."""
     rows, lengths = first[near], count[near]
     owner = torch.arange(len(near), device=near.device).repeat_interleave(lengths)
     entry = torch.arange(len(owner), device=near.device) - (lengths.cumsum(0) - lengths)[owner] + rows[owner]
@@ -116,11 +143,11 @@ def _clique(near: Tensor, other: Tensor, first: Tensor, count: Tensor) -> Tensor
 
 
 def _neighbours(queries: Tensor, train: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Distance to the nearest row (N,), its index (N,), and the mean distance to the n nearest (N,).
+    """The distance to the nearest row (N,), its index (N,), and the mean distance to the n nearest (N,).
 
-    A matrix product proposes the n; the distances themselves are computed from differences.
+    A matrix product proposes the n rows; the distances themselves are computed from differences.
     """
-    centre = train.mean(0)  # about which the product form cancels less
+    centre = train.mean(0)  # about it, the product form of a distance cancels less
     far = train - centre
     proposed = [_smallest(tile - centre, far, n)[1] for tile in queries.split(_ROWS)]
     step = max(1, _CELLS // (n * train.shape[1]))

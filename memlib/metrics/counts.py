@@ -1,4 +1,4 @@
-"""Counts k of n: memorized samples (AMS, UMS), members found at a false-positive rate, and the threshold they need."""
+"""Counts k of n: memorized samples (AMS, UMS), and members found at a false-positive rate."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,19 @@ from scipy.stats import binomtest, norm
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.shapes import Bool, Float, Shaped
 
-_SLACK = 1e-9  # a share times a size may come out a rounding error off the whole number that was meant
+_SLACK = 1e-9  # a fraction times a size may miss the whole number that was meant by a rounding error
 
 
 @dataclass(frozen=True)
 class Count:
-    """k of n, kept as two integers: a percentage without them cannot be checked. Raises Refused if n < 1 or k < 0.
+    """k of n, kept as two integers, because a percentage alone cannot be checked.
 
-    k may exceed n in one case only: `ums` over all pairs, where n samples can match more than n training images.
+    k exceeds n in one case only: `ums` over all pairs, where n samples can match more than n training images.
+
+    Raises:
+        Refused: if n < 1 or k < 0.
     """
 
     k: int
@@ -34,35 +38,50 @@ class Count:
         return self.k / self.n
 
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """The exact binomial interval of the rate (Clopper and Pearson 1934); None if k > n, which is no proportion.
+        """The exact binomial interval of the rate (Clopper and Pearson 1934), or None if k > n.
 
-        It is for counts of independent samples, such as AMS. Distinct images (UMS) are not independent: their count
-        saturates as n grows, so read the interval of a UMS as a rough one and repeat the run to learn its spread.
+        The interval holds for counts of independent samples, such as AMS. Distinct images (UMS) are not independent:
+        their count saturates as n grows. Take the interval of a UMS as a rough one, and repeat the run to measure its
+        spread.
         """
         if self.k > self.n:
             return None
-        low, high = binomtest(self.k, self.n).proportion_ci(level, method="exact")
-        return float(low), float(high)
+        return _clopper_pearson(self.k, self.n, level)
 
     def __str__(self) -> str:
         return f"{self.k}/{self.n}"
 
 
-def in_band(similarity: Tensor, low: float, high: float = math.inf) -> Tensor:
-    """Whether low <= similarity < high, any shape; a `high` of 1 includes 1, where a cosine ends.
+def _clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
+    """The exact binomial interval of k <= n."""
+    low, high = binomtest(k, n).proportion_ci(level, method="exact")
+    return float(low), float(high)
 
-    SIDE sec. 3.4 uses low 0.4-0.5, mid 0.5-0.6 and high 0.6-1.0 for SSCD; calibrate other features with `threshold`.
+
+def in_band(similarity: Shaped[Tensor, "*s"], low: float, high: float = math.inf) -> Bool[Tensor, "*s"]:
+    """Whether low <= similarity < high, for a tensor of any shape. A `high` of 1 includes 1, the largest cosine.
+
+    SIDE sec. 3.4 uses the bands low 0.4-0.5, mid 0.5-0.6 and high 0.6-1.0 for SSCD. Other features need other bands:
+    calibrate them with `threshold`.
+
+    Raises:
+        Refused: if low >= high.
     """
     if not low < high:
         raise Refused(f"the band from {low} to {high} is empty: give low < high")
     return similarity >= low if high == 1 else (similarity >= low) & (similarity < high)
 
 
-def ams(similarity: Tensor, low: float, high: float = math.inf) -> Count:
-    """Average memorization score: samples whose nearest training image lies in the band. SIDE eq. 12.
+def ams(similarity: Shaped[Tensor, "..."], low: float, high: float = math.inf) -> Count:
+    """Average memorization score: the samples whose nearest training image lies in the band. SIDE eq. 12.
 
-    similarity: (N,), of each sample to its nearest training image; (N, 1) as `nearest` returns it will do. See
-    `in_band` for the ends. Raises Refused for any other shape.
+    Arguments:
+        similarity: (N,), the similarity of each sample to its nearest training image. The (N, 1) of `nearest` also
+            works.
+        low, high: the ends of the band, as in `in_band`.
+
+    Raises:
+        Refused: for any other shape.
     """
     if similarity.dim() == 2 and similarity.shape[1] == 1:
         similarity = similarity[:, 0]
@@ -71,25 +90,40 @@ def ams(similarity: Tensor, low: float, high: float = math.inf) -> Count:
     return Count(int(in_band(similarity, low, high).sum()), len(similarity))
 
 
-def ums(hits: Tensor, n: int) -> Count:
-    """Unique memorization score: how many distinct training images were hit, over n = N_G samples. SIDE eq. 13.
+def ums(hits: Shaped[Tensor, "..."], n: int) -> Count:
+    """Unique memorization score: distinct training images that were hit, over n = N_G samples. SIDE eq. 13.
 
-    hits: training indices, integers of any shape. The two readings in print differ in what is passed:
-    `ums(index[in_band(similarity, low, high)], n)`, the best match of each sample (SIDE, first version), never
-    exceeds AMS; `ums(matches(queries, train, low, high)[1], n)`, all pairs in the band (later version), may exceed
-    AMS and even n. Say which. Raises Refused for a mask or anything else that is not an index.
+    There are two readings of SIDE. They differ in the hits that are counted, so say which one you report:
+
+    - `ums(index[in_band(similarity, low, high)], n)` counts the best match of each sample (first version of SIDE). It
+      never exceeds AMS.
+    - `ums(matches(queries, train, low, high)[1], n)` counts all pairs in the band (later version). It may exceed AMS
+      and even n.
+
+    Arguments:
+        hits: training indices, integers of any shape.
+        n: the number of generated samples.
+
+    Raises:
+        Refused: for a mask or other values that are not indices.
     """
     if hits.dtype == torch.bool or hits.is_floating_point() or hits.is_complex():
         raise Refused(f"UMS counts distinct training indices, which are integers, but was given {hits.dtype}")
     return Count(len(hits.unique()), n)
 
 
-def threshold(similarity: Tensor, fpr: float) -> float:
-    """The smallest t such that at most a share `fpr` of these held-out images has similarity >= t.
+def threshold(similarity: Float[Tensor, "..."], fpr: float) -> float:
+    """The smallest t such that at most a fraction `fpr` of these held-out images has similarity >= t.
 
-    similarity: (M,), of held-out real images to their nearest training image. The statement is exact about these M
-    images, ties included; t lies one rounding step above the largest similarity that must stay below it.
-    Raises Refused for fewer than 1/fpr images, which cannot resolve the rate, and for NaN.
+    The statement is exact for these M images, ties included. To make it so, t lies one rounding step above the largest
+    similarity that must stay below it.
+
+    Arguments:
+        similarity: (M,), the similarity of held-out real images to their nearest training image.
+        fpr: the false-positive rate, between 0 and 1.
+
+    Raises:
+        Refused: for fewer than 1/fpr images, which cannot resolve the rate, and for NaN.
     """
     values, size = similarity.flatten(), similarity.numel()
     if not 0 < fpr < 1:
@@ -104,36 +138,66 @@ def threshold(similarity: Tensor, fpr: float) -> float:
     return float(torch.nextafter(highest_negative, torch.full_like(highest_negative, math.inf)))
 
 
-def tpr_at_fpr(members: Tensor, others: Tensor, fpr: float = 0.01) -> Count:
-    """Members found when at most a share `fpr` of the others is taken for a member.
+def tpr_at_fpr(members: Shaped[Tensor, " n"], others: Shaped[Tensor, " m"], fpr: float = 0.01) -> Count:
+    """The members found when at most a fraction `fpr` of the others is taken for members.
 
-    members (N,), others (M,): one statistic each, larger = more member-like, always. The threshold is that of the
-    others (`threshold`), so the point lies on the empirical ROC curve; no interpolation. Raises Refused as `threshold`.
+    The threshold is computed from the others (`threshold`), so the result is a point of the empirical ROC curve,
+    without interpolation.
+
+    Arguments:
+        members: (N,), one statistic for each member. Larger always means more member-like.
+        others: (M,), one statistic for each image that is not a member.
+        fpr: the false-positive rate.
+
+    Raises:
+        Refused: as `threshold` does.
     """
     # Integers, and two dtypes, are compared exactly in float64: a rounded threshold would cut a tie in two.
     members, others = members.double(), others.double()
     return Count(int((members >= threshold(others, fpr)).sum()), members.numel())
 
 
-def top_means(similarity: Tensor, shares: Sequence[float] = (0.001, 0.005, 0.01, 0.05, 0.1)) -> Tensor:
-    """Mean of the ceil(share * N) largest similarities, for each share, (len(shares),). SIDE appendix A, table 2.
+def top_means(
+    similarity: Float[Tensor, " n"], fractions: Sequence[float] = (0.001, 0.005, 0.01, 0.05, 0.1)
+) -> Float[Tensor, " t"]:
+    """The mean of the ceil(fraction * N) largest similarities, for each fraction. SIDE appendix A, table 2.
 
-    similarity: (N,). Raises Refused for a share outside (0, 1].
+    Arguments:
+        similarity: (N,).
+        fractions: T numbers in (0, 1].
+
+    Returns:
+        (T,), one mean for each fraction.
+
+    Raises:
+        Refused: for a fraction outside (0, 1].
     """
-    if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise Refused(f"a top share lies above 0 and at most at 1, but was {wrong[0]}")
+    if wrong := [fraction for fraction in fractions if not 0 < fraction <= 1]:
+        raise Refused(f"a top fraction must lie above 0 and be at most 1, but was {wrong[0]}")
     values = similarity.flatten().sort(descending=True).values
-    return torch.stack([values[: math.ceil(share * len(values) - _SLACK)].mean() for share in shares])
+    return torch.stack([values[: math.ceil(fraction * len(values) - _SLACK)].mean() for fraction in fractions])
 
 
 # The ROC curve of a membership statistic: larger = more member-like, always.
 
 
-def roc(members: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """False- and true-positive rates of "statistic >= t", (T + 1,) each, from (0, 0) to (1, 1).
+def roc(
+    members: Shaped[Tensor, "..."], others: Shaped[Tensor, "..."]
+) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
+    """False- and true-positive rates of the test "statistic >= t", from (0, 0) to (1, 1).
 
-    members (N,), others (M,). A point for each of the T distinct values t, from the largest down, so a tie is one
-    slanted step and the order of the samples does not matter. Raises Refused for an empty side and for NaN.
+    The curve has a point for each of the T distinct values t, from the largest down. A tie is therefore one slanted
+    step, and the order of the samples does not matter.
+
+    Arguments:
+        members: (N,), one statistic for each member. Larger always means more member-like.
+        others: (M,), one statistic for each image that is not a member.
+
+    Returns:
+        The false-positive rates and the true-positive rates, (T + 1,) each.
+
+    Raises:
+        Refused: for an empty side, another shape, and NaN.
     """
     members, others = _sorted(members, "members", 1), _sorted(others, "others", 1)
     values = torch.cat((members, others)).unique()  # ascending
@@ -142,26 +206,41 @@ def roc(members: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return fpr, tpr
 
 
-def auc(members: Tensor, others: Tensor, level: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """Area under `roc`, P(member > other) + P(tie) / 2, and its interval: DeLong et al. 1988, on the logit scale.
+def auc(
+    members: Shaped[Tensor, "..."], others: Shaped[Tensor, "..."], level: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """The area under `roc`, which is P(member > other) + P(tie) / 2, and its interval.
 
-    members (N,), others (M,), independent samples. Where all pairs agree, DeLong's variance is 0 and says nothing:
-    then min(N, M) disjoint pairs that agreed bound how often one does not (Clopper and Pearson 1934). The area hides
-    the low false-positive rates at which membership matters: read `tpr_at_fpr` beside it. Raises Refused for fewer
-    than two values on a side and for NaN.
+    The interval is that of DeLong et al. 1988, on the logit scale. If all pairs agree, DeLong's variance is 0 and
+    carries no information. Then min(N, M) disjoint pairs agreed, which bounds how often a pair disagrees (Clopper and
+    Pearson 1934). The area hides the low false-positive rates, which matter most for membership: report `tpr_at_fpr` as
+    well.
+
+    Arguments:
+        members: (N,), statistics of independent samples.
+        others: (M,), statistics of independent samples.
+        level: the confidence level.
+
+    Returns:
+        The area, and the two ends of its interval.
+
+    Raises:
+        Refused: for fewer than two values on a side, another shape, and NaN.
     """
     members, others = _sorted(members, "members", 2), _sorted(others, "others", 2)
-    below, above = _share_below(members, others), 1 - _share_below(others, members)  # (N,), (M,): means are the area
+    below, above = _fraction_below(members, others), 1 - _fraction_below(others, members)  # (N,), (M,)
+    # The mean of either is the area.
     area, variance = float(below.mean()), float(below.var() / len(below) + above.var() / len(above))
     if variance == 0:
-        agree, _ = Count(pairs := min(len(members), len(others)), pairs).interval(level)
+        pairs = min(len(members), len(others))
+        agree, _ = _clopper_pearson(pairs, pairs, level)
         return area, (area * agree, 1 - (1 - area) * agree)
     half = norm.ppf((1 + level) / 2) * math.sqrt(variance) / (area * (1 - area))
     return area, (float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
-def _sorted(values: Tensor, name: str, least: int) -> Tensor:
-    """The statistics ascending, in float64, where integers and other dtypes compare exactly; or Refused."""
+def _sorted(values: Tensor, name: str, least: int) -> Float[Tensor, " n"]:
+    """The statistics, ascending and in float64, where integers and other dtypes compare exactly; or Refused."""
     if values.dim() != 1 or len(values) < least:
         raise Refused(f"{name} must be (N,) with N >= {least}, one statistic each, not of shape {tuple(values.shape)}")
     if values.isnan().any():
@@ -169,6 +248,6 @@ def _sorted(values: Tensor, name: str, least: int) -> Tensor:
     return values.double().sort().values
 
 
-def _share_below(x: Tensor, y: Tensor) -> Tensor:
-    """The share of y (M,), ascending, below each x (N,), ties counting half, (N,)."""
+def _fraction_below(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+    """The fraction of y (M,), which is ascending, that lies below each x (N,); ties count half. Returns (N,)."""
     return (torch.searchsorted(y, x) + torch.searchsorted(y, x, right=True)).double() / (2 * len(y))

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics.counts import Count
+from memlib.shapes import Float, Int, Shaped
 
 
 class Emm(NamedTuple):
-    """What a bisection over training-set sizes found.
+    """The result of a bisection over training-set sizes. The EMM lies in [size, above).
 
-    size: the largest size tried whose memorized share reached the level, 0 where none did. above: the smallest size
-    tried that fell short of it, None where none did; the EMM lies in [size, above). trace: (size, share) in the order
-    of the trials.
+    Attributes:
+        size: the largest size tried at which the memorized fraction reached the level, or 0 if none did.
+        above: the smallest size tried at which it fell short of the level, or None if none did.
+        trace: pairs (size, memorized fraction), in the order in which they were tried.
     """
 
     size: int
@@ -24,28 +26,38 @@ class Emm(NamedTuple):
     trace: list[tuple[int, Count | float]]
 
 
-def emm(memorized: Callable[[int], Count | float], low: int, high: int, share: float = 0.9, ratio: float = 1.19) -> Emm:
-    """Bisect log-size for the largest training set, low <= n <= high, of which a share >= `share` is memorized.
+def emm(
+    memorized: Callable[[int], Count | float], low: int, high: int, fraction: float = 0.9, ratio: float = 1.19
+) -> Emm:
+    """The largest training-set size in [low, high] at which a fraction >= `fraction` is memorized, by bisection.
 
-    memorized: trains on n images and returns the memorized share of its samples, a `Count` or a number in [0, 1]; it is
-        called at `low` and `high` first, then between them until the bracket is narrower than `ratio` (or one image).
-    share: 0.9 is that of Gu et al. 2023, who take l2-ratio < 1/3 for memorized.
+    The bisection is in log n. It assumes that the memorized fraction falls with n, and checks this only at `low` and
+    `high`. If `high` still reaches the level, `above` is None; if `low` does not reach it, `size` is 0. In both cases
+    the bisection stops there. The fraction from one training run is itself random: repeat with other seeds to get an
+    interval.
 
-    Assumes that the share falls with n; the ends of the bracket are the only check of it. Where `high` still reaches
-    the level or `low` does not, one end is open and nothing lies between: read `above` and `size`. A share from one
-    training run is itself random: repeat with other seeds for an interval. Raises Refused for settings that make no
-    sense.
+    Arguments:
+        memorized: trains on n images and returns the memorized fraction of its samples, a `Count` or a number in [0,
+            1]. It is called at `low`, at `high`, and then between them until the bracket is narrower than `ratio` or
+            one image.
+        low, high: the smallest and the largest size to try.
+        fraction: the level. 0.9 is that of Gu et al. 2023, who call a sample memorized if its l2-ratio is below 1/3.
+        ratio: the ratio of the ends of the bracket at which the bisection stops.
+
+    Raises:
+        Refused: unless 1 <= low < high, 0 < fraction <= 1 and ratio > 1.
     """
-    if not 1 <= low < high or not 0 < share <= 1 or not ratio > 1:
+    if not 1 <= low < high or not 0 < fraction <= 1 or not ratio > 1:
         raise Refused(
-            f"need 1 <= low < high, 0 < share <= 1 and ratio > 1, not {low}, {high}, share={share} and ratio={ratio}"
+            f"need 1 <= low < high, 0 < fraction <= 1 and ratio > 1, not low={low}, high={high}, fraction={fraction} "
+            f"and ratio={ratio}"
         )
     trace: list[tuple[int, Count | float]] = []
 
     def reaches(n: int) -> bool:
         value = memorized(n)
         trace.append((n, value))
-        return (value.rate if isinstance(value, Count) else float(value)) >= share
+        return (value.rate if isinstance(value, Count) else float(value)) >= fraction
 
     if not reaches(low):
         return Emm(0, low, trace)
@@ -57,40 +69,56 @@ def emm(memorized: Callable[[int], Count | float], low: int, high: int, share: f
     return Emm(low, high, trace)
 
 
-def expected_unique(probability: Tensor, n: Tensor) -> Tensor:
-    """sum_i 1 - (1 - p_i)^n, distinct images among n samples (K,), from the probability of each (M,). SIDE eq. 56.
+def expected_unique(probability: Float[Tensor, " m"], n: Shaped[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """The expected number of distinct images among n samples, sum_i 1 - (1 - p_i)^n. SIDE eq. 56.
 
-    The p_i are per sample and need not sum to 1: the rest of the samples resemble no training image.
+    Arguments:
+        probability: (M,), the probability p_i that a sample hits image i. They need not sum to 1: the remaining samples
+            resemble no training image.
+        n: (K,), numbers of samples.
+
+    Returns:
+        (K,), one expected number for each n.
     """
     return -torch.expm1(torch.special.xlog1py(n[:, None], -probability)).sum(1)
 
 
-def extrapolate_unique(hits: Tensor, samples: int, n: Tensor) -> Tensor:
-    """Distinct images expected among n samples (K,), from a run of `samples` that hit image i hits[i] times (M,).
+def extrapolate_unique(hits: Int[Tensor, " m"], samples: int, n: Shaped[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """The number of distinct images expected among n samples, estimated from a run of another length.
 
-    Up to `samples`, the exact average over sub-runs (rarefaction). Beyond, images not seen so far are added: how many
-    there are is estimated from those hit once and twice (Chao 1984), how fast they appear from the same numbers
-    (Chao et al. 2014, Ecological Monographs 84:45). A lower bound in spirit, good for a few times `samples`; putting
-    the observed frequencies into `expected_unique` instead assumes that no further image exists. hits may leave out
-    images that were never hit. Raises Refused for more hits than samples.
+    Up to `samples`, this is the exact average over sub-runs (rarefaction). Beyond, it adds images that were not seen so
+    far: their number is estimated from the images hit once and twice (Chao 1984), and so is the rate at which they
+    appear (Chao et al. 2014, Ecological Monographs 84:45). Read the result as a lower bound that is good up to a few
+    times `samples`. The observed frequencies in `expected_unique` would assume instead that no further image exists.
+
+    Arguments:
+        hits: (M,), how often the run hit each image. Images that were never hit may be left out.
+        samples: the number of samples of the run.
+        n: (K,), numbers of samples to estimate for.
+
+    Returns:
+        (K,), one estimate for each n.
+
+    Raises:
+        Refused: for more hits than samples.
     """
-    hits = hits[hits > 0].double()
-    if hits.sum() > samples:
-        raise Refused(f"{int(hits.sum())} hits cannot come from {samples} samples: give the size of the run")
-    once, twice = (hits == 1).sum().item(), (hits == 2).sum().item()
+    often = hits[hits > 0].double()  # (distinct images hit,)
+    if often.sum() > samples:
+        raise Refused(f"{int(often.sum())} hits cannot come from {samples} samples: give the size of the run")
+    once, twice = (often == 1).sum().item(), (often == 2).sum().item()
     unseen = (samples - 1) / samples * (once**2 / (2 * twice) if twice else once * (once - 1) / 2)
     result = []
     for size in n.tolist():
         if size <= samples:
-            missed = _log_choose(samples - hits, size) - _log_choose(torch.tensor(float(samples)).double(), size)
+            missed = _log_choose(samples - often, size) - _log_choose(torch.tensor(float(samples)).double(), size)
             result.append((1 - missed.exp()).sum())
         else:
             rate = once / (samples * unseen + once) if once else 0.0
-            result.append(len(hits) + unseen * (1 - torch.tensor(1 - rate).double() ** (size - samples)))
+            result.append(len(often) + unseen * (1 - torch.tensor(1 - rate).double() ** (size - samples)))
     return torch.stack(result)
 
 
-def _log_choose(total: Tensor, size: float) -> Tensor:
+def _log_choose(total: Float[Tensor, "*s"], size: float) -> Float[Tensor, "*s"]:
     """log of `total` choose `size`, -inf where size > total."""
     rest = total - size
     size_factorial = torch.lgamma(torch.tensor(size + 1.0).double())
@@ -98,13 +126,24 @@ def _log_choose(total: Tensor, size: float) -> Tensor:
     return torch.where(rest < 0, -torch.inf, value)
 
 
-def unique_difference(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[int, tuple[float, float]]:
-    """Distinct images hit by arm a less those hit by arm b, and a jackknife interval of it. Efron & Stein 1981.
+def unique_difference(
+    a: Int[Tensor, "..."], b: Int[Tensor, "..."], level: float = 0.95
+) -> tuple[int, tuple[float, float]]:
+    """The number of distinct images hit by arm a minus that of arm b, and its jackknife interval (Efron & Stein 1981).
 
-    a, b: (N,), the image that sample i of each arm hit, -1 for none; equal i share a seed. Leaving out sample i costs
-    an arm one image if no other of its samples hit that one, so the jackknife needs only these singletons. The variance
-    errs upwards; a bootstrap would not do, as every resample repeats hits and so loses images. Raises Refused for rows
-    that do not pair up.
+    Without sample i, an arm loses one image if no other of its samples hit that image. The jackknife therefore needs
+    only these singletons. Its variance errs upwards. A bootstrap would be wrong here: every resample repeats some hits
+    and misses others, so it loses images.
+
+    Arguments:
+        a, b: (N,), the image that sample i of each arm hit, or -1 for none. Sample i of both arms has the same seed.
+        level: the confidence level.
+
+    Returns:
+        The difference, and the two ends of its interval.
+
+    Raises:
+        Refused: for arms that do not pair up.
     """
     if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
         raise Refused(f"paired hits need equal shapes (N,) with N >= 2, not {tuple(a.shape)} and {tuple(b.shape)}")
@@ -115,7 +154,7 @@ def unique_difference(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[int, t
     return difference, (difference - half, difference + half)
 
 
-def _alone(hits: Tensor) -> Tensor:
-    """1 where sample i is the only one to hit its image, else 0, (N,), float64."""
+def _alone(hits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """1 if sample i is the only one that hits its image, else 0, (N,), float64."""
     counts = torch.bincount(hits[hits >= 0], minlength=1)
     return ((hits >= 0) & (counts[hits.clamp_min(0)] == 1)).double()

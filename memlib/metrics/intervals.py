@@ -1,7 +1,7 @@
 """How far a difference can be trusted: ratios of two counts, paired samples, and means over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics.counts import Count
+from memlib.shapes import Shaped
 
 _CELLS = 1 << 22  # resampled indices held at once
 
@@ -19,23 +20,33 @@ _CELLS = 1 << 22  # resampled indices held at once
 def ratio_interval(a: Count, b: Count, level: float = 0.95) -> tuple[float, float]:
     """Score interval of the ratio of two independent rates, a.rate / b.rate (Koopman 1984, Biometrics 40:513).
 
-    It keeps its level where counts are small and stays informative at zero: 20 of 2,000 against 0 of 2,000 has a
-    finite lower end and an infinite upper one; 0 against 0 gives (0, inf). For arms that share seeds, use
-    `paired_interval` on the samples. Raises Refused for a count with k > n, which is no proportion.
+    It keeps its level for small counts and stays informative at zero: 20 of 2,000 against 0 of 2,000 has a finite lower
+    end and an infinite upper one; 0 against 0 gives (0, inf). If both arms use the same seeds, use `paired_interval` on
+    the samples instead.
+
+    Raises:
+        Refused: for a count with k > n, which is not a proportion.
     """
     for count in (a, b):
         if count.k > count.n:
-            raise Refused(f"{count} is no proportion, so its ratio has no binomial interval: compare repeated runs")
-    limit = chi2.ppf(level, 1)
+            raise Refused(f"{count} is not a proportion, so its ratio has no binomial interval: compare repeated runs")
+    limit = float(chi2.ppf(level, 1))
 
     def excess(log_ratio: float) -> float:
         return _score(a, b, math.exp(log_ratio)) - limit
 
     # The statistic falls to 0 at the estimate and rises after it; without k the estimate lies at 0 or infinity.
     centre = math.log(a.rate / b.rate) if a.k and b.k else 0.0
-    low = math.exp(brentq(excess, centre - 40, centre if b.k else 40)) if a.k else 0.0
-    high = math.exp(brentq(excess, centre if a.k else -40, centre + 40)) if b.k else math.inf
+    low = math.exp(_root(excess, centre - 40, centre if b.k else 40)) if a.k else 0.0
+    high = math.exp(_root(excess, centre if a.k else -40, centre + 40)) if b.k else math.inf
     return low, high
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """The root that `function` has between `low` and `high` (Brent's method)."""
+    root = brentq(function, low, high)
+    assert isinstance(root, float)  # SciPy returns a pair only with full_output=True
+    return root
 
 
 def _score(a: Count, b: Count, ratio: float) -> float:
@@ -44,23 +55,33 @@ def _score(a: Count, b: Count, ratio: float) -> float:
     p_b = 2 * (a.k + b.k) / (linear + math.sqrt(max(linear**2 - 4 * (a.n + b.n) * ratio * (a.k + b.k), 0.0)))
     total = 0.0
     for count, p in ((a, ratio * p_b), (b, p_b)):
-        p = min(max(p, 1e-300), 1 - 1e-16)  # a rate of exactly 0 or 1 fits its count and divides 0 by 0
+        p = min(max(p, 1e-300), 1 - 1e-16)  # a rate of exactly 0 or 1 would divide 0 by 0
         total += (count.k - count.n * p) ** 2 / (count.n * p * (1 - p))
     return total
 
 
 def paired_interval(
-    a: Tensor,
-    b: Tensor,
+    a: Shaped[Tensor, "..."],
+    b: Shaped[Tensor, "..."],
     statistic: Literal["difference", "ratio"] = "difference",
     level: float = 0.95,
     resamples: int = 2000,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of mean(a) - mean(b), or of mean(a) / mean(b), resampling rows (Efron 1979).
+    """Percentile bootstrap interval of mean(a) - mean(b), or of mean(a) / mean(b) (Efron 1979).
 
-    a, b: (N,), numbers or bools, row i of both from the same seed, image or run; what they share then cancels. A
-    resample whose mean(b) is 0 counts as infinite. Raises Refused for rows that do not pair up.
+    Rows are resampled together, so what both arms have in common cancels. A resample with mean(b) = 0 counts as
+    infinite.
+
+    Arguments:
+        a, b: (N,), numbers or bools. Row i of both comes from the same seed, image or run.
+        statistic: "difference" or "ratio".
+        level: the confidence level.
+        resamples: the number of bootstrap resamples.
+        generator: the random numbers for the resamples; None uses torch's global generator.
+
+    Raises:
+        Refused: for values that do not pair up.
     """
     if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
         raise Refused(f"paired values need equal shapes (N,) with N >= 2, not {tuple(a.shape)} and {tuple(b.shape)}")
@@ -80,14 +101,21 @@ def paired_interval(
 
 
 def mean_interval(values: Sequence[float] | Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean of a few runs, (K,), one value for each seed or model.
+    """Student's t interval of the mean of a few runs.
 
-    Runs are the unit that varies from model to model: pooling their samples into one count would claim more than was
-    measured. Equal values are their own interval, to the bit. Raises Refused for fewer than two values.
+    The run is the unit here, because results vary from model to model. One count pooled over the samples of all runs
+    would claim more than was measured. If all values are equal, both ends are exactly that value.
+
+    Arguments:
+        values: (K,), one value for each seed or model.
+        level: the confidence level.
+
+    Raises:
+        Refused: for fewer than two values.
     """
     values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if len(values) < 2:
-        raise Refused(f"an interval over runs needs at least 2 of them, not {len(values)}: repeat with another seed")
+        raise Refused(f"an interval over runs needs at least 2 runs, not {len(values)}: repeat with another seed")
     if (values == values[0]).all():
         return float(values[0]), float(values[0])  # their mean may differ in the last bit
     half = float(student.ppf((1 + level) / 2, len(values) - 1) * values.std() / math.sqrt(len(values)))

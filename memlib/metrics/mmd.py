@@ -1,9 +1,9 @@
-"""The maximum mean discrepancy between two sets of features, in tiles, so that no kernel matrix is ever held.
+"""The maximum mean discrepancy between two sets of features, in tiles: the full kernel matrix is never held.
 
     MMD^2 = |mu_a - mu_b|^2 in the space of the kernel = E k(a, a') + E k(b, b') - 2 E k(a, b)
 
-Gretton et al. 2012, lemma 6; Real-Fake eq. 17-20, whose training loss takes the space of the features themselves,
-|mean_a - mean_b|^2.
+Gretton et al. 2012, lemma 6; Real-Fake eq. 17-20. The training loss of Real-Fake uses the space of the features
+themselves, |mean_a - mean_b|^2.
 """
 
 import math
@@ -15,31 +15,48 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics.neighbours import checked
+from memlib.shapes import Float
 
-_ROWS = 512  # a tile of the kernel is this square: a cache's worth in float64
-_DYADIC = 1e-12  # how far a ratio of squared bandwidths may be off a power of two
+_ROWS = 512  # rows and columns of a tile of the kernel matrix: in float64 it fits into a cache
+_DYADIC = 1e-12  # how far log2 of a ratio of squared bandwidths may be off a whole number
 
 _Kernel = Callable[[Tensor, Tensor], Tensor]  # of rows (n, D) and (m, D), (n, m)
 
 
 def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bool = True) -> float:
-    """Squared MMD of features a (N, D) and b (M, D) under k(x, y) = sum_s exp(-|x - y|^2 / 2 s^2), s in `bandwidths`.
+    """Squared MMD under the Gaussian kernel k(x, y) = sum_s exp(-|x - y|^2 / 2 s^2), in float64.
 
-    In float64; the unbiased estimate leaves out pairs of a row with itself and may be negative. Bandwidths are in
-    units of feature distance (`median_distance` is a usual middle); those that differ by powers of sqrt(2) share one
-    exponential. As s grows, s^2 MMD^2 tends to |mean_a - mean_b|^2. Raises Refused for bandwidths that are not
-    positive, for fewer than two rows, for shapes that do not fit and for values that are not finite.
+    As s grows, s^2 MMD^2 tends to |mean_a - mean_b|^2.
+
+    Arguments:
+        a, b: features (N, D) and (M, D).
+        bandwidths: one or more s, in units of feature distance. `median_distance` is a usual centre. Bandwidths that
+            differ by powers of sqrt(2) need only one exponential together.
+        unbiased: leave out the pairs of a row with itself; the estimate may then be negative.
+
+    Raises:
+        Refused: for bandwidths that are not positive, for fewer than two rows, for shapes that do not match, and for
+            values that are not finite.
     """
-    return _mmd2(*_centred(a, b), _gaussian(bandwidths), unbiased)
+    a, b = _centred(a, b)
+    return _mmd2(a, b, _gaussian(bandwidths), unbiased)
 
 
 def kid(
     a: Tensor, b: Tensor, degree: int = 3, gamma: float | None = None, coef: float = 1.0, unbiased: bool = True
 ) -> float:
-    """Squared MMD of features a (N, D) and b (M, D) under k(x, y) = (gamma x.y + coef)^degree; gamma None is 1/D.
+    """Squared MMD under the polynomial kernel k(x, y) = (gamma x.y + coef)^degree, in float64.
 
-    The defaults are the kernel Inception distance (Binkowski et al. 2018, sec. 4), over all rows at once instead of
-    averaged over subsets. degree=1, gamma=1, coef=0, unbiased=False is |mean_a - mean_b|^2. Raises Refused as `mmd2`.
+    The defaults are the kernel Inception distance (Binkowski et al. 2018, sec. 4), over all rows at once instead of an
+    average over subsets. With degree=1, gamma=1, coef=0 and unbiased=False it is |mean_a - mean_b|^2.
+
+    Arguments:
+        a, b: features (N, D) and (M, D).
+        degree, gamma, coef: parameters of the kernel; gamma=None is 1/D.
+        unbiased: leave out the pairs of a row with itself; the estimate may then be negative.
+
+    Raises:
+        Refused: as `mmd2` does.
     """
     a, b = _pair(a, b)
     scale = 1 / a.shape[1] if gamma is None else gamma
@@ -50,12 +67,22 @@ def kid(
 def mmd2_difference(
     a: Tensor, b: Tensor, reference: Tensor, bandwidths: float | Sequence[float], level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """MMD^2(a, reference) - MMD^2(b, reference), unbiased, and its interval; below 0 where a lies nearer.
+    """MMD^2(a, reference) - MMD^2(b, reference), unbiased, and its interval. It is below 0 where a is nearer.
 
-    a (N, D), b (M, D), reference (R, D), drawn independently of each other. The estimate is a difference of
-    U-statistics, and the interval the normal one with the variance of its linear part, the influence of each row
-    (after Bounliphone et al. 2016): give each set dozens of rows. Too wide where all three distributions agree.
-    Raises Refused as `mmd2`.
+    The estimate is a difference of U-statistics. The interval is the normal one, with the variance of the linear part,
+    which is the influence of each row (after Bounliphone et al. 2016). Give each set dozens of rows. The interval is
+    too wide if all three distributions are the same.
+
+    Arguments:
+        a, b, reference: features (N, D), (M, D) and (R, D), drawn independently of each other.
+        bandwidths: as in `mmd2`.
+        level: the confidence level.
+
+    Returns:
+        The difference, and the two ends of its interval.
+
+    Raises:
+        Refused: as `mmd2` does.
     """
     kernel = _gaussian(bandwidths)
     a, b, reference = _centred(a, b, reference)
@@ -64,7 +91,7 @@ def mmd2_difference(
     b_r, r_b = _cross(b, reference, kernel)
     value = float(own_a.mean() - 2 * a_r.mean() - own_b.mean() + 2 * b_r.mean())
     influences = 2 * (own_a - a_r), 2 * (own_b - b_r), 2 * (r_a - r_b)
-    half = norm.ppf((1 + level) / 2) * math.sqrt(sum(float(rows.var()) / len(rows) for rows in influences))
+    half = float(norm.ppf((1 + level) / 2)) * math.sqrt(sum(float(rows.var()) / len(rows) for rows in influences))
     return value, (value - half, value + half)
 
 
@@ -76,18 +103,26 @@ def mmd2_p_value(
     permutations: int = 999,
     generator: torch.Generator | None = None,
 ) -> float:
-    """Permutation p-value of "a (N, D) and b (M, D) come from one distribution", exact at any sample size.
+    """Permutation p-value of the hypothesis that a and b come from one distribution, exact at any sample size.
 
-    The share of random relabellings of all rows, the true one among them, whose unbiased `mmd2` is as large, so never
-    below 1 / (permutations + 1) (Phipson and Smyth 2010). Memory: (N + M) x permutations numbers. Raises Refused as
-    `mmd2`.
+    It is the fraction of random relabellings of all rows, the true one included, whose unbiased `mmd2` is at least as
+    large. So it is never below 1 / (permutations + 1) (Phipson and Smyth 2010). Memory: (N + M) x permutations numbers.
+
+    Arguments:
+        a, b: features (N, D) and (M, D).
+        bandwidths: as in `mmd2`.
+        permutations: the number of random relabellings.
+        generator: the random numbers for the relabellings; None uses torch's global generator.
+
+    Raises:
+        Refused: as `mmd2` does.
     """
     rows, n, m = torch.cat(_centred(a, b)), len(a), len(b)
     labels = torch.zeros(n + m, permutations + 2, dtype=torch.float64)  # 1: belongs to a
     labels[:n, 0] = 1
     for column in range(1, permutations + 1):
         labels[torch.randperm(n + m, generator=generator)[:n], column] = 1
-    labels[:, -1] = 1  # everybody, for the row sums of K
+    labels[:, -1] = 1  # all rows: gives the row sums of K
     labels = labels.to(rows.device)
     reached = torch.zeros_like(labels)  # K labels, one column a relabelling
     for i, j, tile in _upper(rows, _gaussian(bandwidths)):
@@ -107,7 +142,7 @@ def mmd2_p_value(
 def median_distance(a: Tensor, b: Tensor, pairs: int = 100_000, generator: torch.Generator | None = None) -> float:
     """Median distance of random pairs of rows of a (N, D) and b (M, D) taken together: the usual Gaussian bandwidth.
 
-    Gretton et al. 2012, sec. 8. Raises Refused as `mmd2`.
+    Gretton et al. 2012, sec. 8. `pairs` is the number of random pairs. Raises Refused as `mmd2` does.
     """
     rows = torch.cat(_pair(a, b))
     i = torch.randint(len(rows), (pairs,), generator=generator)
@@ -117,7 +152,7 @@ def median_distance(a: Tensor, b: Tensor, pairs: int = 100_000, generator: torch
 
 
 @torch.no_grad()
-def _mmd2(a: Tensor, b: Tensor, kernel: _Kernel, unbiased: bool) -> float:
+def _mmd2(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], kernel: _Kernel, unbiased: bool) -> float:
     own = []
     for rows in (a, b):
         total, count = _own(rows, kernel).sum(), len(rows)
@@ -152,8 +187,8 @@ def _gaussian(bandwidths: float | Sequence[float]) -> _Kernel:
     return kernel
 
 
-def _own(rows: Tensor, kernel: _Kernel) -> Tensor:
-    """Kernel of each row with every other, summed, (N,)."""
+def _own(rows: Float[Tensor, "n d"], kernel: _Kernel) -> Float[Tensor, " n"]:
+    """The sum of the kernel of each row with all other rows of its set, (N,)."""
     sums = rows.new_zeros(len(rows))
     for i, j, tile in _upper(rows, kernel):
         sums[i] += tile.sum(1)
@@ -163,7 +198,7 @@ def _own(rows: Tensor, kernel: _Kernel) -> Tensor:
 
 
 def _upper(rows: Tensor, kernel: _Kernel) -> Iterator[tuple[slice, slice, Tensor]]:
-    """The tiles on and above the diagonal of the symmetric kernel matrix, with a zero diagonal."""
+    """The tiles on and above the diagonal of the symmetric kernel matrix. The diagonal itself is set to zero."""
     for start in range(0, len(rows), _ROWS):
         for column in range(start, len(rows), _ROWS):
             i, j = slice(start, start + _ROWS), slice(column, column + _ROWS)
@@ -171,8 +206,10 @@ def _upper(rows: Tensor, kernel: _Kernel) -> Iterator[tuple[slice, slice, Tensor
             yield i, j, tile.fill_diagonal_(0) if i == j else tile
 
 
-def _cross(a: Tensor, b: Tensor, kernel: _Kernel) -> tuple[Tensor, Tensor]:
-    """Mean kernel of each row of a with those of b, (N,), and of each row of b with those of a, (M,)."""
+def _cross(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], kernel: _Kernel
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
+    """The mean kernel of each row of a with the rows of b, (N,), and of each row of b with the rows of a, (M,)."""
     of_a, of_b = [], b.new_zeros(len(b))
     for x in a.split(_ROWS):
         tiles = [kernel(x, y) for y in b.split(_ROWS)]
@@ -182,13 +219,13 @@ def _cross(a: Tensor, b: Tensor, kernel: _Kernel) -> tuple[Tensor, Tensor]:
 
 
 def _pair(*sets: Tensor) -> list[Tensor]:
-    """All in float64 and equally wide, or Refused."""
+    """All sets in float64, or Refused unless they have equal width."""
     names = ("first", "second", "reference")
     return [checked(rows, name, width=sets[0].shape[-1]).double() for rows, name in zip(sets, names, strict=False)]
 
 
 def _centred(*sets: Tensor) -> list[Tensor]:
-    """The same about one centre: distances stay, and their product form cancels less."""
-    sets = _pair(*sets)
-    centre = sets[0].mean(0)
-    return [rows - centre for rows in sets]
+    """All sets in float64 about one centre: the same distances, and less cancellation in their product form."""
+    checked_sets = _pair(*sets)
+    centre = checked_sets[0].mean(0)
+    return [rows - centre for rows in checked_sets]

@@ -1,9 +1,9 @@
-"""Which training images a sample resembles, by cosine and by L2; streamed, so that no (N, M) matrix is ever held.
+"""The training images that a sample resembles, by cosine and by L2. All is streamed: no (N, M) matrix is ever held.
 
-A matrix product, the fastest one at hand, only proposes. Its entries come with a bound on their rounding error, and
-every pair that could still be among the best is computed again by one fixed sum over the features. So the answer
-does not depend on which product proposed; on a CPU its bits depend neither on the tiling nor on the number of threads,
-and equal training images tie exactly.
+The fastest matrix product available only proposes pairs. The rounding error of its entries is bounded, and every pair
+that could still be among the best is computed again as one fixed sum over the features. The answer therefore does not
+depend on the product that proposed it. On a CPU its bits depend neither on the tiling nor on the number of threads, and
+equal training images tie exactly.
 """
 
 import math
@@ -13,31 +13,46 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics.counts import in_band
+from memlib.shapes import Float, Int, Shaped
 
 _ROWS = 1024  # queries held at once
 _COLUMNS = 2048  # training rows held at once
-_BLOCK = 8  # neighbouring training rows that are proposed together: eight times less to search
-_FEW = 64  # proposed blocks per query up to which computing them again costs less than a finer product
-_CELLS = 1 << 19  # numbers held at once while pairs are computed again: a cache's worth
+_BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
+_FEW = 64  # proposed blocks per query up to which exact cosines cost less than a finer product
+_CELLS = 1 << 19  # numbers held at once while pairs are computed exactly: they fit into a cache
 _PAIRS = 1 << 22  # proposed pairs held at once
-_KEPT = 8  # nearest rows by L2 that are computed again at first
+_KEPT = 8  # nearest rows by L2 that are computed exactly in the first pass
 
 
 @torch.no_grad()
-def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Cosine similarity to the k nearest training rows, largest first, (N, k), and their indices, (N, k).
+def nearest(
+    queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], k: int = 1
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The k nearest training rows of each query by cosine similarity, largest first.
 
-    queries (N, D), train (M, D): features of images; rows are normalised here. Equal similarities are ordered by
-    index, lowest first. float32 and float64 are kept, half precision is computed in float32. Memory: copies of the
-    rows, and M/8 numbers for each of 1,024 queries at a time. Raises Refused for k outside 1..M, for shapes that do
-    not fit, and for rows that are zero or not finite: those have no direction.
+    Rows are normalised here. Equal similarities are ordered by index, lowest first. float32 and float64 are kept; half
+    precision is computed in float32. Memory: copies of the rows, and M/8 numbers for each of 1,024 queries at a time.
+
+    Arguments:
+        queries: (N, D), features of images.
+        train: (M, D), features of the training images.
+        k: the number of neighbours, 1 to M.
+
+    Returns:
+        The cosine similarities (N, k), and the indices of the training rows (N, k).
+
+    Raises:
+        Refused: for k outside 1..M, for shapes that do not match, and for rows that are zero or not finite, since those
+            have no direction.
     """
     queries, train = _directions(queries, train)
     if not 1 <= k <= len(train):
-        raise Refused(f"{k} nearest neighbours were asked of {len(train)} training rows: give k from 1 to {len(train)}")
+        raise Refused(
+            f"there are no {k} nearest neighbours among {len(train)} training rows: give k from 1 to {len(train)}"
+        )
     count = len(train)
     train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))  # repeats change no maximum over a block
-    # A common part adds the same to all similarities of a query: without it there is less to round.
+    # A part common to all rows adds the same to all similarities of a query. Without it, less is rounded.
     centre = train.mean(0)
     particular = train - centre
     reach = particular.norm(dim=1).max()
@@ -56,7 +71,7 @@ def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
             if step == len(copies) - 1 or few.all():
                 similarity[left], index[left] = _settle(tile, train, count, proposed, floor, k)
                 break
-            if 2 * few.sum() < len(few):  # rows too alike for this product: further tiles skip it
+            if 2 * few.sum() < len(few):  # the rows are too similar for this product: the next tiles skip it
                 level = step + 1
             done, left = left[few], left[~few]
             similarity[done], index[done] = _settle(tile[few], train, count, proposed[:, few], floor[few], k)
@@ -64,14 +79,26 @@ def nearest(queries: Tensor, train: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def matches(queries: Tensor, train: Tensor, low: float, high: float = math.inf) -> tuple[Tensor, Tensor]:
-    """All pairs (i, j) whose cosine similarity lies in the band, as indices (P,) and (P,), ordered by i, then j.
+def matches(
+    queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], low: float, high: float = math.inf
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """All pairs (i, j) whose cosine similarity lies in the band, ordered by i, then j.
 
-    queries (N, D), train (M, D). The band and its ends are those of `in_band`, the values those of `nearest`; memory
-    grows with the P pairs alone. Raises Refused as `nearest` does.
+    The similarities are those of `nearest`. Memory grows only with the number P of pairs.
+
+    Arguments:
+        queries: (N, D), features of images.
+        train: (M, D), features of the training images.
+        low, high: the ends of the band, as in `in_band`.
+
+    Returns:
+        The indices i (P,) of queries, and the indices j (P,) of training rows.
+
+    Raises:
+        Refused: as `nearest` does.
     """
     queries, train = _directions(queries, train)
-    edge = _bound(train.dtype, train.shape[1])
+    edge = float(_bound(train.dtype, train.shape[1]))
     found = []
     for start in range(0, len(queries), _ROWS):
         tile, pairs = queries[start : start + _ROWS], []
@@ -88,17 +115,29 @@ def matches(queries: Tensor, train: Tensor, low: float, high: float = math.inf) 
 
 
 @torch.no_grad()
-def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
-    """L2 distance to the nearest training row over that to the nearest *distinct* one, (N,); below 1/3: memorized.
+def l2_ratio(
+    queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], distinct: float = 0.0
+) -> Float[Tensor, " n"]:
+    """L2 distance to the nearest training row over the distance to the nearest *distinct* one. Below 1/3: memorized.
 
-    queries (N, D), train (M, D), not normalised. The criterion is that of Yoon et al. 2023 and Gu et al. 2023, whose
-    second neighbour may be a duplicate of the first: a perfect copy then scores 1. Here rows within `distinct` of the
-    nearest row are passed over (0: exact duplicates only). Distances are computed from differences, so a copy scores
-    exactly 0. Raises Refused where all training rows are the same up to `distinct`, and for shapes that do not fit.
+    The criterion is that of Yoon et al. 2023 and Gu et al. 2023. Their second neighbour may be a duplicate of the
+    first, so that a perfect copy scores 1. Here, rows within `distinct` of the nearest row are skipped. Distances are
+    computed from differences, so a copy scores exactly 0.
+
+    Arguments:
+        queries: (N, D), features or pixels; they are not normalised.
+        train: (M, D), the same of the training images.
+        distinct: the distance up to which two training rows count as the same image; 0 means exact duplicates only.
+
+    Returns:
+        (N,), one ratio for each query.
+
+    Raises:
+        Refused: if all training rows are the same up to `distinct`, and for shapes that do not match.
     """
     queries, train = _rows(queries, train)
     if distinct < 0:
-        raise Refused(f"rows are distinct from a distance of 0 on, not {distinct}")
+        raise Refused(f"the distance from which rows are distinct is 0 or more, not {distinct}")
     centre = train.mean(0)  # the product form of a distance cancels less about the centre
     near, far = queries - centre, train - centre
     reach = near.norm(dim=1) + far.norm(dim=1).max()  # (N,), no distance is larger
@@ -108,7 +147,7 @@ def l2_ratio(queries: Tensor, train: Tensor, distinct: float = 0.0) -> Tensor:
         again = []
         for rows in left.split(_ROWS):
             squares, index = _smallest(near[rows], far, kept)
-            # What was left out lies no nearer than this, whatever the rounding of the product.
+            # No row that was left out is nearer than this, however the product was rounded.
             slack = _bound(train.dtype, train.shape[1]) * reach[rows] ** 2
             outside = (squares[:, -1] - slack).clamp(min=0).sqrt() if kept < len(train) else slack + math.inf
             one, other = _two_distances(queries[rows], train, index, distinct)
@@ -140,7 +179,7 @@ def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
-    """Both with rows of length 1, or Refused."""
+    """Both with rows of length 1; or Refused."""
     directions = []
     for name, rows in zip(("query", "training"), _rows(queries, train), strict=True):
         length = rows.norm(dim=1, keepdim=True)
@@ -152,7 +191,7 @@ def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
 
 
 def _products(train: Tensor) -> list[torch.dtype]:
-    """Dtypes to multiply in, fastest first, finest last; bfloat16 only where the processor multiplies in it."""
+    """The dtypes to multiply in, from the fastest to the finest. bfloat16 only where the processor multiplies in it."""
     capable = torch.cpu.get_capabilities() if train.device.type == "cpu" else {}
     fast = [torch.bfloat16] if capable.get("avx512_bf16") or capable.get("amx_bf16") else []
     return [*fast, torch.float32, train.dtype] if train.dtype is torch.float64 else [*fast, train.dtype]
@@ -167,7 +206,7 @@ def _bound(dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: fl
 
 
 def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Blocks that may hold one of the k best, (M / block, n) bool, and the product those must reach, (n,)."""
+    """The blocks that may hold one of the k best, (M / block, n) bool, and the product that those must reach, (n,)."""
     rows = tile.to(copy.dtype)
     tops = torch.cat([(part @ rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part in copy.split(_COLUMNS)])
     # k blocks reach the k-th best of these, so k rows do; with fewer blocks than k nothing can be left out.
@@ -180,7 +219,7 @@ def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, 
 
 
 def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of the first `count` training rows among the proposed blocks, (n, k) and (n, k)."""
+    """The k nearest of the first `count` training rows among the proposed blocks: cosines (n, k) and indices (n, k)."""
     if len(tile) > 1 and proposed.sum() > _PAIRS:
         halves = zip(tile.chunk(2), proposed.chunk(2, dim=1), floor.chunk(2), strict=True)
         found = [_settle(rows, train, count, blocks, least, k) for rows, blocks, least in halves]
@@ -191,7 +230,7 @@ def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Te
     value, i, j = value[pair, place], i[pair], block[pair] * _BLOCK + place
     real = j < count
     value, i, j = value[real], i[real], j[real]
-    order = value.argsort(descending=True, stable=True)  # pairs come by j: of equal values the lowest stays first
+    order = value.argsort(descending=True, stable=True)  # pairs are sorted by j: of equal values the lowest comes first
     order = order[i[order].argsort(stable=True)]
     first = i.bincount(minlength=len(tile)).cumsum(0) - i.bincount(minlength=len(tile))
     chosen = order[first[:, None] + torch.arange(k, device=tile.device)]
@@ -201,14 +240,14 @@ def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Te
 def _cosines(tile: Tensor, train: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """Cosines of the rows i of `tile` (n, D) with the blocks j of `train` (., block, D), (P, block), within [-1, 1].
 
-    Each is one sum over the features, whose order depends on nothing but D.
+    Each is one sum over the features, whose order depends only on D.
     """
     pairs = zip(*(index.split(max(1, _CELLS // train[0].numel())) for index in (i, j)), strict=True)
     return torch.cat([(train[b] * tile[a, None]).sum(2) for a, b in pairs]).clamp(-1, 1)
 
 
 def _smallest(tile: Tensor, train: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """The `kept` smallest squared distances of each row by the product form, (n, kept), ascending; their indices."""
+    """The `kept` smallest squared distances of each row, by the product form, (n, kept), ascending; their indices."""
     lengths = train.square().sum(1)
     values, index = tile.new_empty(len(tile), 0), torch.empty(len(tile), 0, dtype=torch.long, device=tile.device)
     for column in range(0, len(train), _COLUMNS):
@@ -222,7 +261,7 @@ def _smallest(tile: Tensor, train: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 
 
 def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest of the indexed rows, (n,), and to the nearest one distinct from it, or inf, (n,)."""
+    """The distance to the nearest indexed row, (n,), and to the nearest one that is distinct from it, or inf, (n,)."""
     one, other = [], []
     step = max(1, _CELLS // (index.shape[1] * tile.shape[1]))
     for rows, places in zip(tile.split(step), index.split(step), strict=True):
@@ -237,9 +276,10 @@ def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) 
 
 
 def checked(rows: Tensor, name: str, least: int = 2, width: int | None = None) -> Tensor:
-    """The rows (N, D) unchanged, after a look at them; `name` is what an error calls them.
+    """The rows (N, D), unchanged, if they are valid; `name` is the word for them in an error message.
 
-    Raises Refused unless they have two dimensions, D >= 1 (= `width` if given), N >= `least` and finite values.
+    Raises:
+        Refused: unless they have two dimensions, D >= 1 (D = `width` if given), N >= `least`, and finite values.
     """
     if rows.dim() != 2 or rows.shape[1] < 1 or (width is not None and rows.shape[1] != width):
         wanted = f"(N, {width})" if width else "(N, D)"

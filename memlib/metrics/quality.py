@@ -9,23 +9,24 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.metrics.counts import Count
 from memlib.metrics.neighbours import _smallest, checked
+from memlib.shapes import Bool, Float, Int
 
 _ROWS = 512  # points held at once
 _COLUMNS = 2048  # centres held at once
-_SPARE = 8  # neighbours beyond the k-th that are measured again, since rounding may have swapped them
-_CELLS = 1 << 22  # numbers held at once while distances are measured again
-_TOUCH = 1e-12  # relative distance from a surface, in squares, that still lies on it
+_SPARE = 8  # neighbours beyond the k-th whose distance is also computed exactly: rounding may have swapped them
+_CELLS = 1 << 22  # numbers held at once while distances are computed exactly
+_TOUCH = 1e-12  # a point lies on a surface if its squared distance differs by this fraction at most
 
 
 class PrecisionRecall(NamedTuple):
-    """Samples inside the manifold of the real images, and real images inside that of the samples."""
+    """The samples that lie in the manifold of the real images, and the real images that lie in that of the samples."""
 
     precision: Count
     recall: Count
 
 
 class DensityCoverage(NamedTuple):
-    """Mean number of real balls about a sample over k, which may exceed 1, and the real balls that hold a sample."""
+    """The mean number of real balls around a sample, over k (may exceed 1), and the real balls that hold a sample."""
 
     density: float
     coverage: Count
@@ -33,13 +34,20 @@ class DensityCoverage(NamedTuple):
 
 @torch.no_grad()
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
-    """Improved precision and recall of features real (N, D) and fake (M, D). Kynkaanniemi et al. 2019, eq. 1-2.
+    """Improved precision and recall. Kynkaanniemi et al. 2019, eq. 1-2.
 
-    A manifold is the union of balls about the rows of a set, each as wide as the distance to the k-th nearest other
-    row, surface included. Balls shrink as sets grow, so compare at equal N and M; the intervals of the counts hold
-    the manifold fixed. In float64 and streamed. Distances near a surface are taken from differences, so copies and
-    duplicates count as they should. Raises Refused unless 1 <= k < N, M, for shapes that do not fit and for values
-    that are not finite.
+    The manifold of a set is the union of balls around its rows. The radius of a ball is the distance to the k-th
+    nearest other row, and the surface belongs to the ball. Balls shrink as sets grow, so compare at equal N and M. The
+    intervals of the counts treat the manifold as fixed. All is computed in float64 and streamed. Distances near a
+    surface are computed from differences, so copies and duplicates are counted correctly.
+
+    Arguments:
+        real: features (N, D) of real images.
+        fake: features (M, D) of samples.
+        k: the neighbour that sets the radius.
+
+    Raises:
+        Refused: unless 1 <= k < N, M, for shapes that do not match, and for values that are not finite.
     """
     real, fake = _centred(real, fake)
     around_fake, _ = _inside(fake, real, _radii(real, k))
@@ -49,10 +57,18 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 
 @torch.no_grad()
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
-    """Density and coverage of features real (N, D) and fake (M, D). Naeem et al. 2020, eq. 3-4; k = 5 is theirs.
+    """Density and coverage. Naeem et al. 2020, eq. 3-4; k = 5 is theirs.
 
-    They use the balls of the real rows alone, as `precision_recall` defines them, so an outlier among the samples
-    opens no wide ball. Raises Refused as that does.
+    Both use only the balls of the real rows, as `precision_recall` defines them. An outlier among the samples therefore
+    does not create a large ball.
+
+    Arguments:
+        real: features (N, D) of real images.
+        fake: features (M, D) of samples.
+        k: the neighbour that sets the radius.
+
+    Raises:
+        Refused: as `precision_recall` does.
     """
     real, fake = _centred(real, fake)
     around, held = _inside(fake, real, _radii(real, k))
@@ -61,11 +77,20 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 
 @torch.no_grad()
 def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:
-    """exp(mean KL(p(y|x), p(y))) of `splits` consecutive parts: mean and standard deviation. Salimans et al. 2016.
+    """The Inception score exp(mean KL(p(y|x), p(y))), its mean and standard deviation over parts. Salimans et al. 2016.
 
-    probabilities (N, K): of each class for each sample, between 1 and K the score. p(y) is the mean of a part, so
-    shuffle rows that come in the order of their classes. The deviation is over splits - 1, NaN for a single part, and
-    that of parts, not of runs. Raises Refused for rows that are no probabilities and for splits outside 1..N.
+    The score lies between 1 and K. p(y) is the mean over one part, so shuffle rows that are sorted by class. The
+    standard deviation (over splits - 1; NaN for a single part) is that between parts, not between runs.
+
+    Arguments:
+        probabilities: (N, K), the probability of each class for each sample.
+        splits: the number of consecutive parts, 1 to N.
+
+    Returns:
+        The mean, and the standard deviation.
+
+    Raises:
+        Refused: for rows that are not probabilities, and for splits outside 1..N.
     """
     p = checked(probabilities, "probability", least=1).double()
     if (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-3).any():
@@ -80,16 +105,16 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, flo
 
 
 def _centred(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64 about one centre, where the product form of a distance cancels less; or Refused."""
+    """Both in float64 and shifted to one centre, where the product form of a distance cancels less; or Refused."""
     real, fake = checked(real, "real").double(), checked(fake, "fake", width=real.shape[-1]).double()
     centre = real.mean(0)
     return real - centre, fake - centre
 
 
-def _radii(rows: Tensor, k: int) -> Tensor:
+def _radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
     """Squared distance of each row (N, D) to its k-th nearest other row, (N,)."""
     if not 1 <= k < len(rows):
-        raise Refused(f"the neighbour number {k} of {len(rows)} rows was asked for: give k from 1 to {len(rows) - 1}")
+        raise Refused(f"a row has no {k}-th neighbour among {len(rows)} rows: give k from 1 to {len(rows) - 1}")
     kept, radii = min(k + 1 + _SPARE, len(rows)), []
     for own in torch.arange(len(rows), device=rows.device).split(_ROWS):
         _, index = _smallest(rows[own], rows, kept)
@@ -98,8 +123,10 @@ def _radii(rows: Tensor, k: int) -> Tensor:
     return torch.cat(radii)
 
 
-def _inside(points: Tensor, centres: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    """How many balls each point lies in, (M,), and whether each ball holds a point, (N,)."""
+def _inside(
+    points: Float[Tensor, "m d"], centres: Float[Tensor, "n d"], radii: Float[Tensor, " n"]
+) -> tuple[Int[Tensor, " m"], Bool[Tensor, " n"]]:
+    """The number of balls that each point lies in, (M,), and whether each ball holds a point, (N,)."""
     around = torch.zeros(len(points), dtype=torch.long, device=points.device)
     held = torch.zeros(len(centres), dtype=torch.bool, device=points.device)
     reach = points.norm(dim=1).max() + centres.norm(dim=1).max()
@@ -118,7 +145,9 @@ def _inside(points: Tensor, centres: Tensor, radii: Tensor) -> tuple[Tensor, Ten
     return around, held
 
 
-def _exact(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
+def _exact(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], i: Int[Tensor, " p"], j: Int[Tensor, " p"]
+) -> Float[Tensor, " p"]:
     """Squared distances |x_i - y_j|^2 of rows of (n, D) and (m, D) from their differences, (P,)."""
     pairs = zip(*(index.split(max(1, _CELLS // x.shape[1])) for index in (i, j)), strict=True)
     return torch.cat([(x[p] - y[q]).square().sum(1) for p, q in pairs])
