@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from memlib.adapters.discrete import Discrete
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DModel
@@ -34,7 +34,8 @@ def from_diffusers(
     is a habit of the sampler and not applied: D is what the network says. No code of the folder is run, no pickle read.
     Raises Refused for all that is missing, damaged or of another kind.
     """
-    from diffusers.utils import logging
+    with needs("models"):
+        from diffusers.utils import logging
 
     root = _configurations(place)
     subfolder = "unet" if (root / "unet" / "config.json").exists() else ""
@@ -63,8 +64,9 @@ def from_diffusers(
 
 def _configurations(place: str | Path) -> Path:
     """The folder itself, or a local copy of all that is JSON in the model of that name on the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    with needs("models"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError
 
     folder = Path(place).expanduser()
     if folder.is_dir():

@@ -9,7 +9,7 @@ import torch
 
 from memlib.adapters.discrete import Discrete
 from memlib.denoiser import Denoiser
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
@@ -28,7 +28,8 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
     Written beside and renamed, so that the folder is whole or absent. Raises Refused for any other denoiser and for a
     folder that is not empty.
     """
-    from diffusers import DDPMPipeline, UNet2DModel
+    with needs("models"):
+        from diffusers import DDPMPipeline, UNet2DModel
 
     net = getattr(denoiser, "net", None)
     net = getattr(net, "_orig_mod", net)  # compiled

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import ipywidgets
+from memlib.errors import Refused, needs
 
-from memlib.errors import Refused
+with needs("book"):
+    import ipywidgets
 
 # The frame's index is read from the sliders in row-major order. `style.display`, not `hidden`: a theme that sets
 # `img {display: block}` would win over the attribute.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 from memlib.settings import SCALES, among, changed, closest, typed
 
 _PLAIN = (bool, int, float, str, list, dict, types.NoneType)  # what papermill can inject
@@ -85,7 +85,8 @@ def further(settings: dict[str, Any] | str) -> dict[str, Any]:
         return settings
     if not settings:
         return {}
-    import yaml
+    with needs("book"):
+        import yaml
 
     try:
         read = yaml.safe_load(Path(settings).expanduser().read_text(encoding="utf8"))

@@ -16,7 +16,7 @@ from typing import Any
 import memlib
 from memlib import data, papers
 from memlib.chapters import claims, parameters
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 
 
 class Failed(Exception):
@@ -64,7 +64,8 @@ def title(notebook: Path) -> str:
 
 def declared(notebook: Path) -> dict[str, dict[str, str]]:
     """The parameters as papermill reads them from their cell: name -> type, default and help."""
-    import papermill
+    with needs("book"):
+        import papermill
 
     return papermill.inspect_notebook(str(notebook))
 
@@ -120,8 +121,9 @@ def execute(
     What the kernel writes to stderr, such as the progress of a training, goes to a terminal and not into the notebook.
     Raises `Failed` with the sentence of a `Refused`, else naming the cell and the error; `out` then holds what ran.
     """
-    import nbformat
-    import papermill
+    with needs("book"):
+        import nbformat
+        import papermill
 
     if out.exists() and out.samefile(notebook):
         raise Refused(f"the output {out} is the chapter itself: give another path")

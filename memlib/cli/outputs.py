@@ -5,9 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from memlib.cli import chapters
+from memlib.errors import needs
+
+with needs("book"):
+    import nbformat
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _STATE = "application/vnd.jupyter.widget-state+json"

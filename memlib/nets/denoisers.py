@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from memlib.errors import needs
 from memlib.nets.blocks import FiLMBlock, TimeCode
 from memlib.noise import expand_sigma
 
@@ -93,7 +94,8 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        from diffusers import UNet2DModel  # heavy: only where a U-Net is wanted
+        with needs("models"):
+            from diffusers import UNet2DModel  # slow to import: only where a U-Net is wanted
 
         if size % 2 ** (len(widths) - 1):
             raise ValueError(f"images of {size} pixels cannot be halved {len(widths) - 1} times; give fewer widths")
