@@ -40,7 +40,7 @@ def eps(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Floa
 def pair(
     denoiser: Denoiser, x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like
 ) -> tuple[Float[Tensor, " b *s"], Float[Tensor, " b *s"]]:
-    """Predicted and true noise (eps_hat, eps), each (B, *S), of x0 (B, *S) noised to sigma. The losses take this pair."""
+    """Predicted and true noise (eps_hat, eps), each (B, *S), for x0 (B, *S) noised to sigma. Losses take this pair."""
     true = noise(x0)
     return eps(denoiser, add_noise(x0, sigma, lambda _: true), sigma), true
 

@@ -62,7 +62,7 @@ def seeded(seeds: Sequence[int] | Shaped[Tensor, "..."]) -> Noise:
 class _Seeded:
     """Counter-based: a 64-bit hash of (seed, step, position), then Box-Muller.
 
-    One vectorised pass serves all samples. One torch generator per sample and step would cost more than a small network.
+    One vectorised pass serves all samples. A torch generator per sample and step would cost more than a small network.
     """
 
     def __init__(self, seeds: Tensor) -> None:

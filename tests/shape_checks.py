@@ -3,7 +3,13 @@
 from beartype import BeartypeConf, beartype
 
 CHECKED = (  # the modules whose signatures are executed
+    "memlib.analytic",
+    "memlib.denoiser",
+    "memlib.inpaint",
+    "memlib.likelihood",
+    "memlib.losses",
     "memlib.noise",
+    "memlib.random",
     "memlib.sample",
 )
 

@@ -244,7 +244,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         again(steps=2)
     assert len(again(steps=6)) == 2  # a constant rate may go on for longer
     (tmp_path / "training.safetensors").write_bytes(b"half a file")
-    with pytest.raises(Refused, match="is no training checkpoint"):
+    with pytest.raises(Refused, match="is not a training checkpoint"):
         again()
 
 

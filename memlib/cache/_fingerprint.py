@@ -86,7 +86,7 @@ def _feed(digest: Any, thing: Any, above: tuple[int, ...]) -> None:
     elif isinstance(thing, torch.Tensor):
         flat = thing.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy()
         kind += f" {thing.dtype} {tuple(thing.shape)} {thing.device.type}"
-        parts = memoryview(flat)
+        parts = flat.data
     elif isinstance(thing, np.ndarray | np.generic) and thing.dtype != object:
         kind += f" {thing.dtype} {thing.shape}"
         parts = np.ascontiguousarray(thing).tobytes()

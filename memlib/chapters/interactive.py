@@ -58,8 +58,7 @@ def frames(
     `alt` may be a function of the label. Frame `start` is shown first. All frames should have one size
     (`plots.png`). Raises ValueError where the numbers of pictures, labels and texts differ.
     """
-    describe = alt if callable(alt) else None
-    texts = [describe(str(label)) for label in labels] if describe else list(alt)
+    texts = [alt(str(label)) for label in labels] if callable(alt) else list(alt)
     if not len(pictures) == len(labels) == len(texts) > 0:
         raise ValueError(
             f"{len(pictures)} pictures, {len(labels)} labels and {len(texts)} texts: give one of each a frame"
@@ -93,7 +92,7 @@ class Live:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         # Not the widget's own text: that would carry the picture's bytes, which differ between processors.
-        return self.box._repr_mimebundle_(**kwargs) | {"text/plain": self.text}
+        return (self.box._repr_mimebundle_(**kwargs) or {}) | {"text/plain": self.text}
 
 
 def live(draw: Callable[..., bytes], **controls: tuple[str, Any]) -> Live:
@@ -106,7 +105,7 @@ def live(draw: Callable[..., bytes], **controls: tuple[str, Any]) -> Live:
     """
     widgets = {}
     for argument, (name, control) in controls.items():
-        widget = (
+        widget: Any = (
             control if isinstance(control, ipywidgets.Widget) else ipywidgets.interactive.widget_from_abbrev(control)
         )
         if widget is None:

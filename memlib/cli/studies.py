@@ -19,7 +19,7 @@ from memlib.settings import SCALES, changed
 
 def listing() -> str:
     """The studies with their chapters, the claims of each, and the seconds that kept runs took by scale."""
-    rows = [("study", "chapter", "claims", *SCALES)]
+    rows: list[tuple[str, ...]] = [("study", "chapter", "claims", *SCALES)]
     for name, study in studies().items():
         ids = " ".join(claim for group in study.GROUPS.values() for claim in group)
         runs = [claims.kept(study.CHAPTER, scale) for scale in SCALES]

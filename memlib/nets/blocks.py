@@ -1,4 +1,4 @@
-"""What denoising and classifying networks share: how they are told the noise level."""
+"""Layers that give a network its noise level, for denoising and classifying networks alike."""
 
 import math
 
@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 
 class TimeCode(nn.Module):
-    """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size): geometric from 1 to 32 cycles over [-2, 2]."""
+    """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size).
+
+    The frequencies rise geometrically from 1 to 32 cycles over the range [-2, 2] of t.
+    """
+
+    rates: Tensor  # (size / 2,), radians per unit of t
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -21,7 +26,10 @@ class TimeCode(nn.Module):
 
 
 class FiLMBlock(nn.Module):
-    """h + W2 silu(W1 ((1 + a) norm(h) + b)), with a, b read off the time code, or 0 without time; (B, width)."""
+    """h + W2 silu(W1 ((1 + a) norm(h) + b)), (B, width): a and b are linear in the time code, or 0 if `time` is False.
+
+    FiLM: Perez et al. 2018.
+    """
 
     def __init__(self, width: int, time: bool = True) -> None:
         super().__init__()
