@@ -73,7 +73,7 @@ def fit(
 
     Arguments:
         net: the network; its parameters that require a gradient are trained.
-        loss: `loss(net, generator)` -> scalar Tensor. The generator is on the CPU and is equal for equal (seed, step) on
+        loss: `loss(net, generator)` -> scalar Tensor. The generator is on the CPU, and equal for equal (seed, step) on
             every device. All random numbers of the loss must come from it.
         steps: optimiser steps in all.
         lr: the largest learning rate, see `learning_rate`.

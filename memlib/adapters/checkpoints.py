@@ -24,7 +24,7 @@ def from_diffusers(
 ) -> Discrete:
     """The U-Net of a diffusers folder, or of a model on the hub, as a denoiser: (B, C, H, W) -> (B, C, H, W).
 
-    alpha_bar and the prediction type (epsilon, v_prediction, sample) come from the scheduler in the folder, which may be
+    alpha_bar and the prediction type (epsilon, v_prediction, sample) come from the scheduler in the folder. It may be
     any of diffusers' discrete-time classes. Its option clip_sample belongs to the sampler and is not applied here. No
     code in the folder is run and no pickle is read.
 
@@ -36,8 +36,8 @@ def from_diffusers(
         between: see `from_discrete`.
 
     Returns:
-        A denoiser in evaluation mode and float32, with trainable weights. Its network is a UNet2DModel, unconditional or
-        class-conditional: `functools.partial(denoiser, y=labels)`.
+        A denoiser in evaluation mode and float32, with trainable weights. Its network is a UNet2DModel, unconditional
+        or class-conditional: `functools.partial(denoiser, y=labels)`.
 
     Raises:
         Refused: if a file is missing or damaged, the model is of another kind, or diffusers is not installed.

@@ -67,8 +67,8 @@ class ResNet(nn.Module):
         widths: channels at each resolution. Where the width changes, the image is halved.
         blocks: basic blocks of each width.
         stem: "7x7" is that of He et al., with ReLU and one average at the end; its blocks see a quarter of the image's
-            size. "3x3" keeps the size, for images of 8 to 32 pixels, and has SiLU and 2x2 averages. Guidance needs a
-            smooth gradient in x: in exploratory runs on 8-pixel digits, "3x3" with ReLU and one average failed.
+            size. "3x3" keeps the size, for images of 8 to 32 pixels, and has SiLU and 2x2 averages. Guidance uses
+            the gradient in x: in exploratory runs on 8-pixel digits, the attack failed with ReLU and one average.
         time: False leaves the time modules out. They start as the identity, so the state of a network without them
             loads into one with them (strict=False).
 
