@@ -1,4 +1,4 @@
-"""Data sets and weights that the book can use but does not contain: their origin, their licence, and whether they are here.
+"""Data sets and weights that the book can use but does not contain: origin, licence, and whether they are here.
 
 The facts are from the publishers, or from catalogues and code that many people use to check downloads (TensorFlow
 Datasets, Keras, scikit-learn, pages of the Hugging Face Hub); a fact that was not found there is None. A data set is in

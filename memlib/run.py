@@ -39,7 +39,7 @@ class Run:
     started: float = field(compare=False, repr=False, default_factory=time.perf_counter)
 
     def cached(self, name: str, make: Callable[..., Any], *inputs: Any, fresh: bool | None = None) -> Any:
-        """`make(*inputs)`, computed once for this code, these inputs and this seed, then read from disk: `cache.cached`."""
+        """`make(*inputs)`, computed once for this code, inputs and seed, then read from disk: `cache.cached`."""
         return store.cached(f"{self.name}-{name}", make, *inputs, seed=self.seed, fresh=fresh)
 
     def trained(
