@@ -1,11 +1,11 @@
-"""What a user is told when something they gave is wrong, or is not installed: one sentence, no stack trace."""
+"""Errors that are the user's to correct, such as a wrong value or a missing package: one sentence, no stack trace."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Refused(ValueError):
-    """A user's mistake, said in one sentence: what was wrong, with what value, what to do.
+    """A user's mistake in one sentence: the wrong thing, its value, and how to correct it.
 
     Raise it for a wrong parameter, a missing file, a missing package or unusable data. Anything else is a bug and keeps
     its traceback. IPython shows `_render_traceback_` instead of a stack, so a notebook (and papermill's log) ends in

@@ -257,7 +257,7 @@ def _integrate(flow: _Flow, x: Tensor, start: float, stop: float, tol: float) ->
         # An error cannot be made smaller than rounding, which in float32, far from the data, can be larger than tol.
         floor = rounding * _rms(z.view(len(x), -1)) * torch.maximum(_rms(score), _rms(score_next))
         error_z = error_z / floor.clamp_min(tol)
-        # The trace is judged by its mean over probes, which is what is reported.
+        # For the trace, the error of its mean over probes counts, since the mean is the value reported.
         error_trace = step / size * (estimate @ rates).view(-1, len(x)).mean(0).abs()
         error_trace = error_trace / (rounding / size * rate.abs().view(-1, len(x)).mean(0)).clamp_min(tol)
         error = float(torch.maximum(error_z, error_trace).max())  # the one host sync of a step

@@ -125,8 +125,8 @@ def _repeatable(kind: str) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     # Some CUDA kernels (scatter, interpolation backwards) have no deterministic form: a warning there, not a stop.
     torch.use_deterministic_algorithms(True, warn_only=kind == "cuda")
-    # One thread, since two sum in another order: the same bits whatever OMP_NUM_THREADS says. Two gain little on the
-    # networks of a chapter, and on two busy cores they were ten times slower.
+    # One thread, since two would sum in another order: bits must not depend on OMP_NUM_THREADS. Two threads gain little
+    # on the networks of a chapter, and on two busy cores they were ten times slower.
     torch.set_num_threads(1)
 
 

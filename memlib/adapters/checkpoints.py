@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 _PREDICTS: dict[str, Literal["eps", "v", "x0"]] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_UNREADABLE = (OSError, ValueError, RuntimeError)  # what diffusers and the hub raise on files that are amiss
+_UNREADABLE = (OSError, ValueError, RuntimeError)  # raised by diffusers and the hub for unreadable files
 
 
 def from_diffusers(
@@ -48,7 +48,7 @@ def from_diffusers(
     root = _configurations(place)
     subfolder = "unet" if (root / "unet" / "config.json").exists() else ""
     if not (root / subfolder / "config.json").exists():
-        raise Refused(f"{str(place)!r} is no diffusers folder: it has neither unet/config.json nor config.json")
+        raise Refused(f"{str(place)!r} is not a diffusers folder: it has neither unet/config.json nor config.json")
     if (latent := {"vae", "vqvae"} & {path.name for path in root.iterdir()}) and subfolder:
         raise Refused(
             f"the U-Net of {str(place)!r} works on latents of its {latent.pop()}: give its unet folder, and encode the "
@@ -92,7 +92,7 @@ def _configurations(place: str | Path) -> Path:
 
 
 def _scheduler(place: str | Path, root: Path) -> Any:
-    """The scheduler of a U-Net, which says what its timesteps mean; no common type of diffusers has `config`."""
+    """The scheduler of a U-Net, which defines its timesteps. Any: no common class of diffusers declares `config`."""
     import diffusers
 
     folders = [root / "scheduler", root, *([root.parent / "scheduler"] if root.name == "unet" else [])]
@@ -103,11 +103,13 @@ def _scheduler(place: str | Path, root: Path) -> Any:
             "timesteps mean nothing, so copy the one it was trained with there"
         )
     config = _json(found[0])
-    kind: Any = getattr(diffusers, str(config.get("_class_name")), None)
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise Refused(f"{str(found[0])!r} names the scheduler {config.get('_class_name')!r}, which diffusers has not")
+        raise Refused(
+            f"{str(found[0])!r} names the scheduler {config.get('_class_name')!r}, which diffusers does not have"
+        )
     try:
-        scheduler = kind.from_config(config)
+        scheduler: Any = kind.from_config(config)  # pyright: ignore[reportAttributeAccessIssue]  # of its ConfigMixin
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise Refused(f"diffusers cannot read {str(found[0])!r}: {_reason(error)}") from error
     predicts = scheduler.config.get("prediction_type")

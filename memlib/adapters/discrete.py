@@ -118,7 +118,7 @@ class Discrete(nn.Module):
         return (above - 1 + ((sigma.log() - low) / (high - low)).clamp(0, 1)).float(), sigma
 
     def _check(self, sigma: Tensor, level: Tensor, near: float) -> None:
-        """Refuse what is outside the levels and, unless asked to interpolate, what is between them; both (n,)."""
+        """Refuse a sigma (n,) outside the levels (n,) and, unless it may be interpolated, one between them."""
         low, high = self._levels[0].item(), self._levels[-1].item()
         outside = ~((sigma >= low * (1 - near)) & (sigma <= high * (1 + near)))
         if outside.any():

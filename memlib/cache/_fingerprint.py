@@ -1,4 +1,4 @@
-"""A SHA-256 of what a computation depends on: values by content, functions by code, memlib by its source files."""
+"""A SHA-256 of everything that a result depends on: values by content, functions by code, memlib by source file."""
 
 import ast
 import dataclasses
@@ -104,7 +104,7 @@ def _feed(digest: Any, thing: Any, above: tuple[int, ...]) -> None:
 
 
 def _parts(thing: Any) -> Iterator[Any]:
-    """What a compound thing consists of, in a fixed order."""
+    """The parts of a compound thing, in a fixed order."""
     if isinstance(thing, dict | types.MappingProxyType):
         for pair in thing.items():
             yield from pair
@@ -138,7 +138,9 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif hasattr(thing, "__dict__"):
         yield vars(thing)
     else:
-        raise TypeError(f"a {type(thing).__qualname__} has no content to tell it by: pass what is needed of it instead")
+        raise TypeError(
+            f"a {type(thing).__qualname__} has no content to hash: pass the values that are needed of it instead"
+        )
 
 
 def _function(function: types.FunctionType) -> Iterator[Any]:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from memlib.shapes import Float
+
 
 class TimeCode(nn.Module):
     """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size).
@@ -19,7 +21,7 @@ class TimeCode(nn.Module):
         rates = torch.logspace(0, math.log2(32), size // 2, base=2) * (2 * math.pi / 4)
         self.register_buffer("rates", rates)
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b size"]:
         """(B,) -> (B, size)."""
         angle = t[:, None] * self.rates
         return torch.cat([angle.cos(), angle.sin()], 1)
@@ -37,7 +39,7 @@ class FiLMBlock(nn.Module):
         self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         nn.init.zeros_(self.second.weight)
 
-    def forward(self, h: Tensor, code: Tensor | None) -> Tensor:
+    def forward(self, h: Float[Tensor, " b w"], code: Float[Tensor, " b w"] | None) -> Float[Tensor, " b w"]:
         """h (B, width), code (B, width) -> (B, width)."""
         inner = self.norm(h)
         if self.film is not None:

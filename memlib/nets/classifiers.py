@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from memlib.nets.blocks import FiLMBlock, TimeCode
 from memlib.noise import expand_sigma
+from memlib.shapes import Float, PerSample
 
 
 class Classifier(nn.Module):
@@ -29,7 +30,7 @@ class Classifier(nn.Module):
         """Whether the network depends on sigma."""
         return bool(self.net.time)
 
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b k"]:
         """x (B, *S) at level sigma, a float, () or (B,) -> logits (B, K)."""
         sigma = expand_sigma(sigma if self.time else 0.0, x)
         code = (sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4).clamp(-2, 2)  # the range of TimeCode
@@ -50,7 +51,7 @@ class TimeModule(nn.Module):
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
-    def forward(self, h: Tensor, code: Tensor) -> Tensor:
+    def forward(self, h: Float[Tensor, " b c h w"], code: Float[Tensor, " b f"]) -> Float[Tensor, " b c h w"]:
         """h (B, C, H, W), code (B, features) -> (B, C, H, W)."""
         scale, shift = self.film(code)[:, :, None, None].chunk(2, 1)
         return torch.addcmul(h + shift, h, scale)
@@ -103,7 +104,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         """x (B, channels, H, W), t (B,) -> (B, K)."""
         h, code = self.enter(x), None if self.code is None else self.code(t)
         for block in self.blocks:
@@ -155,7 +156,7 @@ class LabelMLP(nn.Module):
         self.blocks = nn.ModuleList(FiLMBlock(width, time) for _ in range(blocks))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         """x (B, *S), t (B,) -> (B, K)."""
         h, code = self.enter(x.flatten(1)), None if self.code is None else self.code(t)
         for block in self.blocks:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from memlib.errors import needs
 from memlib.nets.blocks import FiLMBlock, TimeCode
 from memlib.noise import expand_sigma
+from memlib.shapes import Float, PerSample
 
 
 class Preconditioned(nn.Module):
@@ -24,7 +25,7 @@ class Preconditioned(nn.Module):
         super().__init__()
         self.net, self.sigma_data = net, sigma_data
 
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
         """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
         sigma = expand_sigma(sigma, x)
         total = sigma**2 + self.sigma_data**2
@@ -32,7 +33,7 @@ class Preconditioned(nn.Module):
         output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
         return self.sigma_data**2 / total * x + sigma * self.sigma_data * total.rsqrt() * output
 
-    def weight(self, sigma: Tensor) -> Tensor:
+    def weight(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """(B,) weights for `losses.denoising` that weight the error of F equally at every sigma.
 
         Karras et al. 2022, table 1, times sigma^2, which turns an error of x0 into an error of eps.
@@ -49,7 +50,7 @@ class MLP(nn.Module):
         layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b dim"], t: Float[Tensor, " b"]) -> Float[Tensor, " b dim"]:
         """x (B, dim), t (B,) -> (B, dim)."""
         return self.layers(torch.cat([x, 4 * t[:, None]], 1))
 
@@ -71,7 +72,7 @@ class ResidualMLP(nn.Module):
         nn.init.zeros_(last.weight)  # start at F = 0, where D is the linear denoiser c_skip x
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"]) -> Float[Tensor, " b *s"]:
         """x (B, *S), t (B,) -> (B, *S)."""
         h, code = self.enter(x.flatten(1)), self.code(t)
         for block in self.blocks:
@@ -124,7 +125,7 @@ class UNet(nn.Module):
             dropout=dropout,
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, " b c h w"]:
         """x (B, channels, size, size), t (B,) -> the same shape."""
         # Its sinusoids expect steps 0 to 1000, and ln(sigma) / 4 lies in [-1.6, 1.1] for sigma in [0.002, 80].
         return self.unet(x, 250 * (t + 2)).sample

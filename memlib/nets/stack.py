@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from memlib.shapes import Float, PerSample
+
 
 class Stack(nn.Module):
     """E networks of one architecture in batched products: many small networks cost little more than one.
@@ -32,7 +34,7 @@ class Stack(nn.Module):
             copy.deepcopy(nets[0]).requires_grad_(False)
         ]  # in a list, so that its weights are not parameters of the stack
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
         """x (E B, *S), sigma (E B,) or () -> (E B, *S)."""
 
         def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
