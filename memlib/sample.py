@@ -28,7 +28,7 @@ def start(
     """The start of sampling, (B, *S): sigmas[0] times the first noise of each of B seeds (`noise.seeded`).
 
     A sampler with eta > 0 needs more noise in every step. Make one `fresh = noise.seeded(seeds)` then, start from
-    `sigmas[0] * fresh(x)` instead of this function, and pass `fresh` to the sampler.
+    `sigmas[0] * fresh(torch.empty(B, *shape))` instead of this function, and pass `fresh` to the sampler.
 
     Arguments:
         sigmas: the grid (n,) of the sampler.

@@ -75,7 +75,7 @@ def _render(stage: Path, home: Path) -> Path | None:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
         except FileNotFoundError:
             raise Refused(
-                f"jupyter-book is not installed beside {sys.executable}: pip install 'memlib[book]'"
+                f"jupyter-book is not installed next to {sys.executable}: pip install 'memlib[book]'"
             ) from None
     page = home / "_build" / "html" / "index.html"
     return page if code == 0 and page.exists() else None
