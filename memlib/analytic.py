@@ -1,7 +1,7 @@
-"""Denoisers known in closed form: Gaussian mixtures, and the empirical one that remembers every training point.
+"""Denoisers in closed form: Gaussian mixtures, and the empirical one that remembers every training point.
 
-They are the oracle of the tests, the star of the toy figures and the perfect memorizer that trained models are held
-against. For a mixture sum_k w_k N(m_k, C_k) noised to sigma each component is N(m_k, C_k + sigma^2 I), so
+The tests and the toy figures use them as exact models, and trained models are compared with the perfect memorizer. In a
+mixture sum_k w_k N(m_k, C_k) noised to sigma each component is N(m_k, C_k + sigma^2 I), so
 
     D(x, sigma) = sum_k p(k | x) [m_k + C_k (C_k + sigma^2 I)^-1 (x - m_k)].
 """
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from memlib.noise import expand_sigma
+from memlib.shapes import Float, Int, PerSample, Shaped
 
 _CELLS = 1 << 25  # logits held at once, (rows, K): 128 MiB in float32
-_SHARP = 1e-4  # bound on the error of a logit, in nats, that float32 may keep: D then errs by less than 1e-5
-_WIDE = 512  # coordinates from which on float64 products cost too much to be taken whenever in doubt
+_SHARP = 1e-4  # nats: float32 is kept where the error of a logit is below this, and D then errs by less than 1e-5
+_WIDE = 512  # coordinates from which on a float64 product costs too much to be the default
 _NATS = 25.0  # a component this far below the best adds less than e^-25, 1e-11, to any mean
 _FEW = 32  # up to this many surviving components per row, gathering them beats a second product with all
 
@@ -23,17 +24,29 @@ _FEW = 32  # up to this many surviving components per row, gathering them beats 
 class GaussianMixture:
     """sum_k weights_k N(means_k, C_k) as an exact denoiser, with its log-density and posterior over components.
 
-    means: (K, *S). weights: (K,), normalised here; None is uniform. Covariances: either `std`, a float or (K,), for
-    std^2 I, or `covariances` (K, d, d) with d the number of coordinates of S. Works in the dtype and on the device of
-    the sample it is given. Raises ValueError for weights that are not positive and for shapes that do not fit.
+    It works in the dtype and on the device of the sample that it is given.
 
-    With isotropic parts nothing of size (B, K, d) is held: squared distances come from one matrix product, and
-    where cancellation there could be felt (low noise, near-duplicates, float32) the few components that matter are
-    re-ranked from exact differences in float64, or, where too many matter, the product is taken in float64.
+    With isotropic components no array of size (B, K, d) is held in memory: squared distances come from one matrix
+    product. At low noise, near duplicates and in float32, cancellation in that product could change the result. The few
+    components with a noticeable posterior are then ranked again by exact differences in float64; if they are too many,
+    the product is computed in float64.
+
+    Arguments:
+        means: (K, *S).
+        weights: (K,), positive, normalised here; None is uniform.
+        std: a float or (K,), for isotropic components of covariance std^2 I.
+        covariances: (K, d, d) with d the number of coordinates of S; used instead of std.
+
+    Raises:
+        ValueError: if a weight is not positive, or a shape does not fit.
     """
 
     def __init__(
-        self, means: Tensor, weights: Tensor | None = None, std: float | Tensor = 0.0, covariances: Tensor | None = None
+        self,
+        means: Float[Tensor, " k *s"],
+        weights: Shaped[Tensor, "..."] | None = None,
+        std: float | Shaped[Tensor, ""] | Shaped[Tensor, " k"] = 0.0,
+        covariances: Float[Tensor, "..."] | None = None,
     ) -> None:
         count, self.shape = len(means), means.shape[1:]
         weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
@@ -49,14 +62,14 @@ class GaussianMixture:
             if covariances.shape != (count, size, size):
                 raise ValueError(f"covariances are {tuple(covariances.shape)}; expected {(count, size, size)}")
             self.spectrum = torch.linalg.eigh(covariances.double())  # values (K, d), vectors (K, d, d)
-        # Distances lose the least where the coordinates are small, so they are taken about the mean of the means.
+        # Rounding of distances is least where coordinates are small, so the origin moves to the mean of the means.
         self.centre = self.means.double().mean(0).to(means)
         self._about = self.means - self.centre
         self._half_square = torch.cat([0.5 * rows.double().square().sum(1) for rows in self._about.split(1 << 12)])
         self.spread = float((2 * self._half_square.max()).sqrt())
 
-    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """D(x, sigma) = E[x0 | x], (B, *S) -> (B, *S); sigma a float, () or (B,). At 0 the limit is returned."""
+    def __call__(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
+        """D(x, sigma) = E[x0 | x], (B, *S) -> (B, *S), for sigma a float, () or (B,). At sigma = 0 it is the limit."""
         rows, level = x.reshape(len(x), -1), expand_sigma(sigma, x).reshape(-1, 1).expand(len(x), 1)
         if self.spectrum is not None:
             return self._full_mean(rows, level).reshape(x.shape)
@@ -64,21 +77,24 @@ class GaussianMixture:
         blocks = [self._mean(a, s) for a, s in zip(rows.split(step), level.split(step), strict=True)]
         return torch.cat(blocks).reshape(x.shape)
 
-    def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
+    def log_prob(self, x: Float[Tensor, " b *s"], sigma: PerSample = 0.0) -> Float[Tensor, " b"]:
         """Log-density of the mixture noised to sigma at x (B, *S), in nats, (B,).
 
-        Raises ValueError at sigma = 0 for components of std 0, which have no density.
+        Raises:
+            ValueError: at sigma = 0 for components of std 0, which have no density.
         """
         if self.spectrum is None and not (self.std.min() > 0 or expand_sigma(sigma, x).min() > 0):
             raise ValueError("points without noise have no density: give sigma > 0, or components with std > 0")
         return torch.cat([z.logsumexp(1) for z in self._joint(x, sigma)]).to(x.dtype)
 
-    def posterior(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def posterior(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b k"]:
         """p(component k | x) at level sigma, (B, K), for x (B, *S): the Bayes classifier of the mixture."""
         return torch.cat([z.softmax(1) for z in self._joint(x, sigma)]).to(x.dtype)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """n draws, (n, *S), and the component each came from, (n,)."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, " {n} *s"], Int[Tensor, " {n}"]]:
+        """n random points, (n, *S), and the component of each, (n,)."""
         label = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
         normal = torch.randn(n, self.means.shape[1], dtype=self.means.dtype, generator=generator)
         label, normal = label.to(self.means.device), normal.to(self.means.device)
@@ -89,17 +105,19 @@ class GaussianMixture:
             spread = torch.einsum("bij,bj->bi", vectors[label], values[label].sqrt() * normal)
         return (self.means[label] + spread).reshape(n, *self.shape), label
 
-    # Isotropic components: log p(k) N(x; m_k, s_k^2 I) up to what all k share, with s_k^2 = std_k^2 + sigma^2.
+    # Isotropic components: log p(k) N(x; m_k, s_k^2 I) up to terms common to all k, with s_k^2 = std_k^2 + sigma^2.
 
     def _variance(self, level: Tensor, columns: Tensor | slice = slice(None)) -> Tensor:
-        """s_k^2 for levels (B, 1) of components `columns`, (B, k), or (B, 1) where all share it. Never exactly 0."""
+        """s_k^2 for levels (B, 1) of components `columns`, (B, k), or (B, 1) where all are equal. Never exactly 0."""
         std = self.std[:1] if self._shared else self.std[columns]
         floor = (1e-9 * (self.spread or 1.0)) ** 2  # sigma = 0 on points: the limit, which is the nearest one
         return (std.to(level) ** 2 + level**2).clamp_min(floor)
 
     def _logits(self, rows: Tensor, variance: Tensor, columns: Tensor | slice = slice(None)) -> tuple[Tensor, float]:
-        """log w_k + log N(x; m_k, s_k^2 I), (B, k), up to a constant of the row, by one matrix product with the
-        components `columns`; and how far off rounding may have left it, in nats."""
+        """log w_k + log N(x; m_k, s_k^2 I), (B, k), up to a constant of the row, and a bound on its rounding in nats.
+
+        One matrix product with the components `columns`.
+        """
         if rows.dtype == self._about.dtype:
             means, half_square = self._about[columns].to(rows), self._half_square[columns].to(rows)
         else:  # finer than what is kept: from the means themselves
@@ -109,7 +127,7 @@ class GaussianMixture:
         product = about @ means.T
         error = rounding * (product.detach().abs().max() + self.spread**2)
         logits = (product - half_square) / variance + self.weights[columns].to(rows).log()
-        if variance.shape[1] > 1:  # the row's |x|^2 and log s^2 cancel only where all components share s
+        if variance.shape[1] > 1:  # |x|^2 and log s^2 cancel in a row only where all components have one s
             square = about.square().sum(1, keepdim=True)
             logits = logits - 0.5 * square / variance - 0.5 * rows.shape[1] * variance.log()
             error = error + rounding * square.detach().max()
@@ -167,7 +185,7 @@ class GaussianMixture:
         variance = self._variance(level)
         logits, _ = self._logits(rows, variance)
         constant = rows.shape[1] * math.log(2 * math.pi)
-        if variance.shape[1] == 1:  # give back what `_logits` left out
+        if variance.shape[1] == 1:  # add the terms that `_logits` left out
             constant = constant + (rows - self.centre.to(rows)).square().sum(1, keepdim=True) / variance
             constant = constant + rows.shape[1] * variance.log()
         return logits - 0.5 * constant
@@ -175,6 +193,7 @@ class GaussianMixture:
     # Full covariances, in the eigenbasis of each: coordinates z = U_k^T (x - m_k), (B, K, d). For toys.
 
     def _full_coordinates(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.spectrum is not None, "components with full covariances only"
         values, vectors = (t.to(rows) for t in self.spectrum)
         return torch.einsum("kij,bki->bkj", vectors, rows[:, None] - self.means.to(rows)), values, vectors
 
@@ -192,10 +211,10 @@ class GaussianMixture:
         return torch.einsum("bk,bkd->bd", self._full_joint(rows64, level64).softmax(1), parts).to(rows)
 
 
-def Empirical(points: Tensor) -> GaussianMixture:  # noqa: N802 (pinned: it names a distribution)
+def Empirical(points: Float[Tensor, " k *s"]) -> GaussianMixture:  # noqa: N802 (pinned: it names a distribution)
     """The mixture of one point mass per row of `points` (N, *S): the perfect memorizer.
 
-    Its denoiser is the minimiser of denoising score matching on `points`, a softmax-weighted mean of them, and its
-    score is s* of the large-learning-rate paper. Sampling with it returns training points.
+    Its denoiser, a softmax-weighted mean of the points, minimises denoising score matching on them. Its score is s* of
+    the large-learning-rate paper. Sampling with it returns training points.
     """
     return GaussianMixture(points)

@@ -1,9 +1,9 @@
-"""What the book can use but does not bring along: data sets and weights, where from, on what terms, and are they here?
+"""Data sets and weights that the book can use but does not contain: origin, licence, and whether they are here.
 
-Facts were looked up, at the publishers' or in catalogues and code that many check downloads against (TensorFlow
-Datasets, Keras, scikit-learn, pages of the Hugging Face Hub); what was not found there is None. Data sets lie in the
-folder that MEMLIB_DATA names, each in one of its own name, or in scikit-learn's own; weights in the folder that
-MEMLIB_WEIGHTS names, or in the caches of the Hugging Face Hub and of torch.
+The facts are from the publishers, or from catalogues and code that many people use to check downloads (TensorFlow
+Datasets, Keras, scikit-learn, pages of the Hugging Face Hub); a fact that was not found there is None. A data set is in
+a folder of its name inside MEMLIB_DATA, or in scikit-learn's folder. Weights are in MEMLIB_WEIGHTS, or in the caches of
+the Hugging Face Hub and of torch.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class File(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Whether an asset is here, where, and what was seen; `partial` can be used, `broken` cannot."""
+    """Whether and where an asset was found, with details. A `partial` asset can be used, a `broken` one cannot."""
 
     state: Literal["found", "partial", "broken", "missing"]
     path: Path | None
@@ -34,10 +34,18 @@ class Found(NamedTuple):
 class Asset:
     """One data set or set of weights.
 
-    It is here if one of the `layouts` is: patterns in its folder, each of which must match something; and whole if the
-    first of them gives `count` images or, where folders vary, folders. `size` is in bytes, about; `obtain` is what to
-    do to have it found; `published` names files whose size or SHA-256 is known; `hub` is its name on the Hugging Face
-    Hub. Weights whose files have telling names may also lie loose.
+    Arguments:
+        name: in `-p data=NAME`, and of its folder.
+        kind: "data" or "weights".
+        origin: the page of its publisher.
+        licence: as stated there.
+        size: bytes, approximately.
+        layouts: patterns of files in its folder. The asset is here if every pattern of one layout matches a file.
+        obtain: what to do to get it.
+        published: its files whose size or SHA-256 is known.
+        count: images of the whole set, or folders if the first pattern has a pattern for folders.
+        hub: its name on the Hugging Face Hub.
+        loose: whether its files have unique names and may be directly in MEMLIB_WEIGHTS.
     """
 
     name: str
@@ -192,7 +200,7 @@ ASSETS = (
 
 
 def look(asset: Asset) -> Found:
-    """Look for an asset on this machine, without a network: the first place where it is whole, else what is amiss."""
+    """Look for an asset on this machine, without a network: the first usable place, else what is wrong with it."""
     broken = None
     for place, own in _places(asset):
         try:
@@ -206,7 +214,7 @@ def look(asset: Asset) -> Found:
 
 
 def here(asset: Asset, place: Path) -> Iterator[tuple[Path, File]]:
-    """Files in an asset's folder that can be told by a hash: those published with one, and all weights."""
+    """Files in an asset's folder that a hash can identify: those published with a hash, and all weights."""
     names = {*asset.published, *(name for layout in asset.layouts for name in layout if asset.kind == "weights")}
     for name in sorted(names):
         for path in sorted(place.glob(name)):
@@ -221,7 +229,7 @@ def sha256(path: Path) -> str:
 
 
 def _places(asset: Asset) -> Iterator[tuple[Path, bool]]:
-    """Folders in which an asset may lie, and whether a folder is the asset's own."""
+    """Folders in which an asset may be, and whether each folder is for this asset only."""
     user = Path(os.path.expanduser("~"))  # Path.home() fails where there is none
     cache = Path(os.environ.get("XDG_CACHE_HOME") or user / ".cache")
     root = os.path.expanduser(os.environ.get("MEMLIB_DATA" if asset.kind == "data" else "MEMLIB_WEIGHTS", ""))
@@ -240,7 +248,7 @@ def _places(asset: Asset) -> Iterator[tuple[Path, bool]]:
 
 
 def _inspect(asset: Asset, place: Path, own: bool) -> Found:
-    """What a folder holds of an asset; in a folder of its own, holding nothing of it is a fault."""
+    """What a folder contains of an asset. A folder for this asset only that contains nothing of it is broken."""
     lacking: list[str] = []
     for layout in asset.layouts:
         missed = [pattern for pattern in layout if not any(place.glob(pattern))]
@@ -261,7 +269,7 @@ def _inspect(asset: Asset, place: Path, own: bool) -> Found:
 
 
 def _whole(asset: Asset, place: Path, layout: tuple[str, ...]) -> Found:
-    """An asset whose files are all there: how many, and whether their sizes are those published."""
+    """An asset whose files are all there: the number of images, and whether the sizes are as published."""
     odd = [
         f"{path.name} has {path.stat().st_size:,} bytes where {file.size:,} are published"
         for path, file in here(asset, place)

@@ -1,4 +1,4 @@
-"""What a study found for one claim of a paper, and the four words that it may say."""
+"""The verdict of a study on one claim of a paper, with the figures that support it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 @dataclass(frozen=True)
 class Claim:
-    """The verdict on claim `id` of `book/claims.yaml`, with what it rests on.
+    """The verdict on claim `id` of `book/claims.yaml`, with the measurement behind it.
 
     Arguments:
-        id: such as "S1"; a part of a claim has a letter behind it, as in "I9a".
+        id: such as "S1"; a letter after it names a part of the claim, as in "I9a".
         verdict: one of `VERDICTS`.
-        figure: what was measured: a number, or a list or dict of numbers.
+        figure: the measurement: a number, or a list or dict of numbers.
         n: the independent samples or runs behind the figure, at least 1.
         interval: (low, high) of the difference or rate that decides, or None.
         text: one sentence for the ledger.
@@ -42,7 +42,7 @@ class Claim:
         self.record("")
 
     def record(self, scale: str) -> dict[str, Any]:
-        """The claim as JSON, at a scale: numbers to three significant digits, so that another CPU prints the same."""
+        """The claim at a scale as JSON. Numbers have three significant digits, so that every CPU prints the same."""
         interval = None if self.interval is None else _rounded(list(self.interval))
         kept = {"id": self.id, "scale": scale, "figure": _rounded(self.figure), "interval": interval}
         kept |= {"n": int(self.n), "verdict": self.verdict}

@@ -1,9 +1,8 @@
-"""The one object of this library: a denoiser D(x, sigma) = E[x0 | x0 + sigma n = x], and what is read off it.
+"""The central object of this library, a denoiser D(x, sigma) = E[x0 | x0 + sigma n = x], and what follows from it.
 
-A denoiser is any callable of a noisy sample x (B, *S) and its level sigma, () or (B,), that returns (B, *S): an
-analytic mixture, a trained network, a foreign checkpoint behind an adapter. Score and predicted noise are two more
-names for it, and guidance is a denoiser around a denoiser. A condition is bound beforehand
-(`functools.partial(net, y=y)`).
+A denoiser is any callable that maps a noisy sample x (B, *S) and its level sigma, () or (B,), to (B, *S): an analytic
+mixture, a trained network, or somebody else's checkpoint in an adapter. Score and predicted noise are linear functions
+of it, and guidance turns one denoiser into another. Bind a condition first: `functools.partial(net, y=y)`.
 """
 
 from collections.abc import Callable
@@ -13,6 +12,10 @@ import torch
 from torch import Tensor
 
 from memlib.noise import Noise, add_noise, expand_sigma
+from memlib.shapes import Float, PerSample, Shaped
+
+LogP = Callable[[Tensor, Tensor], Tensor]
+"""log p(y | x, sigma) of a wanted label y: a function of x (B, *S) and sigma, () or (B,), that returns (B,)."""
 
 
 @runtime_checkable
@@ -21,32 +24,38 @@ class Denoiser(Protocol):
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         """Posterior mean of x0 given x at level sigma; (B, *S) -> (B, *S)."""
+        ...
 
 
-def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
+def score(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
     """Score grad log p_sigma(x) = (D - x) / sigma^2, (B, *S). Tweedie's formula; Vincent 2011."""
     return (denoiser(x, _level(sigma, x)) - x) / expand_sigma(sigma, x) ** 2
 
 
-def eps(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
+def eps(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
     """Predicted noise (x - D) / sigma, (B, *S): minus sigma times the score. Ho et al. 2020, eq. 11."""
     return (x - denoiser(x, _level(sigma, x))) / expand_sigma(sigma, x)
 
 
 def pair(
-    denoiser: Denoiser, x0: Tensor, sigma: float | Tensor, noise: Noise = torch.randn_like
-) -> tuple[Tensor, Tensor]:
-    """Predicted and true noise (eps_hat, eps), each (B, *S), of x0 (B, *S) noised to sigma: what losses are made of."""
+    denoiser: Denoiser, x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like
+) -> tuple[Float[Tensor, " b *s"], Float[Tensor, " b *s"]]:
+    """Predicted and true noise (eps_hat, eps), each (B, *S), for x0 (B, *S) noised to sigma. Losses take this pair."""
     true = noise(x0)
     return eps(denoiser, add_noise(x0, sigma, lambda _: true), sigma), true
 
 
-def guided(denoiser: Denoiser, log_p: Callable[[Tensor, Tensor], Tensor], weight: float | Tensor) -> Denoiser:
+def guided(denoiser: Denoiser, log_p: LogP, weight: float | Shaped[Tensor, ""] | Shaped[Tensor, " b"]) -> Denoiser:
     """The denoiser whose score is score + weight * grad_x log p(y | x, sigma). SIDE eq. 10; Dhariwal & Nichol 2021.
 
-    log_p(x, sigma) -> (B,) is the log-probability of the wanted label for a noisy x. `weight` is a float or (B,), one
-    value per sample, so that a sweep over weights is one batch; rows of weight 0 are the unguided model exactly, and
-    log_p is not called when all are. Differentiable in x, as the likelihood needs.
+    Arguments:
+        denoiser: the unguided model.
+        log_p: log_p(x, sigma) -> (B,), the log-probability of the wanted label for a noisy x (B, *S).
+        weight: a float, or (B,) for one weight per sample, so that one batch holds a sweep over weights.
+
+    Returns:
+        A denoiser (B, *S) -> (B, *S), differentiable in x as the likelihood needs. Rows of weight 0 are those of the
+        unguided model exactly. If all weights are 0, log_p is never called.
     """
     weight = torch.as_tensor(weight)
     if not weight.any():
@@ -59,10 +68,13 @@ def guided(denoiser: Denoiser, log_p: Callable[[Tensor, Tensor], Tensor], weight
     return guided_denoiser
 
 
-def classifier_free(unconditional: Denoiser, conditional: Denoiser, weight: float | Tensor) -> Denoiser:
+def classifier_free(
+    unconditional: Denoiser, conditional: Denoiser, weight: float | Shaped[Tensor, ""] | Shaped[Tensor, " b"]
+) -> Denoiser:
     """unconditional + weight (conditional - unconditional): classifier-free guidance. Ho & Salimans 2022, eq. 6.
 
-    `weight` is a float or (B,): 0 is the unconditional model, 1 the conditional one, more overshoots.
+    `weight` is a float or (B,). 0 gives the unconditional model, 1 the conditional model, and more than 1 goes beyond
+    the conditional model.
     """
 
     def between(x: Tensor, sigma: Tensor) -> Tensor:
@@ -72,10 +84,10 @@ def classifier_free(unconditional: Denoiser, conditional: Denoiser, weight: floa
     return between
 
 
-def gradient(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float | Tensor) -> Tensor:
-    """grad_x log p(y | x, sigma), (B, *S): what guidance of weight 1 adds to the score. SIDE eq. 8.
+def gradient(log_p: LogP, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
+    """grad_x log p(y | x, sigma), (B, *S), which guidance of weight 1 adds to the score. SIDE eq. 8.
 
-    log_p(x, sigma) -> (B,), summed over the batch. Kept differentiable where the caller differentiates through x.
+    `log_p(x, sigma)` returns (B,). The result can be differentiated again if x requires a gradient.
     """
     sigma = _level(sigma, x)
     if x.requires_grad and torch.is_grad_enabled():
@@ -86,5 +98,5 @@ def gradient(log_p: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float 
 
 
 def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """The level as a denoiser takes it: () or (B,), in the dtype and on the device of x."""
+    """The level in the form that a denoiser takes: () or (B,), in the dtype and on the device of x."""
     return torch.as_tensor(sigma, dtype=x.dtype, device=x.device)

@@ -1,13 +1,36 @@
-"""What a user is told when something they gave is wrong: one sentence, no stack trace."""
+"""Errors that are the user's to correct, such as a wrong value or a missing package: one sentence, no stack trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Refused(ValueError):
-    """A user's mistake, said in one sentence: what was wrong, with what value, what to do.
+    """A user's mistake in one sentence: the wrong thing, its value, and how to correct it.
 
-    Raise it for a wrong parameter, a missing file or unusable data; anything else is a bug and keeps its
-    traceback. IPython shows `_render_traceback_` instead of a stack, so a notebook (and papermill's log) ends
-    in the sentence itself.
+    Raise it for a wrong parameter, a missing file, a missing package or unusable data. Anything else is a bug and keeps
+    its traceback. IPython shows `_render_traceback_` instead of a stack, so a notebook (and papermill's log) ends in
+    the sentence itself.
     """
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Import an optional package, or tell the user how to install it.
+
+        with needs("models"):
+            from diffusers import UNet2DModel
+
+    Arguments:
+        extra: the extra of memlib that installs the package: "models" for networks of others, "book" for chapters.
+
+    Raises:
+        Refused: if a package imported inside is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        raise Refused(f"{package} is not installed: pip install 'memlib[{extra}]'") from error

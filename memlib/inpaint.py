@@ -1,7 +1,7 @@
-"""Inpainting and reconstruction with a model that was trained for neither: zero-shot, by what is fed to the sampler.
+"""Inpainting and reconstruction with a model that was trained for neither.
 
-Both ask an unlearned model a harder question than sampling does, since part of a forgotten image is put before it. A
-mask is bool, True where a pixel is hidden: (1, H, W) or (B, 1, H, W), or another shape that broadcasts to (B, *S).
+Both test an unlearned model more severely than sampling does, since the model sees part of a forgotten image. A mask is
+bool, True where a pixel is hidden: (1, H, W), (B, 1, H, W), or another shape that broadcasts to (B, *S).
 """
 
 import math
@@ -13,27 +13,36 @@ from torch import Tensor
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
 from memlib.noise import Noise, add_noise
+from memlib.shapes import Bool, Float, Shaped
 
 
 def inpaint(
     denoiser: Denoiser,
-    x0: Tensor,
-    hidden: Tensor,
-    sigmas: Tensor,
+    x0: Float[Tensor, " b *s"],
+    hidden: Shaped[Tensor, "..."],
+    sigmas: Float[Tensor, " n"],
     repeats: int = 1,
     noise: Noise = torch.randn_like,
-) -> Tensor:
-    """Fill what is `hidden` of x0 (B, *S); what is known comes back bit for bit, (B, *S).
+) -> Float[Tensor, " b *s"]:
+    """Fill the hidden pixels of x0 (B, *S); the known pixels are returned bit for bit, (B, *S).
 
-    At each level the known part is replaced by x0 noised to that level, and the whole moves one ancestral step down,
-    eta = 1 (Song et al. 2021, appendix I.2). It starts as noise of the prior's standard deviation, sigmas[0], known
-    part included, and the last denoising reaches the hole: neither holds for the published score_sde. With repeats > 1
-    each step but the last is noised up again and taken anew, so that the hole and its surroundings can agree: RePaint,
-    Lugmayr et al. 2022, algorithm 1, with jumps of one step.
+    At each level the known pixels are replaced by those of x0 noised to that level, and then the whole image takes one
+    ancestral step with eta = 1 (Song et al. 2021, appendix I.2). All pixels start as noise of standard deviation
+    sigmas[0], and the last denoising includes the hidden pixels; the published score_sde differs in both. To fill an
+    image in several ways, repeat it along the batch and give every row its own noise (`noise.seeded`).
 
-    Several fillings of an image: repeat it along the batch, and let every row have its own noise (`noise.seeded`).
-    Values of x0 in the hole are not read. Raises Refused for a mask that is not bool or does not fit, and for a grid
-    that does not end in 0.
+    Arguments:
+        denoiser: D(x, sigma).
+        x0: images; their hidden pixels are not read.
+        hidden: the mask, bool, of a shape that broadcasts to (B, *S).
+        sigmas: decreasing levels (n,) that end in 0.
+        repeats: how often each step but the last is taken. After each but the last repetition the image is noised back
+            to the level before the step, so that hidden and known pixels come to agree: RePaint, Lugmayr et al. 2022,
+            algorithm 1, with jumps of one step.
+        noise: the source of noise.
+
+    Raises:
+        Refused: if the mask is not bool or does not fit, the grid does not end in 0, or repeats < 1.
     """
     for state in inpaint_path(denoiser, x0, hidden, sigmas, repeats, noise):
         x = state
@@ -43,13 +52,13 @@ def inpaint(
 @torch.no_grad()
 def inpaint_path(
     denoiser: Denoiser,
-    x0: Tensor,
-    hidden: Tensor,
-    sigmas: Tensor,
+    x0: Float[Tensor, " b *s"],
+    hidden: Shaped[Tensor, "..."],
+    sigmas: Float[Tensor, " n"],
     repeats: int = 1,
     noise: Noise = torch.randn_like,
 ) -> Iterator[Tensor]:
-    """The states of `inpaint`: x after each of the len(sigmas) - 1 steps, each a new (B, *S) tensor."""
+    """The states of `inpaint`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
     hidden = _fitting(hidden, x0).to(x0.device)
     levels, floats = sigmas.to(x0), sigmas.tolist()
     if len(floats) < 2 or floats[-1] != 0:
@@ -76,13 +85,19 @@ def inpaint_path(
 
 @torch.no_grad()
 def reconstruct(
-    denoiser: Denoiser, x0: Tensor, sigma: float, sigmas: Tensor, noise: Noise = torch.randn_like
-) -> Tensor:
-    """x0 (B, *S) noised to `sigma` and denoised again by DDIM on the levels of `sigmas` below it, (B, *S).
+    denoiser: Denoiser,
+    x0: Float[Tensor, " b *s"],
+    sigma: float,
+    sigmas: Float[Tensor, " n"],
+    noise: Noise = torch.randn_like,
+) -> Float[Tensor, " b *s"]:
+    """Add noise of level `sigma` to x0 (B, *S) and remove it by DDIM on the levels of `sigmas` below it, (B, *S).
 
-    What a model makes of an image that it is nearly shown. SGU sec. 4.3 takes t = 0.02 of the VP SDE, which is
-    `noise.vp_sigma(t)` = 0.078: little noise, of which little can be learnt where the image is already clear.
-    Raises Refused for a sigma that is not positive.
+    SGU sec. 4.3 takes t = 0.02 of the VP SDE, which is `noise.vp_sigma(t)` = 0.078. At so low a level the image is
+    still clear, so a good reconstruction says little about what the model remembers.
+
+    Raises:
+        Refused: if sigma is not positive.
     """
     if not sigma > 0:
         raise Refused(f"an image is reconstructed from noise of a positive level, not sigma={sigma}")
@@ -95,18 +110,18 @@ def reconstruct(
     return x
 
 
-# What is hidden: masks (1, H, W), or (B, 1, H, W) where each image has its own.
+# Masks: (1, H, W), or (B, 1, H, W) where each image has its own.
 
 
-def upper_half(size: int) -> Tensor:
-    """The upper half is hidden, (1, size, size): SGU sec. 4.3, where it hides the bangs."""
+def upper_half(size: int) -> Bool[Tensor, "1 {size} {size}"]:
+    """A mask that hides the upper half, (1, size, size). SGU sec. 4.3, where it hides the bangs."""
     hidden = torch.zeros(1, size, size, dtype=torch.bool)
     hidden[:, : size // 2] = True
     return hidden
 
 
-def central_box(size: int, fraction: float = 0.5) -> Tensor:
-    """A central square of round(fraction * size) pixels a side is hidden, (1, size, size)."""
+def central_box(size: int, fraction: float = 0.5) -> Bool[Tensor, "1 {size} {size}"]:
+    """A mask that hides a central square of round(fraction * size) pixels a side, (1, size, size)."""
     wide = round(fraction * size)
     if not 0 < wide < size:
         raise Refused(f"a box of {fraction} of {size} pixels hides nothing or all: give a fraction in between")
@@ -115,8 +130,8 @@ def central_box(size: int, fraction: float = 0.5) -> Tensor:
     return hidden
 
 
-def scattered(size: int, known: float, n: int, generator: torch.Generator) -> Tensor:
-    """All but a random fraction `known` of the pixels is hidden, drawn for each of n images, (n, 1, size, size)."""
+def scattered(size: int, known: float, n: int, generator: torch.Generator) -> Bool[Tensor, "{n} 1 {size} {size}"]:
+    """Masks that leave a random fraction `known` of the pixels of each of n images, (n, 1, size, size)."""
     if not 0 < known < 1:
         raise Refused(f"the fraction of known pixels lies between 0 and 1, not at {known}")
     place = torch.rand(n, size * size, generator=generator).argsort(1)

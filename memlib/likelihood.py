@@ -4,13 +4,14 @@ The flow dx/dsigma = (x - D(x, sigma)) / sigma carries data to noise; the densit
 
     log p_min(x(sigma_min)) = log p_max(x(sigma_max)) + integral of div((x - D) / sigma) dsigma.
 
-It is solved in u = log sigma for z = x / c with c^2 = 1 + sigma^2. There the field is flat at both ends: below
-the finest scale of the data x - D vanishes like sigma^2, above the coarsest z stands still, so steps are spent where
-structure appears. The noise's own share of the divergence, d log c, is taken out and added back in closed form.
+The solver works in u = log sigma and z = x / c with c^2 = 1 + sigma^2. There the field is flat at both ends: below the
+finest scale of the data x - D vanishes as sigma^2, and above the coarsest scale z does not move. The steps are small
+only between the two scales. The part of the divergence that is due to the noise, d log c, is known in closed form; it
+is subtracted from the integrand and added to the result.
 
-An error dx made at level sigma changes the answer by score * dx, whatever comes later, so that is what sets the step:
-tol bounds the estimated error of a step in nats per dimension, for the worst sample of the batch. (SciPy's norm is an
-average over all samples; at equal tol its worst sample is some ten times further off.)
+An error dx at level sigma changes the answer by score * dx, whatever the later steps do, so this product sets the step:
+tol bounds its estimate in nats per dimension, for the worst sample of the batch. (SciPy averages over all samples; at
+equal tol its worst sample has an error some ten times larger.)
 """
 
 import math
@@ -22,9 +23,10 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
+from memlib.shapes import Float, Shaped
 
-MAX_EVALUATIONS = 20_000  # a smooth denoiser takes 50 to 500; beyond this the flow is not one that can be integrated
-MAX_TRACE = 4096  # dimensions up to which d VJPs an evaluation are still a sane request
+MAX_EVALUATIONS = 20_000  # a smooth denoiser takes 50 to 500; a flow that takes more cannot be integrated
+MAX_TRACE = 4096  # largest d for which the exact trace, of d VJPs an evaluation, is offered
 _CELLS = 1 << 20  # numbers in the VJPs held at once; a network's activations are some hundred times wider
 _LONGEST = 1.0  # step in log sigma: a field flat over many decades must not make the solver skip a feature
 
@@ -43,40 +45,50 @@ _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 
 
 class LogLikelihood(NamedTuple):
-    """Log-likelihoods and their standard errors over the probes, each (B,); nats, or bits after `bits_per_dim`."""
+    """Log-likelihoods and their standard errors over the probes, each (B,), in nats, or bits after `bits_per_dim`."""
 
-    value: Tensor
-    stderr: Tensor
+    value: Float[Tensor, " b"]
+    stderr: Float[Tensor, " b"]
 
 
 def log_likelihood(
     denoiser: Denoiser,
-    x0: Tensor,
+    x0: Shaped[Tensor, "..."],
     sigma_min: float,
     sigma_max: float,
-    probes: int | Tensor | None = None,
+    probes: int | Float[Tensor, "..."] | None = None,
     terminal: Callable[[Tensor], Tensor] | None = None,
     tol: float = 1e-5,
 ) -> LogLikelihood:
-    """Log-density, in nats, of the model at level sigma_min, at the points `x0` (B, *S). Song et al. 2021, eq. 39.
+    """Log-density of the model at level sigma_min, in nats, at the points x0 (B, *S). Song et al. 2021, eq. 39.
 
-    The value is log p_{sigma_min}(x0): the density of data plus noise of std sigma_min, evaluated at `x0` as given. No
-    noise is added to it; the density of clean data is approached where sigma_min is below the data's finest scale, and
-    does not exist for a memorizer (it grows like -log sigma_min at a training point).
+    The value is log p_{sigma_min}(x0), the density of data plus noise of std sigma_min. No noise is added to x0. For
+    sigma_min below the finest scale of the data it approximates the density of clean data. A memorizer has no such
+    density: at a training point its value grows as -log sigma_min.
 
-    probes: None takes the exact trace, d VJPs an evaluation. P takes Hutchinson's estimate from P Rademacher probes,
-        held fixed along the path and the same in every call; a Tensor (P, B, *S) brings your own, as
-        `noise.seeded(names)(x0).sign()[None]`. `stderr` is the spread over probes / sqrt(P): 0 for the exact trace, nan
-        for P = 1. It does not hold the error of the solver.
-    terminal: log-density (B, *S) -> (B,) of the noise end x(sigma_max). Default N(0, sigma_max^2 I), right where
-        sigma_max dwarfs the data and the data are centred: it is off by about |mean|^2 / 2 sigma_max^2 nats and more.
-        For a mixture the exact one is `lambda x: mixture.log_prob(x, sigma_max)`.
-    tol: largest error of a step in nats per dimension; below about 1e-6 use float64.
+    The solver is Dormand-Prince 5(4) with adaptive steps, the same for all samples of the batch, on the device and in
+    the dtype of x0; traces are summed in float64. Parameters receive no gradient, and no_grad may be on.
 
-    Adaptive Dormand-Prince 5(4) on the device of `x0`, in its dtype (traces add up in float64), one common step for
-    the batch, one host sync a step. Works under no_grad; the parameters receive no gradient. Raises Refused for
-    arguments that make no sense, for an exact trace beyond 4096 dimensions, for a denoiser that is not differentiable
-    in x or turns NaN, and where MAX_EVALUATIONS do not reach sigma_max.
+    Arguments:
+        denoiser: D(x, sigma), differentiable in x.
+        x0: points (B, *S), d coordinates each.
+        sigma_min: the level of the density.
+        sigma_max: the level at which the flow ends.
+        probes: None for the exact trace, of d VJPs an evaluation; P for Hutchinson's estimate from P Rademacher
+            probes, fixed along the path and equal in every call; or a tensor (P, B, *S) of probes, such as
+            `noise.seeded(names)(x0).sign()[None]`.
+        terminal: log-density (B, *S) -> (B,) at level sigma_max. The default, N(0, sigma_max^2 I), is good for
+            centred data much smaller than sigma_max; its error is at least about |mean|^2 / 2 sigma_max^2 nats. For a
+            mixture, `lambda x: mixture.log_prob(x, sigma_max)` is exact.
+        tol: largest error of a step in nats per dimension. Use float64 below about 1e-6.
+
+    Returns:
+        Log-densities (B,) and their standard errors (B,): the standard deviation over probes / sqrt(P), which is 0 for
+        the exact trace and nan for P = 1. The error of the solver is not included.
+
+    Raises:
+        Refused: if an argument makes no sense, d > 4096 for the exact trace, the denoiser is not differentiable in x or
+            becomes NaN, or MAX_EVALUATIONS do not reach sigma_max.
     """
     sigma_min, sigma_max = float(sigma_min), float(sigma_max)
     if not 0 < sigma_min < sigma_max < math.inf:
@@ -105,13 +117,24 @@ Nats = TypeVar("Nats", Tensor, LogLikelihood)
 
 
 def bits_per_dim(nats: Nats, dims: int, bits: int | None = None, low: float = -1.0, high: float = 1.0) -> Nats:
-    """Negative log-likelihood in bits per dimension; a Tensor (B,) or LogLikelihood in, the same out.
+    """Negative log-likelihood in bits per dimension, -nats / (d log 2) + k - log2(high - low).
 
-    With `bits` = k the data have 2^k levels, dequantised uniformly and scaled to [low, high] as `dequantise` does, so a
-    level is a bin of width (high - low) / 2^k and its probability at least exp E[log density] times that width per
-    dimension: -nats / (d log 2) + k - log2(high - low). A uniform density then costs exactly k bits. (score_sde adds
-    7 to centred and 8 to uncentred data, right for k = 8 alone.) `bits=None` gives the density itself, no offset.
-    Theis et al. 2016, sec. 3.1. Raises Refused for dims < 1, bits < 1 or low >= high.
+    Theis et al. 2016, sec. 3.1. Data of 2^k levels that `dequantise` has scaled to [low, high] have bins of width
+    (high - low) / 2^k. In each dimension the probability of a bin is at least exp E[log density] times this width. A
+    uniform density costs exactly k bits. (score_sde adds 7 for centred and 8 for uncentred data, right for k = 8 only.)
+
+    Arguments:
+        nats: log-likelihoods, a Tensor (B,) or a LogLikelihood.
+        dims: d, the coordinates of a sample.
+        bits: k; None leaves the offset k - log2(high - low) out, for the density itself.
+        low: the value of the lowest level.
+        high: the value of the highest level.
+
+    Returns:
+        Bits per dimension, in the form of `nats`.
+
+    Raises:
+        Refused: if dims < 1, bits < 1 or low >= high.
     """
     if dims < 1 or (bits is not None and bits < 1) or not low < high:
         raise Refused(f"bits per dim need dims >= 1, bits >= 1 and low < high, not {dims}, {bits}, {low}, {high}")
@@ -122,11 +145,15 @@ def bits_per_dim(nats: Nats, dims: int, bits: int | None = None, low: float = -1
     return offset - nats / unit
 
 
-def dequantise(images: Tensor, bits: int, generator: torch.Generator, low: float = -1.0, high: float = 1.0) -> Tensor:
+def dequantise(
+    images: Float[Tensor, "*s"], bits: int, generator: torch.Generator, low: float = -1.0, high: float = 1.0
+) -> Float[Tensor, "*s"]:
     """Images of 2^bits levels in [low, high], both ends included, spread uniformly over their bins; same shape.
 
-    Level v becomes (v + u) / 2^bits, u uniform in [0, 1), scaled to [low, high]. Uria et al. 2013. Raises Refused for
-    values that are not on the levels.
+    Level v becomes (v + u) / 2^bits with u uniform in [0, 1), scaled to [low, high]. Uria et al. 2013.
+
+    Raises:
+        Refused: if a value is not on a level.
     """
     levels = (images.double() - low) / (high - low) * (2**bits - 1)
     level = levels.round()
@@ -204,12 +231,12 @@ def _integrate(flow: _Flow, x: Tensor, start: float, stop: float, tol: float) ->
     size, rounding = x[0].numel(), 4 * torch.finfo(x.dtype).eps
 
     def field(z: Tensor, u: float) -> tuple[Tensor, Tensor, Tensor]:
-        """dz/du (B d,), the integrand less the noise's own share (P B,), and minus the score of z, (B, d)."""
+        """dz/du (B d,), the integrand without the part of the noise (P B,), and minus the score of z, (B, d)."""
         square = math.exp(2 * u)
-        scale, share = math.sqrt(1 + square), square / (1 + square)
+        scale, part = math.sqrt(1 + square), square / (1 + square)
         residual, trace = flow(z.view_as(x) * scale, math.exp(u))
         residual = residual.flatten(1)
-        return residual.flatten() / scale - share * z, (trace - size * share).flatten(), residual * (scale / square)
+        return residual.flatten() / scale - part * z, (trace - size * part).flatten(), residual * (scale / square)
 
     stages = torch.tensor(_STAGES, dtype=x.dtype, device=x.device)  # (7, 6)
     estimate = torch.tensor(_ERROR, dtype=torch.float64, device=x.device)  # (7,)
@@ -227,10 +254,10 @@ def _integrate(flow: _Flow, x: Tensor, start: float, stop: float, tol: float) ->
         # Nats per dimension: score * dz to first order; the rms of dz itself keeps the second order small.
         off = step * (estimate.to(z) @ slopes).view(len(x), -1)
         error_z = torch.maximum(_rms(off), torch.maximum((off * score).mean(1).abs(), (off * score_next).mean(1).abs()))
-        # Below its own rounding no error is chased: in float32, far from the data, that can be coarser than tol.
+        # An error cannot be made smaller than rounding, which in float32, far from the data, can be larger than tol.
         floor = rounding * _rms(z.view(len(x), -1)) * torch.maximum(_rms(score), _rms(score_next))
         error_z = error_z / floor.clamp_min(tol)
-        # The trace is judged by its mean over probes, which is what is reported.
+        # For the trace, the error of its mean over probes counts, since the mean is the value reported.
         error_trace = step / size * (estimate @ rates).view(-1, len(x)).mean(0).abs()
         error_trace = error_trace / (rounding / size * rate.abs().view(-1, len(x)).mean(0)).clamp_min(tol)
         error = float(torch.maximum(error_z, error_trace).max())  # the one host sync of a step

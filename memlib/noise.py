@@ -1,9 +1,9 @@
-"""The clock: noise levels sigma as plain tensors, and draws of sigma for training.
+"""The clock: noise levels sigma as plain tensors, for sampling and for training.
 
-Every linear Gaussian diffusion with kernel N(alpha_t x0, sigma_t^2 I) becomes, divided by alpha_t, the same Brownian
-path read at sigma = sigma_t / alpha_t. VE, VP and DDPM therefore differ here only in which sigmas they visit. Grids are
-float64 (a product of a thousand alphas loses four digits in float32) and live on the CPU; `expand_sigma` brings a level
-to the dtype and device of the sample.
+Divide a linear Gaussian diffusion with kernel N(alpha_t x0, sigma_t^2 I) by alpha_t: it becomes a Brownian path read at
+sigma = sigma_t / alpha_t, the same path for every diffusion. VE, VP and DDPM therefore differ here only in the sigmas
+that they visit. Grids are float64, because a product of a thousand alphas loses four digits in float32, and they are on
+the CPU. `expand_sigma` brings a level to the dtype and device of the sample.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from memlib.random import Noise, noise_from, seeded
+from memlib.shapes import Float, PerSample, Shaped
 
 __all__ = [
     "Noise",
@@ -32,10 +33,18 @@ __all__ = [
 ]
 
 
-def expand_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """Noise level as (B, 1, ..., 1) or (1, ..., 1), in the dtype and on the device of `x` (B, *S), ready to broadcast.
+def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"]) -> Shaped[Tensor, "..."]:
+    """The noise level in a shape that broadcasts with the samples.
 
-    `sigma` is a float, a scalar tensor or (B,). Raises ValueError for any other length.
+    Arguments:
+        sigma: a float, a scalar tensor or (B,).
+        x: samples (B, *S).
+
+    Returns:
+        sigma as (B, 1, ..., 1) or (1, ..., 1), in the dtype and on the device of x.
+
+    Raises:
+        ValueError: if sigma has neither one value nor B.
     """
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
     if len(sigma) not in (1, len(x)):
@@ -43,7 +52,7 @@ def expand_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def add_noise(x0: Tensor, sigma: float | Tensor, noise: Noise = torch.randn_like) -> Tensor:
+def add_noise(x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like) -> Float[Tensor, " b *s"]:
     """x0 + sigma n, the forward process at level sigma; (B, *S) -> (B, *S)."""
     return x0 + expand_sigma(sigma, x0) * noise(x0)
 
@@ -51,17 +60,24 @@ def add_noise(x0: Tensor, sigma: float | Tensor, noise: Noise = torch.randn_like
 # Grids of sampling: (n + 1,), decreasing, last 0.
 
 
-def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
+def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Float[Tensor, " {n}+1"]:
     """(n + 1,) levels, evenly spaced in sigma^(1/rho), then 0. Karras et al. 2022, eq. 5."""
     ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=torch.float64)
     return _ending_in_zero(ramp**rho)
 
 
-def ddpm(n: int, beta_min: float = 1e-4, beta_max: float = 0.02, steps: int = 1000) -> Tensor:
-    """(n + 1,) levels sqrt(1/alpha_bar - 1) of a DDPM with `steps` linear betas, then 0. Ho et al. 2020, sec. 4.
+def ddpm(n: int, beta_min: float = 1e-4, beta_max: float = 0.02, steps: int = 1000) -> Float[Tensor, " {n}+1"]:
+    """(n + 1,) levels sqrt(1/alpha_bar - 1) of a DDPM with linear betas, then 0. Ho et al. 2020, sec. 4.
 
-    For n < steps the visited timesteps are 0, r, 2r, ... with r = steps // n ("leading" spacing: DDIM's, and the
-    default of diffusers). Raises ValueError for n > steps.
+    Arguments:
+        n: sampling steps. For n < steps the timesteps are 0, r, 2r, ... with r = steps // n. This "leading" spacing is
+            that of DDIM, and the default of diffusers.
+        beta_min: the first beta.
+        beta_max: the last beta.
+        steps: T, the timesteps of training.
+
+    Raises:
+        ValueError: if n is not between 1 and steps.
     """
     if not 1 <= n <= steps:
         raise ValueError(f"{n} sampling steps do not fit a DDPM of {steps}; choose 1 to {steps}")
@@ -69,26 +85,26 @@ def ddpm(n: int, beta_min: float = 1e-4, beta_max: float = 0.02, steps: int = 10
     return discrete(torch.cumprod(1 - betas, 0), n)
 
 
-def discrete(alphas_cumprod: Tensor, n: int | None = None) -> Tensor:
-    """(n + 1,) levels of any discrete-time model from its alpha_bar (T,), leading spacing, then 0; n = T by default."""
+def discrete(alphas_cumprod: Float[Tensor, " t"], n: int | None = None) -> Float[Tensor, " levels"]:
+    """(n + 1,) levels of a discrete-time model from its alpha_bar (T,), then 0. Spaced as in `ddpm`; n is T if None."""
     sigmas = (1 / alphas_cumprod.double() - 1).sqrt()
     n = n or len(sigmas)
     return _ending_in_zero(sigmas[torch.arange(n) * (len(sigmas) // n)].flip(0))
 
 
-def vp(n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Tensor:
+def vp(n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Float[Tensor, " {n}+1"]:
     """(n + 1,) levels of the VP SDE at n times evenly spaced in [t_min, 1], then 0. Song et al. 2021, eq. 33."""
     return _ending_in_zero(vp_sigma(torch.linspace(1.0, t_min, n, dtype=torch.float64), beta_min, beta_max))
 
 
-def ve(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Tensor:
+def ve(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Float[Tensor, " {n}+1"]:
     """(n + 1,) geometric levels of the VE SDE, then 0. Song et al. 2021, eq. 30."""
     ramp = torch.linspace(math.log(sigma_max), math.log(sigma_min), n, dtype=torch.float64)
     return _ending_in_zero(ramp.exp())
 
 
-def vp_sigma(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
-    """sqrt(exp(integral of beta) - 1): the VP sigma at times t in (0, 1], any shape. Song et al. 2021, eq. 33."""
+def vp_sigma(t: Float[Tensor, "*s"], beta_min: float = 0.1, beta_max: float = 20.0) -> Float[Tensor, "*s"]:
+    """sqrt(exp(integral of beta) - 1), the VP sigma at times t in (0, 1] of any shape. Song et al. 2021, eq. 33."""
     return torch.expm1(0.5 * t**2 * (beta_max - beta_min) + t * beta_min).sqrt()
 
 
@@ -96,26 +112,32 @@ def _ending_in_zero(sigmas: Tensor) -> Tensor:
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
-# Draws of sigma for training: (n,), from an explicit generator.
+# Random levels for training: (n,), from an explicit generator.
 
 
-def lognormal(n: int, mean: float = -1.2, std: float = 1.2, generator: torch.Generator | None = None) -> Tensor:
-    """(n,) draws with ln sigma ~ N(mean, std^2). Karras et al. 2022, table 1."""
+def lognormal(
+    n: int, mean: float = -1.2, std: float = 1.2, generator: torch.Generator | None = None
+) -> Float[Tensor, " {n}"]:
+    """(n,) levels with ln sigma ~ N(mean, std^2). Karras et al. 2022, table 1."""
     return (mean + std * torch.randn(n, generator=generator)).exp()
 
 
-def loguniform(n: int, sigma_min: float, sigma_max: float, generator: torch.Generator | None = None) -> Tensor:
-    """(n,) draws uniform in ln sigma: the VE SDE at uniform times. Song et al. 2021, eq. 30."""
+def loguniform(
+    n: int, sigma_min: float, sigma_max: float, generator: torch.Generator | None = None
+) -> Float[Tensor, " {n}"]:
+    """(n,) levels, uniform in ln sigma: the VE SDE at uniform times. Song et al. 2021, eq. 30."""
     return sigma_min * (sigma_max / sigma_min) ** torch.rand(n, generator=generator)
 
 
 def uniform_time(
     n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3, generator: torch.Generator | None = None
-) -> Tensor:
+) -> Float[Tensor, " {n}"]:
     """(n,) levels of the VP SDE at times uniform in [t_min, 1]. Song et al. 2021, eq. 7 with eq. 33."""
     return vp_sigma(t_min + (1 - t_min) * torch.rand(n, generator=generator), beta_min, beta_max)
 
 
-def uniform_step(n: int, sigmas: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """(n,) levels drawn uniformly from a grid (T + 1,) without its final 0: DDPM's random t. Ho et al. 2020, alg. 1."""
+def uniform_step(
+    n: int, sigmas: Float[Tensor, " t"], generator: torch.Generator | None = None
+) -> Float[Tensor, " {n}"]:
+    """(n,) random levels of a grid (T + 1,), never its final 0: the random t of DDPM. Ho et al. 2020, alg. 1."""
     return sigmas[torch.randint(len(sigmas) - 1, (n,), generator=generator)]

@@ -1,7 +1,7 @@
 """Randomness as an argument: generators keyed by (seed, step), and noise whose seed is the name of a sample.
 
-Both rest on one hash, the finaliser of SplitMix64 (Steele et al. 2014), so that neighbouring seeds and steps share
-nothing.
+Both use one hash, the finaliser of SplitMix64 (Steele et al. 2014), so the streams of neighbouring seeds and steps are
+unrelated.
 """
 
 import math
@@ -10,8 +10,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from memlib.shapes import Float, Shaped
+
 Noise = Callable[[Tensor], Tensor]
-"""Standard normal noise of the shape, dtype and device of its argument (B, *S), like `torch.randn_like`."""
+"""A function that returns standard normal noise of the shape (B, *S), dtype and device of its argument.
+
+`torch.randn_like` is one.
+"""
 
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the increment of SplitMix64
 _BITS = (1 << 64) - 1
@@ -20,40 +25,45 @@ _BITS = (1 << 64) - 1
 def keyed(seed: int, step: int) -> torch.Generator:
     """A fresh CPU generator for this pair of scalars (seed, step).
 
-    Neighbouring seeds and steps share nothing, which a generator seeded with seed + step would.
+    A generator seeded with seed + step would give step 1 of seed 0 the numbers of step 0 of seed 1; this one does not.
     """
     return torch.Generator().manual_seed(key(seed, step))
 
 
 def key(seed: int, step: int) -> int:
-    """A 64-bit integer for this pair of scalars (seed, step), as `torch.manual_seed` takes it."""
+    """A 64-bit integer for this pair of scalars (seed, step), for `torch.manual_seed`."""
     return _hashed(_hashed(seed) + step)
 
 
 def noise_from(generator: torch.Generator) -> Noise:
-    """Noise of any shape that comes from `generator`, so that a training step is a function of its seed."""
+    """Noise of any shape from `generator`, so that a training step is a function of its seed."""
 
-    def noise(x: Tensor) -> Tensor:
+    def noise(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
 
     return noise
 
 
-def seeded(seeds: Sequence[int]) -> Noise:
-    """Noise whose row i at the k-th call depends on (seeds[i], k) and nothing else: the seed is the name of the sample.
+def seeded(seeds: Sequence[int] | Shaped[Tensor, "..."]) -> Noise:
+    """Noise whose row i at the k-th call depends on (seeds[i], k) alone: the seed is the name of the sample.
 
-    The batch that a seed travels in, its place there and its neighbours do not matter, bit for bit. A fresh `seeded`
-    starts at k = 0. Called with x (B, *S), it returns (B, *S).
+    The other samples in the batch and the place of a sample among them change no bit of its noise.
 
-    Raises:
-        ValueError: when it is called with a batch of another length than `seeds`.
+    Arguments:
+        seeds: one integer for each of B samples.
+
+    Returns:
+        A function from x (B, *S) to noise (B, *S). Its calls are counted from k = 0. It raises ValueError for a batch
+        whose length is not B.
     """
     return _Seeded(torch.as_tensor(seeds, dtype=torch.int64).reshape(-1))
 
 
 class _Seeded:
-    """Counter-based: a 64-bit hash of (seed, step, position), then Box-Muller. One vectorised pass for all samples;
-    one torch generator per sample and step would cost more than a small network."""
+    """Counter-based: a 64-bit hash of (seed, step, position), then Box-Muller.
+
+    One vectorised pass serves all samples. A torch generator per sample and step would cost more than a small network.
+    """
 
     def __init__(self, seeds: Tensor) -> None:
         self.keys, self.step = _mix(seeds + _GOLDEN), 0

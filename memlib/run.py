@@ -1,4 +1,4 @@
-"""One run of an experiment: its scale, seed, device and processes, and a cache for what is slow to make."""
+"""One run of an experiment: its scale, seed, device and processes, and a cache for slow results."""
 
 import os
 import time
@@ -20,10 +20,15 @@ from memlib.errors import Refused
 
 @dataclass(frozen=True)
 class Run:
-    """What an experiment is run with. Made by `begin`; a study takes it beside its settings.
+    """The scale, seed and resources of one experiment. `begin` makes it, and a study takes it with its settings.
 
-    `name` names the artefacts (a chapter, such as "02_side"), `seed` keys every draw, `processes` bounds the worker
-    processes of `each`. Settings of the arithmetic (one thread, deterministic kernels) are those of `begin`.
+    Arguments:
+        name: names the artefacts, such as the chapter "02_side".
+        scale: fast, book, gpu or paper.
+        seed: the key of all random numbers.
+        device: of networks and samples.
+        processes: the largest number of worker processes of `each`.
+        started: when the run began, by `time.perf_counter`.
     """
 
     name: str
@@ -34,7 +39,7 @@ class Run:
     started: float = field(compare=False, repr=False, default_factory=time.perf_counter)
 
     def cached(self, name: str, make: Callable[..., Any], *inputs: Any, fresh: bool | None = None) -> Any:
-        """`make(*inputs)`, made once for this code, these inputs and this seed, then read: `cache.cached`."""
+        """`make(*inputs)`, computed once for this code, inputs and seed, then read from disk: `cache.cached`."""
         return store.cached(f"{self.name}-{name}", make, *inputs, seed=self.seed, fresh=fresh)
 
     def trained(
@@ -45,15 +50,15 @@ class Run:
         *inputs: Any,
         seed: int | None = None,
     ) -> nn.Module:
-        """A network, built and trained once for these inputs and this seed, then read: `cache.trained`."""
+        """A network, built and trained once for these inputs and this seed, then read from disk: `cache.trained`."""
         chosen = self.seed if seed is None else seed
         return store.trained(build, fit, *inputs, name=f"{self.name}-{name}", seed=chosen)
 
     def folder(self, *inputs: Any) -> Path:
-        """A folder for checkpoints and shards, kept for the next run; its name is the content of `inputs`.
+        """A folder for checkpoints and shards, kept for the next run and named by the content of `inputs`.
 
-        Give all that the files in it depend on, and nothing else: a run with another unrelated setting finds them.
-        With `MEMLIB_FRESH=1` it starts empty of checkpoints, since one left behind would not be a fresh start.
+        Pass everything that the files depend on and nothing else, so that a run with another unrelated setting finds
+        them. With `MEMLIB_FRESH=1` checkpoints of earlier processes are deleted from it.
         """
         path = store.folder() / "checkpoints" / f"{self.name}-{fingerprint(inputs, self.device)[:32]}"
         if store.forced():
@@ -66,8 +71,8 @@ class Run:
     def each(self, name: str, make: Callable[..., Any], inputs: Iterable[Sequence[Any]]) -> list[Any]:
         """`[self.cached(name, make, *one) for one in inputs]`, up to `processes` of them at a time.
 
-        The calls must not depend on one another, and `make` must be a function of a module. Each result is the same
-        bits whatever the number of processes; what is already in the cache is read.
+        The calls must be independent, and `make` must be a function of a module. Results have the same bits for every
+        number of processes. Results that are already in the cache are read.
         """
         calls = [tuple(one) for one in inputs]
         if min(self.processes, len(calls)) < 2:
@@ -92,10 +97,10 @@ def begin(
 
     Arguments:
         name: names the artefacts.
-        scale: `fast` runs on the CPU; larger scales on a GPU where torch sees one, unless `device` says otherwise.
-        seed: of torch's global generator and of every keyed draw.
-        device: such as "cpu" or "cuda:1"; None chooses by the scale.
-        processes: worker processes for independent parts; None is MEMLIB_PROCESSES, else 2 where there are two cores.
+        scale: `fast` runs on the CPU; larger scales run on a GPU if torch sees one.
+        seed: of torch's global generator, and the key of all random numbers.
+        device: such as "cpu" or "cuda:1"; None follows the scale.
+        processes: worker processes for independent parts; None is MEMLIB_PROCESSES, or 2 if there are two cores.
 
     Raises:
         Refused: for the scales `gpu` and `paper` without a GPU or a `device`, and for a device that torch lacks.
@@ -120,8 +125,8 @@ def _repeatable(kind: str) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     # Some CUDA kernels (scatter, interpolation backwards) have no deterministic form: a warning there, not a stop.
     torch.use_deterministic_algorithms(True, warn_only=kind == "cuda")
-    # One thread, since two sum in another order: the same bits whatever OMP_NUM_THREADS says. Two gain little on the
-    # networks of a chapter, and on two busy cores they were ten times slower.
+    # One thread, since two would sum in another order: bits must not depend on OMP_NUM_THREADS. Two threads gain little
+    # on the networks of a chapter, and on two busy cores they were ten times slower.
     torch.set_num_threads(1)
 
 

@@ -1,9 +1,9 @@
-"""Samplers: walk a decreasing grid of sigmas from noise to image.
+"""Samplers: from noise to images along a decreasing grid of sigmas.
 
-Each sampler is a generator of states (`*_path`), so that the caller may draw, stop or resume it, and a function that
-returns the last one. The start x (B, *S) is noise of standard deviation sigmas[0] (plus the data, which is small beside
-it), as `start` draws it. In these coordinates, x = x_t / alpha_t, DDPM and DDIM are two values of
-one number, eta.
+Each sampler comes in two forms: a generator of states (`*_path`), which the caller can plot or stop, and a function
+that returns the last state. Sampling starts at x (B, *S), noise of standard deviation sigmas[0]; the data, which would
+be added to it, are negligible there. `start` makes such an x. In the coordinates x = x_t / alpha_t, DDPM and DDIM are
+one sampler with two values of the number eta.
 """
 
 import math
@@ -14,37 +14,50 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser
 from memlib.noise import Noise, seeded
-from memlib.shapes import Float
+from memlib.shapes import Float, Shaped
 
 
 def start(
-    sigmas: Tensor,
-    seeds: Sequence[int] | Tensor,
+    sigmas: Float[Tensor, " n"],
+    seeds: Sequence[int] | Shaped[Tensor, " b"],
     shape: Sequence[int],
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> Tensor:
-    """Where sampling starts, (B, *S): sigmas[0] times the first noise of each of B seeds (`noise.seeded`).
+) -> Float[Tensor, " b *s"]:
+    """The start of sampling, (B, *S): sigmas[0] times the first noise of each of B seeds (`noise.seeded`).
 
-    Sample i is named by seeds[i]: it starts at the same place in every batch. `shape` is S; dtype and device are
-    torch's defaults unless given. A sampler with eta > 0 draws further noise: give it a `noise.seeded` of its own, and
-    start from that one's first call instead.
+    A sampler with eta > 0 needs more noise in every step. Make one `fresh = noise.seeded(seeds)` then, start from
+    `sigmas[0] * fresh(torch.empty(B, *shape))` instead of this function, and pass `fresh` to the sampler.
+
+    Arguments:
+        sigmas: the grid (n,) of the sampler.
+        seeds: B integers, the names of the samples: sample i starts at the same place in every batch.
+        shape: S, the shape of one sample.
+        dtype: by default that of torch.
+        device: by default that of torch.
     """
     return sigmas[0] * seeded(seeds)(torch.empty(len(seeds), *shape, dtype=dtype, device=device))
 
 
 def ancestral(
     denoiser: Denoiser,
-    x: Float[Tensor, "b *s"],
+    x: Float[Tensor, " b *s"],
     sigmas: Float[Tensor, " n"],
     eta: float = 0.0,
     noise: Noise = torch.randn_like,
-) -> Float[Tensor, "b *s"]:
-    """Sample (B, *S) at sigmas[-1] from x (B, *S) at sigmas[0]: eta = 0 is DDIM, eta = 1 is DDPM.
+) -> Float[Tensor, " b *s"]:
+    """Sample (B, *S) at level sigmas[-1] from x (B, *S) at level sigmas[0] by DDIM, DDPM or a sampler between them.
 
-    Song et al. 2021 (DDIM), eq. 12 and 16; Ho et al. 2020, eq. 7. Equal to the Euler step of the probability-flow ODE
-    in sigma for eta = 0, and to a draw from the Brownian bridge between x and D for eta = 1.
+    Song et al. 2021 (DDIM), eq. 12 and 16; Ho et al. 2020, eq. 7. A step with eta = 0 is the Euler step in sigma of the
+    probability-flow ODE. A step with eta = 1 samples the Brownian bridge between x and D.
+
+    Arguments:
+        denoiser: D(x, sigma).
+        x: noise of standard deviation sigmas[0].
+        sigmas: decreasing levels (n,), usually ending in 0.
+        eta: 0 is DDIM, 1 is DDPM.
+        noise: the source of new noise, once a step if eta > 0.
     """
     for state in ancestral_path(denoiser, x, sigmas, eta, noise):
         x = state
@@ -53,11 +66,15 @@ def ancestral(
 
 @torch.no_grad()
 def ancestral_path(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, eta: float = 0.0, noise: Noise = torch.randn_like
+    denoiser: Denoiser,
+    x: Float[Tensor, " b *s"],
+    sigmas: Float[Tensor, " n"],
+    eta: float = 0.0,
+    noise: Noise = torch.randn_like,
 ) -> Iterator[Tensor]:
-    """The states of `ancestral`: x after each of the len(sigmas) - 1 steps, each a new (B, *S) tensor.
+    """The states of `ancestral`: x after each of the n - 1 steps, each a new (B, *S) tensor.
 
-    `noise` is called once a step, except where none is due (eta = 0, or a step to sigma = 0).
+    `noise` is called once a step, except where no noise is added (eta = 0, or a step to sigma = 0).
     """
     levels, floats = sigmas.to(x), sigmas.tolist()  # coefficients as Python floats: no device sync in the loop
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
@@ -69,10 +86,10 @@ def ancestral_path(
         yield x
 
 
-def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
+def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " n"]) -> Float[Tensor, " b *s"]:
     """Sample (B, *S) by Heun's second-order method on the probability-flow ODE dx/dsigma = (x - D)/sigma.
 
-    Karras et al. 2022, algorithm 1; two evaluations a step, one on a step to sigma = 0.
+    Karras et al. 2022, algorithm 1. A step evaluates the denoiser twice, and a step to sigma = 0 once.
     """
     for state in heun_path(denoiser, x, sigmas):
         x = state
@@ -80,8 +97,8 @@ def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def heun_path(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
-    """The states of `heun`: x after each of the len(sigmas) - 1 steps, each a new (B, *S) tensor."""
+def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " n"]) -> Iterator[Tensor]:
+    """The states of `heun`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
     levels, floats = sigmas.to(x), sigmas.tolist()
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         slope = (x - denoiser(x, levels[i])) / sigma

@@ -1,11 +1,11 @@
-"""Settings of an experiment: a frozen dataclass whose fields say their type, range and choices.
+"""Settings of an experiment: a frozen dataclass whose fields have a type, and may have a range or choices.
 
     @dataclass(frozen=True)
     class Settings:
         width: Annotated[int, Between(8, 4096)] = 192        # units of a layer
         network: Literal["mlp", "unet"] = "mlp"
 
-`changed(settings, values)` gives fields other values and refuses what does not fit, in one sentence.
+`changed(settings, values)` returns a copy with other values, and refuses a wrong value in one sentence.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Between(NamedTuple):
 
 
 def changed(settings: T, values: Mapping[str, Any]) -> T:
-    """A copy of `settings` (a dataclass) with other `values`, by name; every field is checked.
+    """A copy of `settings` (a dataclass) with other `values`, by name; every value is checked.
 
     Raises:
         Refused: for an unknown name, a wrong type, a value out of range or not among the choices.
@@ -44,7 +44,7 @@ def changed(settings: T, values: Mapping[str, Any]) -> T:
 
 
 def checked_value(name: str, value: Any, kind: Any) -> Any:
-    """`value` as its annotation wants it, within its range and among its choices. Raises `Refused` otherwise."""
+    """`value` converted as its annotation says. Raises `Refused` for a wrong type, range or choice."""
     ranges = [extra for extra in getattr(kind, "__metadata__", ()) if isinstance(extra, Between)]
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     choices = _choices(kind)
@@ -59,9 +59,9 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """`value` as its annotation wants it: an int becomes a float, a list a tuple, elements alike.
+    """`value` converted as its annotation says: an int to a float, a list to a tuple, and their elements.
 
-    Raises `Refused` otherwise. A bool does not pass for an int, and a string is never parsed.
+    Raises `Refused` for another type. A bool is not an int here, and a string is never parsed.
     """
     try:
         return _converted(value, kind)
@@ -80,7 +80,7 @@ def among(what: str, value: Any, allowed: Iterable[Any]) -> None:
 
 
 def closest(name: str, known: Iterable[Any]) -> str:
-    """` (closest: NAME)` where a known name is close, for the end of a sentence; else nothing."""
+    """` (closest: NAME)` for the end of a sentence, or an empty string if no known name is close."""
     close = get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.4)
     return f" (closest: {close[0]})" if close else ""
 

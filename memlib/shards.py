@@ -1,4 +1,4 @@
-"""Samples streamed to disk, under the name that users' scripts know; the code is `memlib.cache.shards`."""
+"""Samples streamed to disk: `memlib.cache.shards` under the name that users' scripts import."""
 
 from memlib.cache.shards import Draw, Shards, stream
 

@@ -1,8 +1,8 @@
 """Fit a network: a generator of steps, so that the caller writes the loop around it.
 
-Step k draws everything from a generator keyed by (seed, k). A checkpoint therefore holds weights, the running average
-and Adam's moments, and no random state; a run that was killed and started again ends, on a CPU, in the same bits as one
-that was not.
+All random numbers of step k come from a generator keyed by (seed, k). A checkpoint therefore contains weights, their
+running average and the moments of Adam, and no random state. On a CPU, a run that was killed and started again ends in
+the same bits as a run that was not.
 """
 
 import hashlib
@@ -23,22 +23,29 @@ from tqdm import tqdm
 from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
 from memlib.random import key, keyed
+from memlib.shapes import Float
 
-_LAG = 25  # steps between looks at the loss on a GPU, where each look waits for the device; on a CPU every step
+_LAG = 25  # steps between checks of the loss on a GPU, where each check waits for the device; on a CPU every step
 
 
 class Step(NamedTuple):
-    """One optimiser step: its index from 0, the loss and gradient norm before it (scalar tensors, the norm unclipped,
-    left on the device so that reading them is the caller's choice) and its learning rate."""
+    """One optimiser step.
+
+    Arguments:
+        index: counted from 0.
+        loss: before the step, a scalar tensor. It stays on the device, since reading it there takes time.
+        lr: the learning rate.
+        grad_norm: the norm of the gradient before clipping, a scalar tensor on the device.
+    """
 
     index: int
-    loss: Tensor
+    loss: Float[Tensor, ""]
     lr: float
-    grad_norm: Tensor
+    grad_norm: Float[Tensor, ""]
 
 
 class Diverged(RuntimeError):
-    """Training met a loss or gradient that is NaN or infinite. The last checkpoint is untouched."""
+    """A loss or gradient in training was NaN or infinite. The last checkpoint is unchanged."""
 
     _render_traceback_ = Refused._render_traceback_
 
@@ -60,22 +67,36 @@ def fit(
     precision: Literal["bf16", "fp32"] | None = None,
     title: str = "training",
 ) -> Iterator[Step]:
-    """Train `net` in place with Adam, yielding a `Step` after each of `steps` optimiser steps, in training mode.
+    """Train `net` in place with Adam, in training mode, and yield a `Step` after each optimiser step.
 
-    loss: `loss(net, generator)` -> scalar Tensor. The generator is on the CPU, the same for the same (seed, step) on
-        every device, and all that is random in the loss must come from it; dropout layers are keyed alike.
-    lr, schedule, warmup: see `learning_rate`. clip: largest global gradient norm, None for no clipping.
-    ema: a deepcopy of `net`, kept as the running average of its parameters after each step,
-        ema += (1 - min(decay, (1 + k) / (10 + k))) (net - ema), so that the initial weights are forgotten early
-        (Song et al. 2021 do the same); buffers are copied.
-    checkpoint: a folder, or a file `*.safetensors`; written every `every` steps and at the end, atomically. Where it
-        exists, training goes on from there; where it is complete, the weights are loaded and nothing is yielded. It
-        cannot see what `loss` holds: give each data set its own.
-    precision: None is bfloat16 autocast on a GPU that has it, float32 elsewhere; "fp32" never; "bf16" only on a GPU.
+    Training starts when the generator is iterated. Dropout layers get random numbers keyed by (seed, step) too.
 
-    Nothing happens until the generator is iterated. Raises Refused for settings that make no sense and for a checkpoint
-    of other settings or another network, and Diverged on a NaN or infinite loss or gradient: on a CPU at that step with
-    the weights before it, on a GPU up to 25 steps later. Checkpoints are only ever written after a finite step.
+    Arguments:
+        net: the network; its parameters that require a gradient are trained.
+        loss: `loss(net, generator)` -> scalar Tensor. The generator is on the CPU, and equal for equal (seed, step) on
+            every device. All random numbers of the loss must come from it.
+        steps: optimiser steps in all.
+        lr: the largest learning rate, see `learning_rate`.
+        schedule: see `learning_rate`.
+        warmup: steps, see `learning_rate`.
+        clip: largest global gradient norm; None for no clipping.
+        ema: a deepcopy of `net`, which becomes the running average of its parameters: after step k,
+            ema += (1 - min(decay, (1 + k) / (10 + k))) (net - ema). Early steps have little weight, as in Song et al.
+            2021. Buffers are copied.
+        decay: see ema.
+        seed: of all random numbers.
+        checkpoint: a folder, or a file `*.safetensors`. It is written every `every` steps and at the end. If it exists,
+            training goes on from there; if it is complete, the weights are loaded and no step is yielded. It does not
+            know the data inside `loss`: give each data set its own checkpoint.
+        every: steps between checkpoints.
+        precision: None is bfloat16 autocast on a GPU that has it, and float32 elsewhere; "fp32" is float32; "bf16"
+            requires such a GPU.
+        title: of the progress bar.
+
+    Raises:
+        Refused: if the settings make no sense, or the checkpoint is of other settings or of another network.
+        Diverged: if the loss or the gradient is NaN or infinite. On a CPU the network then has the weights before that
+            step; on a GPU this is noticed up to 25 steps later. Checkpoints are written after finite steps only.
     """
     _check(steps, lr, schedule, warmup, every, decay)
     if ema is net:
@@ -103,7 +124,8 @@ def fit(
     recent: list[Step] = []
     with tqdm(total=steps, initial=start, desc=title) as bar:
         for k in range(start, steps):
-            net.training or net.train()
+            if not net.training:
+                net.train()
             rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
             optimiser.zero_grad()
             with (
@@ -126,7 +148,7 @@ def fit(
             optimiser.step()
             if ema is not None:
                 _average(ema, net, min(decay, (1 + k) / (10 + k)))
-            if saving:
+            if saving and path is not None:
                 _save(path, net, ema, optimiser, {"step": k + 1, "settings": settings})
             bar.update()
             yield step
@@ -135,8 +157,10 @@ def fit(
 def learning_rate(
     step: int, steps: int, lr: float, schedule: Literal["cosine", "constant"] = "cosine", warmup: int = 0
 ) -> float:
-    """The rate of step 0 <= step < steps, a scalar: rising as (step + 1) / warmup, then constant, or falling to 0 along
-    half a cosine over the steps that are left. Loshchilov & Hutter 2017, eq. 5."""
+    """The learning rate of a step, 0 <= step < steps, a scalar. Loshchilov & Hutter 2017, eq. 5.
+
+    It rises as lr (step + 1) / warmup, and then is constant or falls to 0 along half a cosine over the other steps.
+    """
     if step < warmup:
         return lr * (step + 1) / warmup
     if schedule == "constant":
@@ -146,9 +170,9 @@ def learning_rate(
 
 @contextmanager
 def _keyed_dropout(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Key the global generators, which dropout draws from, to (seed, step), and put them back afterwards."""
+    """Key the global generators, which dropout uses, to (seed, step), and restore them afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(key(~seed, step))  # ~: apart from the loss's own stream
+        torch.manual_seed(key(~seed, step))  # ~: another stream than that of the loss
         yield
 
 
@@ -190,7 +214,7 @@ def _average(ema: nn.Module, net: nn.Module, decay: float) -> None:
         kept.copy_(buffer)
 
 
-# Checkpoints: one file with everything, its header holding the step and the settings.
+# Checkpoints: one file each, with the step and the settings in its header.
 
 
 def _fingerprint(net: nn.Module) -> str:
@@ -201,7 +225,7 @@ def _fingerprint(net: nn.Module) -> str:
 
 
 def _save(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, record: dict) -> None:
-    """Write beside, flush to disk, then rename over: a kill at any moment leaves the old file or the new one."""
+    """Write the checkpoint atomically: a kill at any moment leaves the old file or the new one."""
     state = {f"net.{name}": t for name, t in net.state_dict().items()}
     state |= {f"ema.{name}": t for name, t in ema.state_dict().items()} if ema is not None else {}
     moments = optimiser.state_dict()["state"]
@@ -217,7 +241,7 @@ def _save(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.op
 def _resume(
     path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, settings: dict, steps: int
 ) -> int:
-    """Load the checkpoint, if there is one, and return the number of steps behind it."""
+    """Load the checkpoint, if there is one, and return the number of its steps."""
     if not path.exists():
         return 0
     try:
@@ -225,7 +249,9 @@ def _resume(
             record = json.loads((file.metadata() or {})["memlib"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise Refused(f"{path} is no training checkpoint: give another folder, or delete it to start over") from error
+        raise Refused(
+            f"{path} is not a training checkpoint: give another folder, or delete it to start over"
+        ) from error
     for name, new in settings.items():
         if (old := record["settings"].get(name)) != new:
             differs = "of another network" if name == "network" else f"made with {name}={old}, not {new}"

@@ -3,7 +3,17 @@
 from beartype import BeartypeConf, beartype
 
 CHECKED = (  # the modules whose signatures are executed
+    "memlib.analytic",
+    "memlib.denoiser",
+    "memlib.inpaint",
+    "memlib.likelihood",
+    "memlib.losses",
+    "memlib.nets.blocks",
+    "memlib.nets.classifiers",
+    "memlib.nets.denoisers",
+    "memlib.nets.stack",
     "memlib.noise",
+    "memlib.random",
     "memlib.sample",
     "memlib.metrics.counts",
     "memlib.metrics.extent",

@@ -362,7 +362,7 @@ def scheduler(**changes):
         (scheduler(beta_schedule="wild"), "diffusers cannot read .*wild is not implemented"),
         (scheduler(prediction_type="flow"), "prediction_type='flow'"),
         (network(_class_name="UNet2DConditionModel"), "a UNet2DConditionModel, asks for a text"),
-        (network(_class_name="VQModel"), "a VQModel, is no U-Net"),
+        (network(_class_name="VQModel"), "a VQModel, is not a U-Net"),
         (network(sample_size=None), "sample_size=None"),
         (network(block_out_channels=[8, 24]), "no weights could be read|are not those of its config.json"),
         (network(add_attention=False), "are not those of its config.json: .* differ"),

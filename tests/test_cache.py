@@ -339,3 +339,33 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         replace_file(path, half)
     assert path.read_text() == "old" and [found.name for found in path.parent.iterdir()] == ["kept.txt"]
+
+
+# Classes named in a file.
+
+
+def test_a_file_imports_no_module_of_its_choice(tmp_path, monkeypatch):
+    """A class of a module that is not imported, or that is no tuple or dataclass, is refused and nothing is run."""
+    (tmp_path / "planted.py").write_text(
+        "import pathlib\nfrom typing import NamedTuple\npathlib.Path('ran').touch()\n"
+        "class Point(NamedTuple):\n    x: int\n",
+        encoding="utf8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("planted:Point", "memlib.cli.__main__:x", "memlib.no_such_module:x", "memlib.run:os.path", "os:path"):
+        with pytest.raises(ValueError, match=name.split(":")[0]):
+            store._class(name)
+    assert not Path("ran").exists() and "planted" not in sys.modules
+    import planted  # pyright: ignore[reportMissingImports]
+
+    assert store._class("planted:Point") is planted.Point
+
+
+def test_a_class_of_memlib_is_imported_for_a_file_that_names_it(tmp_path):
+    """In a process that has imported nothing but the store."""
+    from memlib.likelihood import LogLikelihood
+
+    store.save(tmp_path / "kept.safetensors", LogLikelihood(torch.ones(2), torch.zeros(2)))
+    read = "from pathlib import Path; from memlib.cache import store; print(store.load(Path('kept.safetensors')))"
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.startswith("LogLikelihood(value=tensor([1., 1.])")

@@ -179,7 +179,7 @@ def test_kill_nine_in_the_middle_leaves_the_same_bits(tmp_path):
             assert torch.equal(value, found[name]), name
 
 
-@pytest.mark.parametrize("call", ["save_file", "os.fsync", "os.replace"])
+@pytest.mark.parametrize("call", ["train.save_file", "cache.atomic.os.fsync", "cache.atomic.os.replace"])
 def test_a_save_that_dies_halfway_leaves_the_one_before(tmp_path, monkeypatch, call):
     whole = small_net()
     list(fit(whole, noisy_loss, 8))
@@ -193,7 +193,7 @@ def test_a_save_that_dies_halfway_leaves_the_one_before(tmp_path, monkeypatch, c
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"memlib.train.{call}", killed)
+        patch.setattr(f"memlib.{call}", killed)
         with pytest.raises(KeyboardInterrupt):
             next(steps)
     assert step_of(tmp_path / "training.safetensors") == 2
@@ -244,7 +244,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         again(steps=2)
     assert len(again(steps=6)) == 2  # a constant rate may go on for longer
     (tmp_path / "training.safetensors").write_bytes(b"half a file")
-    with pytest.raises(Refused, match="is no training checkpoint"):
+    with pytest.raises(Refused, match="is not a training checkpoint"):
         again()
 
 

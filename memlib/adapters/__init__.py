@@ -1,7 +1,7 @@
 """Other people's networks as denoisers, and ours as folders that others can load.
 
-A discrete-time network (DDPM, DDIM, Stable-Diffusion-style schedules) is one more denoiser D(x, sigma), known at T
-levels: `from_discrete` says which. `from_diffusers` reads such a network from a diffusers folder or the hub,
+A discrete-time network (DDPM, DDIM, schedules in the style of Stable Diffusion) is a denoiser D(x, sigma) at T levels:
+`from_discrete` makes it one. `from_diffusers` reads such a network from a diffusers folder or the hub, and
 `to_diffusers` writes one.
 """
 

@@ -1,4 +1,4 @@
-"""A network of T discrete noise levels as a denoiser: rescale its input, name its level by number, read off x0."""
+"""A network of T discrete noise levels as a denoiser: scale its input, number its level, convert its output to x0."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,7 +10,7 @@ from memlib.denoiser import Denoiser
 from memlib.errors import Refused
 from memlib.noise import discrete, expand_sigma
 
-_NEAR = 1e-3  # a sigma this near a level, relatively, is that level: alpha_bar in float32 is no more exact at t = 0
+_NEAR = 1e-3  # largest relative distance of a sigma to its level: at t = 0, alpha_bar in float32 is no more exact
 
 
 def from_discrete(
@@ -20,30 +20,38 @@ def from_discrete(
     *,
     between: Literal["refuse", "interpolate"] = "refuse",
 ) -> Denoiser:
-    """The denoiser (B, *S) of a network that is trained at T levels: it sees x_t = sqrt(alpha_bar_t) x and t < T.
+    """The denoiser of a network that is trained at T levels, (B, *S) -> (B, *S).
 
-    net: net(x_t, t) or, where labels are given, net(x_t, t, y) -> its prediction (B, *S), bare or as `.sample` (as the
-        models of diffusers return it); t (B,) int64. Called in its own dtype; x keeps that of the caller. It may be
-        untrained: the result, a `Discrete`, is a module to train, and what was trained so can be exported.
-    alphas_cumprod: alpha_bar (T,), decreasing, within [0, 1]; Ho et al. 2020, eq. 4.
-    predicts: `eps`, the noise; `v` = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, sec. 4); `x0`.
-    between: what to do with a sigma between two levels, where the network was never trained. A sampler on
-        `noise.discrete(alphas_cumprod, n)` meets none. A continuous likelihood does: `interpolate` then gives the
-        network a fractional t (B,) float32, linear in log sigma between its neighbours.
+    The network sees x_t = sqrt(alpha_bar_t) x and t < T. A level of pure noise (alpha_bar = 0, sigma = inf: zero
+    terminal SNR, Lin et al. 2023) cannot be written as x = x_t / alpha_t and is left out of `sigmas`.
 
-    A level of pure noise (alpha_bar = 0, sigma = inf: zero terminal SNR, Lin et al. 2023) has no place in x = x_t /
-    alpha_t and is left out of `sigmas`. The denoiser raises Refused for a sigma outside the levels, naming their
-    range, and between them unless asked; this function does for arguments that make no sense.
+    Arguments:
+        net: net(x_t, t), or net(x_t, t, y) with labels, with t (B,) int64. It returns its prediction (B, *S), as a
+            tensor or, as the models of diffusers, in `.sample`. It is called in its own dtype. It may be untrained: the
+            result is a module that can be trained and exported.
+        alphas_cumprod: alpha_bar (T,), decreasing, within [0, 1]; Ho et al. 2020, eq. 4.
+        predicts: "eps", the noise; "v" = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, sec. 4); or
+            "x0".
+        between: "refuse" or "interpolate" a sigma between two levels, where the network was never trained. A sampler on
+            `noise.discrete(alphas_cumprod, n)` visits the levels only, and a continuous likelihood needs "interpolate":
+            the network then gets a fractional t (B,) float32, linear in log sigma between the two levels.
+
+    Returns:
+        A `Discrete`. Called with a sigma outside the levels, or between them under "refuse", it raises Refused with the
+        range of the levels. The dtype of its output is that of x.
+
+    Raises:
+        Refused: if an argument makes no sense.
     """
     return Discrete(net, alphas_cumprod, predicts, between)
 
 
 class Discrete(nn.Module):
-    """What `from_discrete` returns: D(x, sigma), and a module to train, move, copy and export.
+    """The denoiser that `from_discrete` returns, D(x, sigma): a module to train, move, copy and export.
 
-    `sigmas` (n + 1,) are its finite levels, decreasing, then 0; `noise.discrete(denoiser.alphas_cumprod, n)` are those
-    that diffusers' schedulers visit in n steps. From a diffusers folder the `shape` (C, H, W) of a sample and the
-    configuration of the scheduler, `schedule`, come along; else they are None.
+    `sigmas` (n + 1,) are its finite levels, decreasing, then 0. `noise.discrete(denoiser.alphas_cumprod, n)` are the
+    levels that diffusers' schedulers visit in n steps. If the network comes from a diffusers folder, `shape` is the
+    (C, H, W) of a sample and `schedule` the configuration of the scheduler; else both are None.
     """
 
     def __init__(
@@ -73,8 +81,10 @@ class Discrete(nn.Module):
         self._borders = (self._levels[1:] * self._levels[:-1]).sqrt()  # (n - 1,) between nearest levels
 
     def forward(self, x: Tensor, sigma: float | Tensor, y: int | Tensor | None = None) -> Tensor:
-        """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S). `y`, a label or (B,), is for a
-        class-conditional network: bind it, `functools.partial(denoiser, y=y)`."""
+        """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S).
+
+        A class-conditional network needs `y`, a label or (B,): bind it by `functools.partial(denoiser, y=y)`.
+        """
         t, level = self._place(sigma)
         level = level.item() if len(level) == 1 else level  # one level for all: its coefficients stay Python floats
         alpha = (1 + level**2) ** -0.5
@@ -84,14 +94,18 @@ class Discrete(nn.Module):
         return skip * x + scale * output
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """(B,) weights for `losses.denoising` under which the network's own error counts equally at every level, as
-        DDPM trains: 1 where it predicts eps, 1 + sigma^2 for v, sigma^2 for x0."""
+        """(B,) weights for `losses.denoising` that weight the error of the network equally at every level.
+
+        They are 1 where the network predicts eps, as in DDPM, 1 + sigma^2 for v and sigma^2 for x0.
+        """
         return {"eps": torch.ones_like(sigma), "v": 1 + sigma**2, "x0": sigma**2}[self.predicts]
 
     def _place(self, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Timesteps and levels of sigma, each (1,) or (B,), on the CPU: a sigma that lives on a GPU is looked at here,
-        one sync a call, since it must be refused before the network answers."""
-        near = max(_NEAR, torch.finfo(torch.result_type(sigma, 1.0)).eps)  # bfloat16 holds no sigma to 1e-3
+        """Timesteps and levels of sigma, each (1,) or (B,), on the CPU.
+
+        A sigma on a GPU costs one sync a call here, since it must be checked before the network is called.
+        """
+        near = max(_NEAR, torch.finfo(torch.result_type(sigma, 1.0)).eps)  # bfloat16 cannot represent a sigma to 1e-3
         sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").detach().reshape(-1)
         step = torch.searchsorted(self._borders, sigma)
         level = self._levels[step]  # the nearest
@@ -104,7 +118,7 @@ class Discrete(nn.Module):
         return (above - 1 + ((sigma.log() - low) / (high - low)).clamp(0, 1)).float(), sigma
 
     def _check(self, sigma: Tensor, level: Tensor, near: float) -> None:
-        """Refuse what is outside the levels and, unless asked to interpolate, what is between them; both (n,)."""
+        """Refuse a sigma (n,) outside the levels (n,) and, unless it may be interpolated, one between them."""
         low, high = self._levels[0].item(), self._levels[-1].item()
         outside = ~((sigma >= low * (1 - near)) & (sigma <= high * (1 + near)))
         if outside.any():

@@ -1,34 +1,47 @@
-"""Networks made here as folders that diffusers loads, with nothing of ours in them."""
+"""Networks made here as folders that diffusers loads without memlib."""
 
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from memlib.adapters.discrete import Discrete
 from memlib.denoiser import Denoiser
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
 
-_PREDICTION = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+_PREDICTION: dict[str, Literal["epsilon", "v_prediction", "sample"]] = {
+    "eps": "epsilon",
+    "v": "v_prediction",
+    "x0": "sample",
+}
 
 
 def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
-    """Save a denoiser (B, C, H, W) as a folder for `DDPMPipeline.from_pretrained`, safetensors; returns the folder.
+    """Save a denoiser of images (B, C, H, W) as a folder for `DDPMPipeline.from_pretrained`.
 
-    Only a `from_discrete` around a UNet2DModel (`nets.UNet(...).unet` makes one) *is* such a pipeline, exactly: it was
-    trained on diffusers' timesteps. The scheduler is a DDPMScheduler with the options that the network came with, else
-    with its betas and without clipping, so that it samples what `sample.ancestral` with eta = 1 does. DDPMPipeline
-    gives no labels: a class-conditional network loads there but wants a loop of one's own.
+    The weights are written as safetensors, and the folder appears whole or not at all. Its scheduler is a DDPMScheduler
+    with the options of the scheduler that the network was loaded with. A network made here gets its own betas and no
+    clipping, so that the pipeline samples as `sample.ancestral` with eta = 1 does. DDPMPipeline passes no labels: a
+    class-conditional network loads, but sampling needs a loop of your own.
 
-    Written beside and renamed, so that the folder is whole or absent. Raises Refused for any other denoiser and for a
-    folder that is not empty.
+    Arguments:
+        denoiser: a `from_discrete` around a UNet2DModel, such as `nets.UNet(...).unet`. Only such a network was trained
+            at diffusers' timesteps, so only it is exactly such a pipeline.
+        folder: new or empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        Refused: for any other denoiser, for a folder that is not empty, and if diffusers is not installed.
     """
-    from diffusers import DDPMPipeline, UNet2DModel
+    with needs("models"):
+        from diffusers import DDPMPipeline, UNet2DModel
 
     net = getattr(denoiser, "net", None)
     net = getattr(net, "_orig_mod", net)  # compiled
@@ -46,7 +59,7 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
         whole = Path(beside) / folder.name
         DDPMPipeline(net, _scheduler(denoiser)).save_pretrained(whole)
         config = json.loads((whole / "unet" / "config.json").read_text(encoding="utf8"))
-        config.pop("_name_or_path", None)  # where it was loaded from is nobody's business
+        config.pop("_name_or_path", None)  # the place it was loaded from is private
         (whole / "unet" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
         if folder.exists():
             folder.rmdir()
@@ -59,7 +72,8 @@ def _scheduler(denoiser: Discrete) -> "DDPMScheduler":
     from diffusers import DDPMScheduler
 
     if denoiser.schedule is not None:
-        return DDPMScheduler.from_config({"clip_sample": False, **denoiser.schedule})
+        scheduler: Any = DDPMScheduler.from_config({"clip_sample": False, **denoiser.schedule})
+        return scheduler
     return DDPMScheduler(
         num_train_timesteps=len(denoiser.alphas_cumprod),
         trained_betas=_betas(denoiser.alphas_cumprod),
@@ -69,8 +83,10 @@ def _scheduler(denoiser: Discrete) -> "DDPMScheduler":
 
 
 def _betas(alphas_cumprod: torch.Tensor) -> list[float]:
-    """float32 betas (T,) whose cumulative product, as a scheduler takes it in float32, is alpha_bar (T,): each makes up
-    for the rounding of those before it."""
+    """float32 betas (T,) whose cumulative product in a scheduler, in float32, is alpha_bar (T,).
+
+    Each beta corrects the rounding of those before it.
+    """
     betas, product = [], 1.0
     for bar in alphas_cumprod.tolist():
         beta = torch.tensor(1 - bar / product, dtype=torch.float32)

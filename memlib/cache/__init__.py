@@ -1,7 +1,7 @@
-"""What was slow to make, kept on disk under the name of everything that it depends on.
+"""Slow results, kept on disk under the fingerprint of everything that they depend on.
 
-`fingerprint` tells contents and code apart, `store` keeps results and trained networks, `shards` streams many samples
-to disk, and `atomic` is the one way in which a file is written.
+`fingerprint` is a hash of contents and code, `store` keeps results and trained networks, `shards` streams many samples
+to disk, and `atomic` writes every file.
 """
 
 from memlib.cache import shards

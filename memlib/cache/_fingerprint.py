@@ -1,4 +1,4 @@
-"""A SHA-256 of what a computation depends on: values by content, functions by code, memlib by its source files."""
+"""A SHA-256 of everything that a result depends on: values by content, functions by code, memlib by source file."""
 
 import ast
 import dataclasses
@@ -24,9 +24,12 @@ _ATOMS += (torch.dtype, torch.device, torch.Size)
 def fingerprint(*things: Any) -> str:
     """Hex SHA-256 of the contents of `things`, the same in every process.
 
-    Tensors and arrays count by dtype, shape and bytes; modules by class, settings and state; containers, dataclasses
-    and other objects by their parts; functions by bytecode, defaults, closure and, outside of libraries, the globals
-    that they read. Raises TypeError for what has no such content (an open file, a lock).
+    The hash covers the dtype, shape and bytes of tensors and arrays; the class, settings and state of modules; the
+    parts of containers, dataclasses and other objects; and the bytecode, defaults and closure of functions. For a
+    function outside of libraries it also covers the globals that the function reads.
+
+    Raises:
+        TypeError: for a thing without content, such as an open file or a lock.
     """
     digest = hashlib.sha256()
     _feed(digest, things, ())
@@ -37,8 +40,8 @@ def fingerprint(*things: Any) -> str:
 def code_fingerprint(module: str = "") -> str:
     """Fingerprint of the sources behind a module of memlib, and of the versions of Python and torch.
 
-    Its own source and those of all modules of memlib that it imports, directly or not, count: a rule or a plot that
-    is edited does not throw away networks that were trained without it. Any other name stands for all of memlib.
+    It covers the source of the module and of all modules of memlib that it imports, directly or not. So a change to a
+    plot does not discard networks that were trained without it. For any other name it covers all of memlib.
     """
     home = _source(module)
     known = _closure(home) if home else sorted(_MEMLIB.rglob("*.py"))
@@ -76,7 +79,7 @@ def _closure(start: Path) -> list[Path]:
 def _feed(digest: Any, thing: Any, above: tuple[int, ...]) -> None:
     """Add one thing: its class, the length of what follows, then its bytes or its parts.
 
-    `above` holds the ids of the things that contain this one, so that a cycle ends.
+    `above` has the ids of the things that contain this one, which ends a cycle.
     """
     kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
     if id(thing) in above:
@@ -86,7 +89,7 @@ def _feed(digest: Any, thing: Any, above: tuple[int, ...]) -> None:
     elif isinstance(thing, torch.Tensor):
         flat = thing.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy()
         kind += f" {thing.dtype} {tuple(thing.shape)} {thing.device.type}"
-        parts = memoryview(flat)
+        parts = flat.data
     elif isinstance(thing, np.ndarray | np.generic) and thing.dtype != object:
         kind += f" {thing.dtype} {thing.shape}"
         parts = np.ascontiguousarray(thing).tobytes()
@@ -101,7 +104,7 @@ def _feed(digest: Any, thing: Any, above: tuple[int, ...]) -> None:
 
 
 def _parts(thing: Any) -> Iterator[Any]:
-    """What a compound thing consists of, in a fixed order."""
+    """The parts of a compound thing, in a fixed order."""
     if isinstance(thing, dict | types.MappingProxyType):
         for pair in thing.items():
             yield from pair
@@ -135,11 +138,13 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif hasattr(thing, "__dict__"):
         yield vars(thing)
     else:
-        raise TypeError(f"a {type(thing).__qualname__} has no content to tell it by: pass what is needed of it instead")
+        raise TypeError(
+            f"a {type(thing).__qualname__} has no content to hash: pass the values that are needed of it instead"
+        )
 
 
 def _function(function: types.FunctionType) -> Iterator[Any]:
-    """Code, defaults and closure; and for a function that no library owns, the globals that it reads."""
+    """Code, defaults and closure; and for a function outside of libraries, the globals that it reads."""
     yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
     yield [cell.cell_contents for cell in function.__closure__ or ()]
     if not function.__code__.co_filename.startswith(_LIBRARIES):
@@ -158,7 +163,7 @@ def _globals(code: types.CodeType) -> Iterator[str]:
 
 
 def _has(value: Any) -> bool:
-    """Whether an attribute of a foreign module has content to tell it by."""
+    """Whether an attribute of somebody else's module has content to hash."""
     try:
         fingerprint(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""One way to write a file: beside it, flushed to disk, then renamed over, so that a kill leaves the old or the new."""
+"""Atomic writing: fill a second file, then rename it, so that a kill leaves the old file or the new one."""
 
 import os
 from collections.abc import Callable
@@ -6,11 +6,12 @@ from pathlib import Path
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill `path` with the suffix `.partial`, flush it to disk and rename it over `path`.
+    """Let `write` fill a file with the suffix `.partial`, flush it to disk and rename it to `path`.
 
-    Folders are created at need. What a killed writer left is overwritten, so one file has one writer at a time: lock
-    it where there could be two. What `write` raises passes through, and so does the OSError of a disk that is full or
-    read-only; no half-written file stays behind.
+    Missing folders are created. A file may have one writer at a time: use a lock where there could be two.
+
+    Raises:
+        OSError: if the disk is full or read-only. This and any exception of `write` leave no partial file behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".partial")

@@ -1,7 +1,7 @@
-"""Many samples, streamed to disk: one file a batch, written whole or not at all, so that a killed run goes on.
+"""Many samples, streamed to disk: one file per batch, written whole or not at all, so that a killed run can go on.
 
-Sample i has the seed first + i; `draw` makes a batch of samples from their seeds and from nothing else, and what it
-returns beside the images (labels, weights) is kept with them. Whoever measures reads a shard at a time:
+Sample i has the seed first + i. `draw` makes a batch of samples from their seeds alone, and other tensors that it
+returns (labels, weights) are kept with the images. To measure the samples, read one file at a time:
 
     def draw(seeds):                                                               # (B,), int64
         fresh = noise.seeded(seeds)
@@ -29,7 +29,7 @@ from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
 
 Draw = Callable[[Tensor], Tensor | dict[str, Tensor]]
-"""Samples of seeds (B,): images (B, *S), or a dict of tensors (B, ...) with `images` among them."""
+"""A function from seeds (B,) to images (B, *S), or to a dict of tensors (B, ...) that contains `images`."""
 
 _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, truncated or damaged
 
@@ -45,19 +45,26 @@ def stream(
     dtype: torch.dtype | None = None,
     title: str = "sampling",
 ) -> "Shards":
-    """Draw n samples, of seeds first .. first + n - 1, into `folder`, `batch` to a file; what is there is kept.
+    """Make n samples, of seeds first .. first + n - 1, and write them to `folder`, `batch` samples to a file.
 
-    draw: called with `batch` seeds each time, also at the end, where the surplus is thrown away: a sample has the same
-        bits whatever n, and a run that was killed and started again leaves the same bytes as one that was not. Its
-        tensors may lie on any device.
-    key: names what is drawn, such as a fingerprint of the network and the settings; a folder of another key, batch,
-        first or dtype is refused. n may grow: then the run goes on where the shorter one ended.
-    dtype: images are kept as drawn, or in this floating type, or with torch.uint8 as round(127.5 (x + 1)), x in [-1, 1]
-        and clipped to it; `shard["images"] / 127.5 - 1` is their value.
+    Files that are already there are kept if their checksum is right, and made again if not. A run that was killed and
+    started again therefore leaves the same bytes as a run that was not. If two runs use one folder, the second waits.
 
-    What is there is read and checked against its checksum, and a damaged file is drawn again. Of two runs in one folder
-    the second waits. Raises Refused for settings that make no sense or differ from the folder's, for a draw that
-    does not give one row a seed, and where the disk cannot be written.
+    Arguments:
+        draw: makes the samples (B, *S) of B seeds, on any device. It always gets `batch` seeds, and surplus samples of
+            the last batch are discarded, so the bits of a sample do not depend on n.
+        n: samples. A later run may ask for more, and goes on where this one ended.
+        folder: new, or from a run of equal key, batch, first and dtype.
+        key: names the samples, such as a fingerprint of the network and the settings.
+        batch: samples to a file.
+        first: the first seed.
+        dtype: of the kept images: None as made, a floating type, or torch.uint8, which keeps x in [-1, 1], clipped, as
+            round(127.5 (x + 1)). Then `shard["images"] / 127.5 - 1` is their value.
+        title: of the progress bar.
+
+    Raises:
+        Refused: if the settings make no sense or differ from those of the folder, `draw` does not return one row per
+            seed, or the disk cannot be written.
     """
     if n < 1 or batch < 1:
         raise Refused(f"need n >= 1 and batch >= 1, not n={n} and batch={batch}")
@@ -80,14 +87,18 @@ def stream(
 
 
 class Shards:
-    """The samples in a folder that `stream` filled, left on disk: a sequence of n rows that is read piece by piece.
+    """The n samples in a folder that `stream` filled. They stay on disk and are read in parts.
 
-    Iterating gives one dict of tensors (B, ...) a file, in order of the seeds: images, seeds and what `draw` gave
-    beside them. Indexing with a slice or a tensor reads those rows only. `key` is the one given to `stream`.
+    Iteration gives one dict of tensors (B, ...) per file, in order of the seeds: images, seeds and the other tensors of
+    `draw`. An index, a slice or a tensor (N,) of indices reads those rows only. `key` is that of `stream`.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises Refused for a folder that holds no samples or not yet all of them."""
+        """Open a folder.
+
+        Raises:
+            Refused: if the folder has no samples, or not yet all of them.
+        """
         self.folder = Path(folder)
         try:
             manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf8"))
@@ -96,7 +107,7 @@ class Shards:
             raise Refused(f"{self.folder} holds no samples: give a folder that shards.stream has filled") from error
         self._files = [_path(self.folder, k) for k in range(_count(self.n, self.batch))]
         rows = [min(self.batch, self.n - k * self.batch) for k in range(len(self._files))]
-        # A file is short where a run that was to grow the folder has not come to it.
+        # A file is short if a later run asked for more samples and was stopped before it.
         if lost := [path for path, b in zip(self._files, rows, strict=True) if not path.exists() or _rows(path) != b]:
             raise Refused(
                 f"{self.folder} lacks {len(lost)} of {len(self._files)} files, such as {lost[0].name}: start "
@@ -125,7 +136,7 @@ class Shards:
         return result
 
     def load(self, name: str = "images") -> Tensor:
-        """One tensor of all samples, (n, ...), in memory. Raises Refused for a name that the files do not hold."""
+        """One tensor of all samples, (n, ...), in memory. Raises Refused if the files have no tensor of this name."""
         result, row = torch.empty(0), 0
         for path in self._files:
             with _opened(path) as file:
@@ -148,12 +159,12 @@ def _path(folder: Path, k: int) -> Path:
 
 
 def _seeds(k: int, n: int, batch: int, first: int) -> Tensor:
-    """The seeds that the k-th file keeps."""
+    """The seeds of the k-th file."""
     return torch.arange(k * batch, min(n, (k + 1) * batch)) + first
 
 
 def _locked(folder: Path) -> FileLock:
-    """The folder, made at need, for one process at a time."""
+    """A lock on the folder, which is created if it does not exist."""
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +201,7 @@ def _agree(folder: Path, settings: dict, n: int) -> None:
 
 
 def _cut(drawn: Tensor | dict[str, Tensor], batch: int, dtype: torch.dtype | None, seeds: Tensor) -> dict[str, Tensor]:
-    """What a file keeps of a drawn batch: a row for each of `seeds`, on the CPU."""
+    """The part of a batch that a file keeps: a row for each of `seeds`, on the CPU."""
     tensors = drawn if isinstance(drawn, dict) else {"images": drawn}
     if "images" not in tensors or "seeds" in tensors:
         named = ", ".join(tensors)
@@ -212,7 +223,7 @@ def _cut(drawn: Tensor | dict[str, Tensor], batch: int, dtype: torch.dtype | Non
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """`replace_file`, with a sentence where the disk cannot be written."""
+    """`replace_file`, with Refused if the disk cannot be written."""
     try:
         replace_file(path, write)
     except (OSError, SafetensorError) as error:
@@ -224,12 +235,12 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _intact(path: Path, seeds: Tensor) -> bool:
-    """Whether the file is there, undamaged, and of these seeds."""
+    """Whether the file exists, is undamaged and has these seeds."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

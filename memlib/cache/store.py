@@ -1,6 +1,6 @@
-"""Results that are slow to make, kept on disk under the fingerprint of all that they depend on.
+"""Results that are slow to make, kept on disk under the fingerprint of everything that they depend on.
 
-One safetensors file a result: its tensors, and in the file's metadata the tree that they hang on and a checksum.
+Each result is one safetensors file: its tensors, and in the metadata a checksum and the tree that contains them.
 """
 
 import collections
@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, trunca
 
 
 def folder() -> Path:
-    """Where artefacts lie: `MEMLIB_CACHE`, else `memlib` in the user's cache folder. Created at need.
+    """The folder of artefacts: `MEMLIB_CACHE`, else `memlib` in the user's cache folder. It is created if missing.
 
-    Raises `Refused` where it cannot be created.
+    Raises:
+        Refused: if it cannot be created.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     chosen = Path(os.environ.get("MEMLIB_CACHE") or home / "memlib")
@@ -43,17 +45,27 @@ def folder() -> Path:
 
 
 def forced() -> bool:
-    """Whether `MEMLIB_FRESH=1` asks that everything be made anew."""
+    """Whether `MEMLIB_FRESH=1` is set, so that everything is made anew."""
     return os.environ.get("MEMLIB_FRESH", "0") not in ("", "0")
 
 
 def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fresh: bool | None = None) -> Any:
-    """`make(*inputs)`, made once and then read from disk; a hit and a miss return equal trees of equal types.
+    """`make(*inputs)`, computed once and then read from disk.
 
-    What `make` draws from torch's global generator starts from `seed`, and the generator outside is left as it was,
-    so that a hit changes no later draw. `fresh=True` makes it anew, None asks `forced()`. Of two runs at once the
-    second waits and reads. A damaged file is made again. The result may be a tree of dicts, lists, tuples, named
-    tuples and dataclasses over tensors, arrays, numbers, strings, bytes and None; else TypeError.
+    A computed result and one from disk are equal trees of equal types. Inside `make`, torch's global generator starts
+    from `seed`; outside it is unchanged, so later random numbers do not depend on the cache. If two runs need one
+    result, the second waits and reads it. A damaged file is made again.
+
+    Arguments:
+        name: the start of the file's name.
+        make: returns a tree of dicts, lists, tuples, named tuples and dataclasses over tensors, arrays, numbers,
+            strings, bytes and None. Its code is part of the fingerprint.
+        inputs: the arguments of `make`, part of the fingerprint.
+        seed: of torch's global generator, part of the fingerprint.
+        fresh: True makes the result anew, False reads it if it exists, None means `forced()`.
+
+    Raises:
+        TypeError: if an input cannot be hashed, or the result cannot be stored.
     """
     key = fingerprint(name, make, inputs, seed, code_fingerprint(getattr(make, "__module__", "")))
     path = folder() / f"{name}-{key[:32]}.safetensors"
@@ -75,11 +87,15 @@ def trained(
     name: str = "network",
     seed: int = 0,
 ) -> nn.Module:
-    """A network, built and trained once and then read from disk; returned frozen and in evaluation mode.
+    """A network, built and trained once and then read from disk; it is frozen and in evaluation mode.
 
-    `build()` draws the initial weights from torch's generator seeded with `seed`; `fit(net, *inputs)` trains it in
-    place, or returns the network to keep instead, such as a running average. The name of the artefact is the code of
-    both and the content of `inputs`, as in `cached`.
+    Arguments:
+        build: `build()` returns the untrained network, with weights from torch's generator seeded with `seed`.
+        fit: `fit(net, *inputs)` trains the network in place, or returns the network to keep instead, such as a running
+            average.
+        inputs: part of the fingerprint, as the code of `build` and `fit` is.
+        name: the start of the file's name.
+        seed: of torch's global generator in `build` and `fit`.
     """
 
     def make(*inputs: Any) -> dict[str, torch.Tensor]:
@@ -104,7 +120,13 @@ def save(path: Path, tree: Any) -> None:
 
 
 def load(path: Path) -> Any:
-    """The tree that `save` wrote. An absent or damaged file raises OSError, SafetensorError, KeyError or ValueError."""
+    """The tree that `save` wrote.
+
+    A file can make named tuples and dataclasses of memlib and of modules that are already imported, and nothing else.
+
+    Raises:
+        OSError, SafetensorError, KeyError, ValueError: if the file is absent or damaged, or names another class.
+    """
     with safe_open(path, "pt") as file:
         written = json.loads((file.metadata() or {})["memlib"])
         tensors = {key: file.get_tensor(key) for key in sorted(file.keys(), key=int)}
@@ -114,7 +136,7 @@ def load(path: Path) -> Any:
 
 
 def _packed(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """The tree as JSON: plain values and lists stand for themselves, all else is {kind: content}."""
+    """The tree as JSON: plain values and lists as they are, all else as {kind: content}."""
 
     def keep(tensor: torch.Tensor) -> str:
         key = str(len(tensors))
@@ -179,11 +201,23 @@ def _name(thing: Any) -> str:
 
 
 def _class(name: str) -> Any:
-    """The named tuple or dataclass of this name; nothing else is taken from a file."""
+    """The named tuple or dataclass of this name, from memlib or from a module that is already imported.
+
+    Importing runs code, and a file from elsewhere must not choose which.
+    """
     module, _, path = name.partition(":")
-    found: Any = importlib.import_module(module)
+    if sys.modules.get(module) is None:
+        if not module.startswith("memlib.") or module.endswith("__main__"):
+            raise ValueError(f"{name} is in a module that is not imported: import {module} before reading the file")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{name} is in a module that does not exist") from error
+    found: Any = sys.modules[module]
     for part in path.split("."):
-        found = getattr(found, part)
+        found = vars(found).get(part)
+        if not isinstance(found, type):
+            break
     if not isinstance(found, type) or not (hasattr(found, "_fields") or dataclasses.is_dataclass(found)):
         raise ValueError(f"{name} is neither a named tuple nor a dataclass")
     return found

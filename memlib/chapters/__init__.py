@@ -1,8 +1,8 @@
-"""What a notebook needs around a study: checked parameters, claims on the record, tables, plots, pictures that move.
+"""Notebooks of the book: checked parameters, recorded claims, tables, plots and interactive figures.
 
-A notebook's second cell is `page = chapters.begin("02_side", globals(), study)`. After it, `page.settings` and
-`page.run` are what the study is run with, and `page.record(study.verdicts(results))` shows and keeps its verdicts.
-torch is imported late throughout, since the command line and the ledger read claims without it.
+The second cell of a notebook is `page = chapters.begin("02_side", globals(), study)`. The study then runs with
+`page.settings` and `page.run`, and `page.record(study.verdicts(results))` shows and stores its verdicts. torch is
+imported inside functions only, because the command line and the ledger read claims without it.
 """
 
 import time
@@ -23,7 +23,7 @@ __all__ = ["Page", "begin", "claims_in", "kept"]
 
 @dataclass
 class Page:
-    """One execution of a chapter: its settings and run, and what it has recorded so far."""
+    """One execution of a chapter: its settings, its run, and the claims and tables recorded so far."""
 
     chapter: str
     settings: Any
@@ -33,7 +33,7 @@ class Page:
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def record(self, found: Sequence[Claim]) -> None:
-        """Show verdicts as outputs of the running cell and keep them with the run."""
+        """Show verdicts as outputs of the running cell and store them with the run."""
         for claim in found:
             self.claims[claim.id] = claim
             claims.show(claim.record(self.run.scale))
@@ -42,7 +42,7 @@ class Page:
     def table(self, title: str, rows: Sequence[Sequence[object]], keep: bool = True) -> None:
         """Show a table with a caption, as HTML and as plain text; the first row names the columns.
 
-        With `keep`, the table is stored with the run as what stands behind its claims.
+        With `keep`, the table is stored with the claims of the run, as their evidence.
         """
         text = [[str(cell) for cell in row] for row in rows]
         claims.show_table(title, text)
@@ -53,7 +53,7 @@ class Page:
     def verdicts(self, rows: Mapping[str, tuple[str, str, str]]) -> None:
         """The closing table of a chapter: claim, paper, here, verdict, why.
 
-        `rows` are (paper, here, why) by claim id; the verdict is the one that this run recorded.
+        `rows` are (paper, here, why) by claim id. The verdict is that of this run.
         """
         told = [[name, paper, here, self.claims[name].verdict, why] for name, (paper, here, why) in rows.items()]
         claims.show_table("What came of the claims", [["claim", "paper", "here", "verdict", "why"], *told])
@@ -65,16 +65,19 @@ class Page:
 
 
 def begin(chapter: str, namespace: MutableMapping[str, Any], study: ModuleType) -> Page:
-    """Check the parameters in `namespace` (the notebook's `globals()`), settle the study's settings, and begin.
+    """Check the parameters of a notebook, derive the study's settings from them, and begin a run.
+
+    Arithmetic becomes repeatable: seeded, one thread, deterministic kernels (`memlib.run.begin`). Settings that differ
+    from those of `fast` are printed on one line.
 
     Arguments:
         chapter: the notebook's name without its suffix.
-        namespace: holds the parameters cell's values and annotations; settled values are written back.
+        namespace: the notebook's `globals()`, with the values and annotations of the parameters cell. Checked values
+            are written back.
         study: a module such as `memlib.papers.side.study`, with `SCALES`, the settings of each scale.
 
-    Arithmetic becomes repeatable: seeded, one thread, deterministic kernels (`memlib.run.begin`). One line says what
-    differs from the `fast` settings. Raises `Refused` for an unknown name or scale, a wrong type or value, or a scale
-    that needs an absent GPU.
+    Raises:
+        Refused: for an unknown name or scale, a wrong type or value, or a scale that needs a GPU where there is none.
     """
     given = parameters.injected(namespace)
     values = parameters.settle(namespace, given)

@@ -1,6 +1,6 @@
-"""What a chapter found, one record a claim: shown in the notebook, kept there, and the rows of the book's ledger.
+"""The claims of a chapter, one record each: shown and stored in the notebook, and read by the book's ledger.
 
-The record in the notebook holds only what is the same on every machine; where and how long it ran goes to
+The record in the notebook has only values that are the same on every machine. Device and duration of the run are in
 `runs/<chapter>-<scale>.json`, which is not committed.
 """
 
@@ -27,7 +27,7 @@ def line(claim: Mapping[str, Any]) -> str:
 
 
 def measured(claim: Mapping[str, Any]) -> str:
-    """`figure [low, high], n = N`, without what the claim lacks."""
+    """`figure [low, high], n = N`, where the interval and n may be absent."""
     text = _shown(claim["figure"])
     if claim["interval"] is not None:
         text += f" [{_shown(claim['interval'])}]"
@@ -35,7 +35,7 @@ def measured(claim: Mapping[str, Any]) -> str:
 
 
 def show(claim: Mapping[str, Any]) -> None:
-    """Display a claim as an output of the running cell; print its line where there is no IPython."""
+    """Display a claim as an output of the running cell, or print its line if there is no IPython."""
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:
         print(line(claim))
@@ -48,7 +48,7 @@ def show(claim: Mapping[str, Any]) -> None:
 
 
 def claims_in(notebook: str | Path) -> list[dict[str, Any]]:
-    """The records in the outputs of a notebook file, in order. Raises `Refused` where it cannot be read as one."""
+    """The records in the outputs of a notebook file, in order. Raises `Refused` if it cannot be read."""
     try:
         cells = json.loads(Path(notebook).read_text(encoding="utf8"))["cells"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -78,7 +78,7 @@ def keep(
     claims: Sequence[Mapping[str, Any]],
     tables: Mapping[str, Sequence[Sequence[str]]],
 ) -> None:
-    """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder; give up where that fails."""
+    """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder. An OSError is ignored."""
     path = (root() or Path.cwd()) / "runs" / f"{chapter}-{scale}.json"
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
@@ -87,9 +87,9 @@ def keep(
 
 
 def kept(chapter: str, scale: str = "book") -> dict[str, Any] | None:
-    """The kept run of a chapter at a scale, `results/<scale>/<chapter>.json`, or None where there is none.
+    """The kept run of a chapter at a scale, `results/<scale>/<chapter>.json`, or None.
 
-    Its "claims" are {id: record}, its "tables" {title: rows} and its "provenance" where, when and how long it ran.
+    Its "claims" are {id: record}, its "tables" {title: rows}, and its "provenance" says on what and how long it ran.
     """
     path = (home() or Path.cwd()) / "results" / scale / f"{chapter}.json"
     if not path.exists():
@@ -99,7 +99,7 @@ def kept(chapter: str, scale: str = "book") -> dict[str, Any] | None:
 
 
 def show_table(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Display rows as an HTML table with a caption, and as plain text, which is what the tests compare."""
+    """Display rows as an HTML table with a caption, and as plain text, which the tests compare."""
     text = f"{title}\n{aligned(rows)}"
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:
@@ -116,34 +116,34 @@ def show_table(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def aligned(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as columns of text, two spaces apart, nothing behind the last."""
+    """Rows as columns of text, two spaces apart, without spaces at the end of a line."""
     text = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*text, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in text)
 
 
 def provenance(device: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a run comes from: commit, device, versions and parameters; the seconds are still to come."""
+    """Commit, device, versions and parameters of a run. Its seconds are 0, to be set when it ends."""
     where = {"commit": commit(), "device": machine(device), "seconds": 0.0}
     return where | {"versions": versions(), "parameters": dict(parameters)}
 
 
 def machine(device: Any) -> str:
-    """The device by its own name: the GPU's, or the architecture of the CPU."""
+    """The name of the device: that of the GPU, or the architecture of the CPU."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """The versions that the numbers depend on: memlib, Python and torch."""
     import torch
 
     return {"memlib": __version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def commit() -> str | None:
-    """The commit of this checkout of memlib, `+changes` behind it if memlib was edited since; None outside of one."""
+    """The commit of this checkout of memlib, with `+changes` if memlib was edited since; None outside of a checkout."""
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None

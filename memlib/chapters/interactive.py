@@ -1,7 +1,7 @@
-"""Figures that move: sliders over pictures drawn beforehand, which need no kernel, and live controls, which do.
+"""Interactive figures: sliders over finished pictures, which need no kernel, and live controls, which need one.
 
-The sliders are plain HTML: `<input type="range">`, one `<img>` a frame and a handler of two lines, no library. So they
-work on a static page, by keyboard, and under a screen reader.
+The sliders are plain HTML without a library: `<input type="range">`, one `<img>` per frame and a short handler. They
+work on a static page, by keyboard, and with a screen reader.
 """
 
 import base64
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import ipywidgets
+from memlib.errors import Refused, needs
 
-from memlib.errors import Refused
+with needs("book"):
+    import ipywidgets
 
-# The frame's index is read from the sliders in row-major order. `style.display`, not `hidden`: a theme that sets
-# `img {display: block}` would win over the attribute.
+# The frame's index follows from the sliders in row-major order. `style.display`, not `hidden`: a theme that sets
+# `img {display: block}` would override the attribute.
 _MOVE = (
     "const f=this.closest('figure');let i=0;"
     "f.querySelectorAll('input').forEach(r=>{i=i*(+r.max+1)+ +r.value;const t=JSON.parse(r.dataset.labels)[r.value];"
@@ -28,7 +29,7 @@ _MOVE = (
 
 @dataclass(frozen=True)
 class Page:
-    """A piece of HTML that a notebook displays; `text` says the same in words."""
+    """A piece of HTML that a notebook displays; `text` describes it in words."""
 
     html: str
     text: str
@@ -41,7 +42,7 @@ class Page:
 
 
 def picture(png: bytes, alt: str) -> Page:
-    """One PNG with its alternative text `alt`, for a figure that does not move."""
+    """One PNG with its alternative text `alt`, for a static figure."""
     return Page(f'<figure class="memlib-figure">{_image(png, alt, shown=True)}</figure>', f"picture: {alt}")
 
 
@@ -52,13 +53,19 @@ def frames(
     alt: Sequence[str] | Callable[[str], str],
     start: int = 0,
 ) -> Page:
-    """A slider called `name` over PNG `pictures`, frame i marked `labels[i]` and described by `alt[i]`.
+    """A slider over pictures.
 
-    `alt` may be a function of the label. Frame `start` is shown first. All frames should have one size
-    (`plots.png`). Raises ValueError where the numbers of pictures, labels and texts differ.
+    Arguments:
+        pictures: PNG bytes of one size, from `plots.png`.
+        labels: the value of the slider at each picture.
+        name: of the slider.
+        alt: a description of each picture, or a function of the label that returns it.
+        start: the index of the picture that is shown first.
+
+    Raises:
+        ValueError: if the numbers of pictures, labels and descriptions differ.
     """
-    describe = alt if callable(alt) else None
-    texts = [describe(str(label)) for label in labels] if describe else list(alt)
+    texts = [alt(str(label)) for label in labels] if callable(alt) else list(alt)
     if not len(pictures) == len(labels) == len(texts) > 0:
         raise ValueError(
             f"{len(pictures)} pictures, {len(labels)} labels and {len(texts)} texts: give one of each a frame"
@@ -73,9 +80,17 @@ def grid(
     alt: Callable[[str, str], str],
     start: tuple[int, int] = (0, 0),
 ) -> Page:
-    """Two sliders over `pictures[i][j]`: `names[0]` moves i through `labels[0]`, `names[1]` moves j.
+    """Two sliders over `pictures[i][j]`, one for i and one for j.
 
-    `alt(label_i, label_j)` describes a frame. Raises ValueError where pictures and labels differ in number.
+    Arguments:
+        pictures: rows of PNG bytes of one size, from `plots.png`.
+        labels: the values of the first slider, and of the second.
+        names: of the two sliders.
+        alt: `alt(label_i, label_j)` describes a picture.
+        start: the indices (i, j) of the picture that is shown first.
+
+    Raises:
+        ValueError: if the numbers of pictures and labels differ.
     """
     if [len(row) for row in pictures] != [len(labels[1])] * len(labels[0]):
         raise ValueError(f"the pictures are not a grid of {len(labels[0])} rows of {len(labels[1])}, as the labels are")
@@ -85,27 +100,33 @@ def grid(
 
 @dataclass(frozen=True)
 class Live:
-    """Controls over one picture, for a running kernel; `box` is the widget, `text` says the same in words."""
+    """Controls over one picture, for a running kernel; `box` is the widget, `text` describes it in words."""
 
     box: ipywidgets.VBox
     text: str
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        # Not the widget's own text: that would carry the picture's bytes, which differ between processors.
-        return self.box._repr_mimebundle_(**kwargs) | {"text/plain": self.text}
+        # Not the widget's own text: it contains the picture's bytes, which differ between processors.
+        return (self.box._repr_mimebundle_(**kwargs) or {}) | {"text/plain": self.text}
 
 
 def live(draw: Callable[..., bytes], **controls: tuple[str, Any]) -> Live:
-    """Controls over a picture redrawn at every change: `live(draw, sigma=("noise level σ", (0.1, 10.0)))`.
+    """Controls over a picture that changes with them: `live(draw, sigma=("noise level σ", (0.1, 10.0)))`.
 
-    `draw(**values)` returns PNG bytes (`plots.png`). A control is its name as the reader sees it and either a widget or
-    what ipywidgets makes one of: a range, a list of options, a bool. Tag the cell `remove-output`: on a static page the
-    controls are dead. The picture is an Image widget: an Output widget, which `ipywidgets.interact` uses, can hang a
-    notebook that is executed without a front end.
+    Tag the cell `remove-output`, since the controls do not work on a static page. The picture is an Image widget: an
+    Output widget, which `ipywidgets.interact` uses, can hang a notebook that is executed without a front end.
+
+    Arguments:
+        draw: `draw(**values)` returns PNG bytes (`plots.png`).
+        controls: for each argument of `draw`, the name that the reader sees, and a widget or a value that ipywidgets
+            turns into one: a range, a list of options, a bool.
+
+    Raises:
+        Refused: if ipywidgets cannot make a widget of a control.
     """
     widgets = {}
     for argument, (name, control) in controls.items():
-        widget = (
+        widget: Any = (
             control if isinstance(control, ipywidgets.Widget) else ipywidgets.interactive.widget_from_abbrev(control)
         )
         if widget is None:
@@ -113,7 +134,7 @@ def live(draw: Callable[..., bytes], **controls: tuple[str, Any]) -> Live:
         widget.description, widget.tooltip = name, name
         widget.style.description_width = "initial"
         if hasattr(widget, "continuous_update"):
-            widget.continuous_update = False  # one drawing a release, not one a pixel
+            widget.continuous_update = False  # a new picture when the slider is released, not at every pixel
         widgets[argument] = widget
     image = ipywidgets.Image(format="png")
 
@@ -128,7 +149,7 @@ def live(draw: Callable[..., bytes], **controls: tuple[str, Any]) -> Live:
 
 
 def _sliders(pictures: Sequence[bytes], texts: Sequence[str], axes: list[tuple[str, Sequence[Any], int]]) -> Page:
-    """The figure: its frames in row-major order of the axes (name, labels, start), then one slider an axis."""
+    """The figure: its frames in row-major order of the axes (name, labels, start), then one slider per axis."""
     shown = 0
     for name, labels, start in axes:
         if not 0 <= start < len(labels):
@@ -136,7 +157,7 @@ def _sliders(pictures: Sequence[bytes], texts: Sequence[str], axes: list[tuple[s
         shown = shown * len(labels) + start
     images = [_image(png, text, index == shown) for index, (png, text) in enumerate(zip(pictures, texts, strict=True))]
     ranges = [_range(name, [str(label) for label in labels], start) for name, labels, start in axes]
-    # JupyterLab keeps its hands off the arrow keys inside an element with this attribute.
+    # Inside an element with this attribute, JupyterLab does not use the arrow keys as shortcuts.
     page = f'<figure class="memlib-frames" data-lm-suppress-shortcuts="true">{"".join(images + ranges)}</figure>'
     steps = " × ".join(f"{name} ({labels[0]} … {labels[-1]}, {len(labels)} steps)" for name, labels, _ in axes)
     return Page(page, f"slider: {steps}")

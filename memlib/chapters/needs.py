@@ -1,4 +1,4 @@
-"""What the chapters need beyond the package, at the scales that need more: a GPU, images, weights."""
+"""The GPU, images and weights that the chapters need at the larger scales."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NEEDS: dict[tuple[str, str], tuple[str, ...]] = {  # `cuda` is a GPU, the others
 
 
 def chapters(root: Path | None) -> list[str]:
-    """The notebooks that `_toc.yml` in `root` names, in its order; without a project, those that need something."""
+    """The notebooks in the order of `_toc.yml` in `root`; without a project, those that need something."""
     if root is None:
         return list(dict.fromkeys(name for name, _ in NEEDS))
     lines = (root / "_toc.yml").read_text(encoding="utf8").splitlines()

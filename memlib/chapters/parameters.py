@@ -1,7 +1,7 @@
-"""The parameters of a chapter: what a notebook declares, what it was given, and the study's settings that follow.
+"""The parameters of a chapter: those that a notebook declares, the values it is given, and the study's settings.
 
-The parameters cell is the declaration (`n_train: int = 300  # images the model is trained on`): Python keeps its
-annotations, and papermill injects a cell of plain assignments after it. `scale`, `seed` and `settings` mean the same in
+The parameters cell declares them (`n_train: int = 300  # images the model is trained on`). Python keeps its
+annotations, and papermill adds a cell of plain assignments after it. `scale`, `seed` and `settings` mean the same in
 every chapter; every other parameter is a field of the study's `Settings`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 from memlib.settings import SCALES, among, changed, closest, typed
 
 _PLAIN = (bool, int, float, str, list, dict, types.NoneType)  # what papermill can inject
@@ -21,9 +21,9 @@ _COMMON = ("scale", "seed", "settings")
 
 
 def injected(namespace: Mapping[str, Any]) -> list[str]:
-    """Names that were given from outside: those assigned in papermill's cell, found in IPython's history `In`.
+    """The names that papermill's cell assigns, from IPython's history `In`.
 
-    Without IPython, every plain global that has no annotation.
+    Without IPython: every plain global that has no annotation.
     """
     if "In" in namespace:
         cells = [cell for cell in namespace["In"] if cell.startswith(_INJECTED)]
@@ -38,9 +38,10 @@ def injected(namespace: Mapping[str, Any]) -> list[str]:
 
 
 def settle(namespace: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:
-    """The value of each annotated parameter, in the order of the cell, of the type that it declares.
+    """The value of each annotated parameter, in the order of the cell, converted to its type.
 
-    Raises `Refused` for an unknown name or scale, a parameter without a value and a wrong type.
+    Raises:
+        Refused: for an unknown name or scale, a parameter without a value, or a wrong type.
     """
     kinds = {name: _evaluated(kind) for name, kind in namespace.get("__annotations__", {}).items()}
     for name in given:
@@ -55,17 +56,17 @@ def settle(namespace: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]
 
 
 def settings_of(scales: Mapping[str, Any], values: Mapping[str, Any], given: Iterable[str]) -> Any:
-    """The study's settings: those of the scale, then the parameters, then what `settings` says.
+    """The study's settings: those of the scale, changed by the parameters, and then by the parameter `settings`.
 
-    At `fast` every parameter counts, so that a reader may edit the cell; at another scale those that were `given`.
+    At `fast` all parameters count, so that a reader may edit the cell. At another scale only the `given` ones count.
 
     Arguments:
         scales: the settings (a dataclass) of each scale.
-        values: the settled parameters.
-        given: the names that came from outside.
+        values: the parameters, checked by `settle`.
+        given: the names that papermill assigned.
 
     Raises:
-        Refused: for a scale that the study lacks, and as `memlib.settings.changed`.
+        Refused: for a scale without settings, and as `memlib.settings.changed`.
     """
     scale = values.get("scale", "fast")
     if scale not in scales:
@@ -77,15 +78,17 @@ def settings_of(scales: Mapping[str, Any], values: Mapping[str, Any], given: Ite
 
 
 def further(settings: dict[str, Any] | str) -> dict[str, Any]:
-    """Settings beyond the parameters, from a dict or from a YAML file of names and values.
+    """Further settings by name, from a dict or from a YAML file.
 
-    Raises `Refused` for a file that cannot be read, that is not YAML, or that holds something else.
+    Raises:
+        Refused: if the file cannot be read, is not YAML or has other contents, or PyYAML is not installed.
     """
     if isinstance(settings, dict):
         return settings
     if not settings:
         return {}
-    import yaml
+    with needs("book"):
+        import yaml
 
     try:
         read = yaml.safe_load(Path(settings).expanduser().read_text(encoding="utf8"))

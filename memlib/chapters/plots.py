@@ -5,14 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
-import seaborn as sns
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 from torch import Tensor
+
+from memlib.errors import needs
+
+with needs("book"):
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 DPI = 100  # of the bytes that a page carries; 6 inches are 600 pixels
 
@@ -43,10 +47,17 @@ def style() -> None:
 
 
 def png(figure: Figure, dpi: int = 75, colours: int = 96) -> bytes:
-    """The figure as PNG, the same bytes for the same drawing, and close it (so that no second copy is displayed).
+    """The figure as PNG, with equal bytes for equal drawings. The figure is closed, so that it is displayed once.
 
-    Reduced to a palette of `colours`, a third of the bytes of a drawing. Not cropped to its content: all frames of a
-    slider come out at one size. Raises ValueError above 100 dots an inch: every byte is committed with the notebook.
+    The picture is not cropped, so all frames of a slider have one size.
+
+    Arguments:
+        figure: a matplotlib figure.
+        dpi: dots per inch.
+        colours: size of the palette; 96 colours take a third of the bytes of a full-colour drawing.
+
+    Raises:
+        ValueError: above 100 dots per inch, since every byte is committed with the notebook.
     """
     if dpi > DPI:
         raise ValueError(f"dpi is {dpi}: keep it at {DPI} or less, the page carries every frame")
@@ -58,7 +69,7 @@ def png(figure: Figure, dpi: int = 75, colours: int = 96) -> bytes:
 
 
 def panels(named: Mapping[str, Any], draw: Callable[..., Axes], *arguments: Any, **options: Any) -> Figure:
-    """One panel a name, side by side: `draw(ax, value, *arguments, **options)` under the name as a title."""
+    """One panel per name, side by side: the name as a title over `draw(ax, value, *arguments, **options)`."""
     figure, axes = plt.subplots(1, len(named), figsize=(3.2 * len(named), 3.2), squeeze=False)
     for ax, (name, value) in zip(axes[0], named.items(), strict=True):
         draw(ax, value, *arguments, **options).set_title(name)
@@ -66,7 +77,7 @@ def panels(named: Mapping[str, Any], draw: Callable[..., Axes], *arguments: Any,
 
 
 def field(ax: Axes, denoiser: Any, sigma: float, points: Tensor | None = None, reach: float = 4.5) -> Axes:
-    """Score of a 2-d denoiser at level sigma on [-reach, reach]^2: arrows of unit length, shaded by |D - x|.
+    """The score of a 2-d denoiser at level sigma on [-reach, reach]^2: arrows of unit length over shades of |D - x|.
 
     `points` (N, 2) are drawn as dots.
     """
@@ -87,7 +98,7 @@ def field(ax: Axes, denoiser: Any, sigma: float, points: Tensor | None = None, r
 
 
 def cloud(ax: Axes, samples: Tensor, points: Tensor | None = None, reach: float = 6.0) -> Axes:
-    """Samples (N, 2) as a cloud, with `points` (M, 2) ringed on top of it."""
+    """Samples (N, 2) as dots, with `points` (M, 2) as rings over them."""
     ax.plot(samples[:, 0], samples[:, 1], ".", ms=2.5, alpha=0.5, color="C0")
     if points is not None:
         ax.plot(points[:, 0], points[:, 1], "o", ms=7, mfc="none", mec="C1", mew=1.2)
@@ -103,13 +114,13 @@ def curves(
     ylabel: str,
     limits: Mapping[str, float] | None = None,
 ) -> Axes:
-    """One line a name over x (n,), on a logarithmic axis; `limits` are dotted horizontals in its colour."""
+    """One line per name over x (n,) on a logarithmic axis; `limits` are dotted horizontal lines of the same colour."""
     for (name, y), marker in zip(named.items(), cycle("osv^DPX*"), strict=False):
         line = ax.plot(x, y, marker=marker, ms=3, lw=1.4, label=name)[0]
         if limits:
             ax.axhline(float(limits[name]), ls=":", lw=1.2, color=line.get_color())
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
-    # Within a decade or two, labels at 2 x 10^-1, 3 x 10^-1, ... would run into one another.
+    # Over one or two decades, labels at 2 x 10^-1, 3 x 10^-1, ... would overlap.
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(x) < 200 * min(x) else (1.0,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -129,7 +140,7 @@ def band(ax: Axes, x: Tensor, values: Tensor, xlabel: str, ylabel: str) -> Axes:
 def intervals(
     ax: Axes, rows: Mapping[str, tuple[float, tuple[float, float]]], xlabel: str, reference: float | None = 0.0
 ) -> Axes:
-    """A row for each name, from the top: its value as a dot on a bar from the low to the high end of its interval.
+    """A row for each name, from the top: its value as a dot, its interval (low, high) as a bar.
 
     `reference` is a vertical line, such as 0 for differences; None draws none.
     """
@@ -145,7 +156,7 @@ def intervals(
 
 
 def images(ax: Axes, rows: Sequence[Tensor], names: Sequence[str] = ()) -> Axes:
-    """A sheet of images: each row (N, C, H, W) in [-1, 1] above the next, `names` beside them; grey or RGB."""
+    """A sheet of images, grey or RGB: rows (N, C, H, W) in [-1, 1] from the top, with `names` to their left."""
     columns = max(len(row) for row in rows)
     sheet = [torch.nn.functional.pad(row, (1, 1, 1, 1), value=1.0) for row in rows]  # a white rim around each
     blank = torch.ones_like(sheet[0][:1])
@@ -161,7 +172,7 @@ def images(ax: Axes, rows: Sequence[Tensor], names: Sequence[str] = ()) -> Axes:
 
 
 def flow(ax: Axes, boxes: Mapping[str, tuple[float, float]], arrows: Sequence[tuple[str, str, str]]) -> Axes:
-    """A method as a diagram: each name in a box at its (column, row), and arrows (from, to, what passes)."""
+    """A method as a diagram: each name in a box at its (column, row), and arrows (from, to, label)."""
     frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "0.3"}
     placed = {name: ax.annotate(name, place, ha="center", va="center", bbox=frame) for name, place in boxes.items()}
     for start, end, label in arrows:

@@ -1,6 +1,7 @@
 """The command line: `memlib run`, `study`, `chapters`, `book`, `outputs`, `results`, `doctor`.
 
-Heavy imports wait until a command needs them. A user's mistake ends in one sentence on stderr and exit 1 (2 for usage).
+A command imports slow packages only when it needs them. A user's mistake ends in one sentence on stderr and exit code
+1 (2 for wrong usage).
 """
 
 import argparse
@@ -17,7 +18,7 @@ from memlib.settings import SCALES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse `arguments` (default: the command line) and run the command; the exit code."""
+    """Parse `arguments` (default: the command line), run the command and return the exit code."""
     chosen = _parser().parse_args(arguments)
     try:
         return chosen.command(chosen)
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output, such as head, has gone
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout would raise it again
         return 1
 
@@ -90,7 +91,7 @@ def _run(chosen: argparse.Namespace) -> int:
         rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]
         print(claims.aligned([("claim", "verdict", "measured"), *rows]))
     if found and scale != "fast":
-        # Numbers of a changed setting do not stand for the scale, unless the user says so.
+        # Numbers of changed settings are not results of the scale, unless the user says so.
         print(f"kept {_keep(out)}" if not chosen.p else f"not kept as a result of the scale: memlib results {out}")
     return 0
 
@@ -166,8 +167,8 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
 
 def _keep(notebook: Path) -> Path:
-    """Write an executed notebook's claims with the provenance of that very run; the path written."""
-    found = list({claim["id"]: claim for claim in claims.claims_in(notebook)}.values())  # the last word on each
+    """Write the claims of an executed notebook with the provenance of its run, and return the path written."""
+    found = list({claim["id"]: claim for claim in claims.claims_in(notebook)}.values())  # the last record of each
     if not found:
         raise Refused(f"{notebook} records no claim: give a notebook that memlib run has executed")
     scale = found[0]["scale"]
@@ -184,7 +185,7 @@ def _keep(notebook: Path) -> Path:
 
 
 def _seconds(chapter: str, scale: str) -> str:
-    """How long the last run at this scale took, from its record; `?` where there is none."""
+    """How long the last run at this scale took, from its record; `?` if there is none."""
     home = chapters.root()
     for record in (home / "runs" / f"{chapter}-{scale}.json", home / "results" / scale / f"{chapter}.json"):
         if record.exists():

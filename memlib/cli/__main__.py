@@ -1,4 +1,4 @@
-"""`python -m memlib.cli`, for where the script `memlib` is not on the path."""
+"""`python -m memlib.cli`, for use where the script `memlib` is not on the path."""
 
 import sys
 

@@ -14,9 +14,13 @@ _SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "results")
 
 
 def make(scale: str, chapter: str | None = None) -> int:
-    """Execute every chapter (or one) at `scale` and render `_build/html`; 0, or 1 if a chapter or the rendering failed.
+    """Execute every chapter (or one) at `scale` and render `_build/html`.
 
-    A chapter that fails appears as it was committed and does not stop the others; what it did is kept beside.
+    A chapter that fails does not stop the others: the book shows it as committed, and the failed run is kept in
+    `_build/executed`.
+
+    Returns:
+        The exit code: 0, or 1 if a chapter or the rendering failed.
     """
     home = chapters.root()
     chosen = [chapters.find(chapter)] if chapter else chapters.every()
@@ -43,7 +47,7 @@ def make(scale: str, chapter: str | None = None) -> int:
 
 
 def _copy(home: Path, stage: Path) -> None:
-    """A fresh staging folder with what the rendering reads."""
+    """A fresh staging folder with everything that the rendering reads."""
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     for source in (home / name for name in _SOURCES):
@@ -54,7 +58,7 @@ def _copy(home: Path, stage: Path) -> None:
 
 
 def _execute(notebook: Path, stage: Path, scale: str, home: Path) -> int:
-    """Run one chapter beside the staged copy and put it in its place once it ran to the end; the number of claims."""
+    """Run one chapter, replace its staged copy if it ran to the end, and return the number of its claims."""
     values = {} if scale == "fast" else chapters.given(notebook, [], scale)
     out = home / "_build" / "executed" / notebook.name
     chapters.execute(notebook, out, values, cwd=home)
@@ -63,7 +67,7 @@ def _execute(notebook: Path, stage: Path, scale: str, home: Path) -> int:
 
 
 def _render(stage: Path, home: Path) -> Path | None:
-    """Run jupyter-book; the path of the first page, or None if it failed (its words are in `_build/render.log`)."""
+    """Run jupyter-book; the path of the first page, or None if it failed (its output is in `_build/render.log`)."""
     program = Path(sys.executable).with_name("jupyter-book")
     command = [str(program), "build", str(stage), "--path-output", str(home), "--all"]
     with open(home / "_build" / "render.log", "w", encoding="utf8") as log:
@@ -71,7 +75,7 @@ def _render(stage: Path, home: Path) -> Path | None:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
         except FileNotFoundError:
             raise Refused(
-                f"jupyter-book is not installed beside {sys.executable}: pip install 'memlib[book]'"
+                f"jupyter-book is not installed next to {sys.executable}: pip install 'memlib[book]'"
             ) from None
     page = home / "_build" / "html" / "index.html"
     return page if code == 0 and page.exists() else None

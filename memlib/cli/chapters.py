@@ -1,4 +1,4 @@
-"""The chapters of the book as the command line sees them: found by name, inspected, executed."""
+"""The chapters of the book for the command line: find them by name, inspect them, execute them."""
 
 import ast
 import dataclasses
@@ -16,15 +16,15 @@ from typing import Any
 import memlib
 from memlib import data, papers
 from memlib.chapters import claims, parameters
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 
 
 class Failed(Exception):
-    """A chapter that stopped, in one sentence."""
+    """A chapter stopped with an error; the message is one sentence."""
 
 
 def root() -> Path:
-    """The project's folder: the one that the caller stands in, else the checkout of this memlib."""
+    """The project's folder: the one around the current folder, else the checkout of this memlib."""
     checkout = Path(memlib.__file__).parents[1]
     found = claims.root() or (checkout if (checkout / "_toc.yml").exists() else None)
     if found is None:
@@ -41,7 +41,7 @@ def every() -> list[Path]:
 
 
 def find(chapter: str) -> Path:
-    """The notebook that `chapter` means: a path, a name (`02_side`) or its number (`02`). Raises `Refused`."""
+    """The notebook with this path, name (`02_side`) or number (`02`). Raises `Refused` if there is none."""
     if chapter.endswith(".ipynb"):
         if Path(chapter).is_file():
             return Path(chapter)
@@ -66,18 +66,24 @@ def title(notebook: Path) -> str:
 
 
 def declared(notebook: Path) -> dict[str, dict[str, str]]:
-    """The parameters as papermill reads them from their cell: name -> type, default and help."""
-    import papermill
+    """The parameters that papermill finds in the parameters cell: name -> type, default and help."""
+    with needs("book"):
+        import papermill
 
     return papermill.inspect_notebook(str(notebook))
 
 
 def given(notebook: Path, assignments: list[str], scale: str | None = None) -> dict[str, Any]:
-    """The values of `-p name=value` and `--scale`, checked against the parameters cell before anything runs.
+    """The values of `-p name=value` and `--scale`, checked before anything runs.
 
-    Values are Python literals (`3`, `1e-3`, `None`, `[1, 2]`, `true` too), else strings; for a `str` parameter always
-    the text itself. The study of the chapter checks ranges and choices, and a source of images that is not there is
-    refused. Raises `Refused`.
+    Arguments:
+        notebook: its parameters cell and the study of its chapter say which values are allowed.
+        assignments: `name=value`. A value is a Python literal (`3`, `1e-3`, `None`, `[1, 2]`, also `true`), or else a
+            string; for a `str` parameter it is always the text itself.
+        scale: of `--scale`.
+
+    Raises:
+        Refused: for an unknown name, a wrong type or value, or a source of images that is missing.
     """
     texts = _texts(assignments)
     if scale is not None:
@@ -96,7 +102,7 @@ def given(notebook: Path, assignments: list[str], scale: str | None = None) -> d
 
 
 def assigned(assignments: list[str], settings: Any) -> dict[str, Any]:
-    """The values of `--set name=value`, as literals; for a `str` setting always the text itself. Raises `Refused`."""
+    """The values of `--set name=value`: literals, and for a `str` setting always the text. Raises `Refused`."""
     kinds = {field.name: field.type for field in dataclasses.fields(settings)}
     return {
         name: text if kinds.get(name) in (str, "str") else _literal(text) for name, text in _texts(assignments).items()
@@ -104,7 +110,7 @@ def assigned(assignments: list[str], settings: Any) -> dict[str, Any]:
 
 
 def merged(outputs: list[Any]) -> list[Any]:
-    """Outputs with neighbouring pieces of one stream joined, which arrive by chance."""
+    """Outputs with neighbouring pieces of one stream joined, since their division is random."""
     joined: list[Any] = []
     for output in outputs:
         last = joined[-1] if joined else {}
@@ -118,26 +124,34 @@ def merged(outputs: list[Any]) -> list[Any]:
 def execute(
     notebook: Path, out: Path, values: Mapping[str, Any], cwd: Path | None = None, progress: bool = True
 ) -> Any:
-    """Run a copy of `notebook`, cleared of its old outputs, into `out` with `values` injected; the executed notebook.
+    """Run a copy of `notebook` with `values` injected, write it to `out` and return it.
 
-    What the kernel writes to stderr, such as the progress of a training, goes to a terminal and not into the notebook.
-    Raises `Failed` with the sentence of a `Refused`, else naming the cell and the error; `out` then holds what ran.
+    Old outputs are cleared first. Output to stderr, such as the progress of training, goes to the terminal and is not
+    kept in the notebook.
+
+    Raises:
+        Failed: if a cell fails, with the sentence of a `Refused`, or with the cell and the error. `out` then contains
+            the cells that ran.
+        Refused: if `out` is the notebook itself, or papermill is not installed.
     """
-    import nbformat
-    import papermill
+    with needs("book"):
+        import nbformat
+        import papermill
 
     if out.exists() and out.samefile(notebook):
         raise Refused(f"the output {out} is the chapter itself: give another path")
     out.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(cleared(nbformat.read(notebook, as_version=4)), out)
-    bar = {"leave": False, "disable": None, "desc": notebook.stem}  # none where nobody is looking
-    # Stopping after a failed cell interrupts the kernel, which now and then has the time to log that as an error.
+    bar = {"leave": False, "disable": None, "desc": notebook.stem}  # none if stderr is not a terminal
+    # Stopping after a failed cell interrupts the kernel, which may log that as an error.
     settings = {"cwd": cwd, "progress_bar": bar, "extra_arguments": ["--log-level=CRITICAL"]}
     if sys.stderr.isatty():
         settings |= {"log_output": True, "stderr_file": sys.stderr}
-        logging.getLogger("papermill").setLevel(logging.ERROR)  # or all that the cells print would be logged as well
+        logging.getLogger("papermill").setLevel(
+            logging.ERROR
+        )  # or everything that the cells print would be logged as well
     try:
-        with environment(PYDEVD_DISABLE_FILE_VALIDATION="1"):  # the kernel's own warnings are no reader's business
+        with environment(PYDEVD_DISABLE_FILE_VALIDATION="1"):  # else the kernel warns of frozen modules
             executed = papermill.execute_notebook(out, out, dict(values), **settings)
     except papermill.PapermillExecutionError as error:
         if error.ename == Refused.__name__:
@@ -154,7 +168,7 @@ def execute(
 
 
 def cleared(notebook: Any) -> Any:
-    """The notebook without outputs, counts and widget state: a run without widgets would keep the old state."""
+    """The notebook without outputs, counts and widget state, which a run without widgets would not replace."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -186,7 +200,7 @@ def _texts(assignments: list[str]) -> dict[str, str]:
 
 
 def _defaults(notebook: Path) -> dict[str, Any]:
-    """What the parameters cell defines, annotations included: the cell is run, as the kernel will run it."""
+    """The names that the parameters cell defines, with its annotations. The cell is executed to find them."""
     cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if not tagged:
@@ -197,7 +211,7 @@ def _defaults(notebook: Path) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """A Python literal, with the small letters of JSON too; else the text itself."""
+    """A Python literal, or `true`, `false` and `null` of JSON; else the text itself."""
     try:
         return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
     except (ValueError, SyntaxError):

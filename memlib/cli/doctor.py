@@ -1,6 +1,6 @@
-"""`memlib doctor`: which devices, data and weights are here, which are missing, and what they would unlock.
+"""`memlib doctor`: the devices, data and weights that are here or missing, and the chapters that need them.
 
-It asks nobody: no network, no import of what is slow beyond torch, nothing written. Being bare is no fault.
+It uses no network, writes no file and imports no slow package but torch. A missing asset is not an error.
 """
 
 import importlib.util
@@ -19,12 +19,12 @@ from memlib.cli import chapters
 from memlib.errors import Refused
 from memlib.settings import SCALES
 
-_SOON = 256 * 2**20  # bytes that are hashed without being asked
+_SOON = 256 * 2**20  # bytes up to which a file is hashed without --hash
 _WIDTH, _IN = 100, " " * 6
 
 
 def report(hashes: bool = False) -> dict[str, Any]:
-    """All that the doctor sees, as plain values; with `hashes` the SHA-256 of large files too."""
+    """The findings as plain values; with `hashes`, also the SHA-256 of large files."""
     devices = _devices()
     rows = [_row(asset, hashes) for asset in assets.ASSETS]
     there = {row["name"] for row in rows if row["state"] == "found"} | ({"cuda"} if devices["cuda"] else set())
@@ -95,7 +95,7 @@ def _devices() -> dict[str, Any]:
 
 
 def _row(asset: assets.Asset, hashes: bool) -> dict[str, Any]:
-    """One asset: the facts, whether it is here, and its files against what is published."""
+    """One asset: its facts, whether it is here, and its files compared with the published ones."""
     found = assets.look(asset)
     files = []
     for path, file in assets.here(asset, found.path) if found.path else ():
@@ -158,7 +158,7 @@ def _unlocked(seen: dict[str, Any]) -> str:
 
 
 def _seen(row: dict[str, Any]) -> list[str]:
-    """Where an asset lies, how to use it, what was noticed, and its hashes."""
+    """Where an asset is, how to use it, what was found, and its hashes."""
     lines = [f"  {row['name']}  {row['state']}: {row['path']}", *_indented(row["detail"])]
     if row["state"] == "broken":
         return lines
@@ -179,7 +179,7 @@ def _seen(row: dict[str, Any]) -> list[str]:
 
 
 def _advice(row: dict[str, Any]) -> list[str]:
-    """Whence an asset comes, what to do to have it found, and what its files should be."""
+    """Where an asset comes from, how to get it, and the sizes and hashes of its files."""
     lines = [f"  {row['name']}  {row['origin']}", *(_IN + line for line in row["obtain"].splitlines())]
     for file in row["published"]:
         size = f" of {file['size']:,} bytes" if file["size"] else ""

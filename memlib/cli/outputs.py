@@ -1,13 +1,15 @@
-"""Committed outputs: what a run leaves in a notebook, without what differs from one run to the next."""
+"""Outputs committed with the notebooks, without everything that differs from one run to the next."""
 
 import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from memlib.cli import chapters
+from memlib.errors import needs
+
+with needs("book"):
+    import nbformat
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _STATE = "application/vnd.jupyter.widget-state+json"
@@ -15,9 +17,15 @@ _REFERENCE = "IPY_MODEL_"
 
 
 def refresh(notebook: Path, cwd: Path) -> int:
-    """Execute a notebook in place with an empty cache, at the scale of its parameters cell; the number of claims.
+    """Execute a notebook in place with an empty cache, at the scale of its parameters cell.
 
-    The file changes only after a run without error. Raises `chapters.Failed`.
+    The file changes only after a run without error.
+
+    Returns:
+        The number of claims.
+
+    Raises:
+        chapters.Failed: if a cell fails.
     """
     with tempfile.TemporaryDirectory(prefix="memlib-") as folder:
         quiet = {"TQDM_DISABLE": "1", "MEMLIB_CACHE": f"{folder}/cache", "MEMLIB_FRESH": "0"}
@@ -28,11 +36,11 @@ def refresh(notebook: Path, cwd: Path) -> int:
 
 
 def normalised(notebook: Any) -> Any:
-    """The notebook in a form that two equal runs share, byte for byte.
+    """The notebook in a form that is equal, byte for byte, for equal runs.
 
-    Dropped: times and marks of papermill, the kernel's version. Renumbered: widget models, in the order in which the
-    displayed views reach them; unreachable ones go. Merged: pieces of one stream, which arrive by chance. Cells keep
-    their id; one without gets an id from its place and text.
+    The times and marks of papermill and the version of the kernel are dropped. Widget models are renumbered in the
+    order in which the displayed views reach them, and unreachable ones are dropped. Pieces of one stream are merged,
+    since their division is random. Cells keep their id; a cell without one gets an id from its place and text.
     """
     notebook.metadata.pop("papermill", None)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -51,7 +59,7 @@ def normalised(notebook: Any) -> Any:
 
 
 def _renumber(notebook: Any) -> None:
-    """Give widget models ids by the order of a traversal from the displayed views."""
+    """Number the widget models in the order of a traversal from the displayed views."""
     widgets = notebook.metadata.get("widgets", {}).get(_STATE)
     data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     views = [bundle[_VIEW] for bundle in data if _VIEW in bundle]

@@ -1,4 +1,4 @@
-"""`memlib study`: run the experiment of a paper without its notebook, whole or by groups of claims."""
+"""`memlib study`: run the experiment of a paper without its notebook, in full or by groups of claims."""
 
 import dataclasses
 import json
@@ -18,8 +18,8 @@ from memlib.settings import SCALES, changed
 
 
 def listing() -> str:
-    """The studies with their chapters, the claims of each, and the seconds that kept runs took by scale."""
-    rows = [("study", "chapter", "claims", *SCALES)]
+    """A table of the studies: chapter, claims, and the seconds of the kept run at each scale."""
+    rows: list[tuple[str, ...]] = [("study", "chapter", "claims", *SCALES)]
     for name, study in studies().items():
         ids = " ".join(claim for group in study.GROUPS.values() for claim in group)
         runs = [claims.kept(study.CHAPTER, scale) for scale in SCALES]
@@ -39,15 +39,27 @@ def run_study(
     values: dict[str, Any] | None = None,
     out: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the groups of a study that measure the claims `ids` (all if empty), keep what came out, return the records.
+    """Run the groups of a study that measure the claims `ids`, and write the results.
+
+    A run that was stopped goes on from its cache.
 
     Arguments:
-        values: settings other than those of the scale.
+        study: a module such as `memlib.papers.side.study`.
+        scale: fast, book, gpu or paper.
+        ids: claims, such as "S1"; all if empty.
+        seed: the key of all random numbers.
+        device: as in `memlib.run.begin`.
+        processes: as in `memlib.run.begin`.
+        values: settings that differ from those of the scale.
         out: the folder for `<chapter>.json` (claims, tables, provenance) and `<chapter>.safetensors` (the results).
-            Groups that were run before stay in both, so that runs on several machines add up to one record. None is
-            `results/<scale>`, or `runs/<scale>` for settings of one's own, which do not stand for the scale.
+            Groups from earlier runs stay in both, so runs on several machines can be added up. None is
+            `results/<scale>`, or `runs/<scale>` if a seed or settings are given, since these are not the scale's.
 
-    A run that was stopped goes on from its cache. Raises Refused as `chapters.begin`, and for an unknown claim.
+    Returns:
+        The records of the claims.
+
+    Raises:
+        Refused: as `chapters.begin`, and for an unknown claim.
     """
     settings = changed(at(study, scale), values or {})
     groups = groups_of(study, list(ids))
@@ -61,7 +73,7 @@ def run_study(
 
 
 def at(study: ModuleType, scale: str) -> Any:
-    """The settings of a study at a scale. Raises Refused where it has none."""
+    """The settings of a study at a scale. Raises Refused if it has none."""
     if scale not in study.SCALES:
         known = " or ".join(map(repr, study.SCALES))
         raise Refused(f"scale {scale!r} has no settings in this study: choose {known}")
@@ -71,7 +83,7 @@ def at(study: ModuleType, scale: str) -> Any:
 def _keep(
     study: ModuleType, results: Any, groups: Sequence[str], where: dict[str, Any], path: Path, scale: str
 ) -> list[dict[str, Any]]:
-    """Add the groups just run to what is kept at `path`, with their provenance; the records of these groups."""
+    """Add the groups just run to the record at `path`, with their provenance, and return their claims."""
     page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
     before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
     where = json.loads(json.dumps(where, default=str))  # as it will be read again: tuples are lists

@@ -1,6 +1,6 @@
-"""Networks that the chapters train: `denoisers`, `classifiers` of noisy samples, and a `stack` of equal ones.
+"""Networks that the chapters train: `denoisers`, `classifiers` of noisy samples, and a `stack` of several networks.
 
-All are told the noise level in one way (`blocks`).
+All receive the noise level in the same way, by the layers of `blocks`.
 """
 
 from memlib.nets.blocks import FiLMBlock, TimeCode

@@ -1,27 +1,37 @@
-"""What denoising and classifying networks share: how they are told the noise level."""
+"""Layers that give a network its noise level, for denoising and classifying networks alike."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from memlib.shapes import Float
+
 
 class TimeCode(nn.Module):
-    """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size): geometric from 1 to 32 cycles over [-2, 2]."""
+    """Sines and cosines of t (B,) at `size` / 2 frequencies, (B, size).
+
+    The frequencies rise geometrically from 1 to 32 cycles over the range [-2, 2] of t.
+    """
+
+    rates: Tensor  # (size / 2,), radians per unit of t
 
     def __init__(self, size: int) -> None:
         super().__init__()
         rates = torch.logspace(0, math.log2(32), size // 2, base=2) * (2 * math.pi / 4)
         self.register_buffer("rates", rates)
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b size"]:
         """(B,) -> (B, size)."""
         angle = t[:, None] * self.rates
         return torch.cat([angle.cos(), angle.sin()], 1)
 
 
 class FiLMBlock(nn.Module):
-    """h + W2 silu(W1 ((1 + a) norm(h) + b)), with a, b read off the time code, or 0 without time; (B, width)."""
+    """h + W2 silu(W1 ((1 + a) norm(h) + b)), (B, width): a and b are linear in the time code, or 0 if `time` is False.
+
+    FiLM: Perez et al. 2018.
+    """
 
     def __init__(self, width: int, time: bool = True) -> None:
         super().__init__()
@@ -29,7 +39,7 @@ class FiLMBlock(nn.Module):
         self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         nn.init.zeros_(self.second.weight)
 
-    def forward(self, h: Tensor, code: Tensor | None) -> Tensor:
+    def forward(self, h: Float[Tensor, " b w"], code: Float[Tensor, " b w"] | None) -> Float[Tensor, " b w"]:
         """h (B, width), code (B, width) -> (B, width)."""
         inner = self.norm(h)
         if self.film is not None:

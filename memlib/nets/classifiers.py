@@ -1,4 +1,4 @@
-"""Networks that tell the label of a noisy sample, each a classifier once wrapped in `Classifier`.
+"""Networks that predict the label of a noisy sample. Wrapped in `Classifier`, each takes a sample and its level.
 
 A bare network F(x, t) takes a scaled sample (B, *S) and a time code t (B,) = ln(sigma) / 4 and returns logits (B, K).
 """
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from memlib.nets.blocks import FiLMBlock, TimeCode
 from memlib.noise import expand_sigma
+from memlib.shapes import Float, PerSample
 
 
 class Classifier(nn.Module):
     """Logits (B, K) of a noisy sample, (x, sigma) -> F(x / sqrt(sigma^2 + sigma_data^2), ln(sigma) / 4).
 
-    The input is scaled as in `Preconditioned`. A network made with time=False is the time-independent form: it is
-    scaled as at sigma = 0 always and so does not depend on sigma at all.
+    The input is scaled as in `Preconditioned`. A network made with time=False ignores sigma: its input is always scaled
+    as at sigma = 0.
     """
 
     def __init__(self, net: nn.Module, sigma_data: float = 0.5) -> None:
@@ -27,9 +28,9 @@ class Classifier(nn.Module):
     @property
     def time(self) -> bool:
         """Whether the network depends on sigma."""
-        return self.net.time
+        return bool(self.net.time)
 
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b k"]:
         """x (B, *S) at level sigma, a float, () or (B,) -> logits (B, K)."""
         sigma = expand_sigma(sigma if self.time else 0.0, x)
         code = (sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4).clamp(-2, 2)  # the range of TimeCode
@@ -38,10 +39,10 @@ class Classifier(nn.Module):
 
 
 class TimeModule(nn.Module):
-    """(1 + a) h + b with a and b, one of each a channel, linear in features of the time: the identity before training.
+    """(1 + a) h + b, with a and b for each channel linear in features of the time: the identity before training.
 
-    SIDE's appendix C fixes its place, "directly after the first batch normalization" of a block, and its argument, the
-    normalised features; scale and shift are the least that gives them back a mean and variance for each noise level.
+    SIDE's appendix C puts it "directly after the first batch normalization" of a block, on the normalised features. A
+    scale and a shift are the simplest way to give these features a mean and variance that depend on the noise level.
     """
 
     def __init__(self, features: int, channels: int) -> None:
@@ -50,7 +51,7 @@ class TimeModule(nn.Module):
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
-    def forward(self, h: Tensor, code: Tensor) -> Tensor:
+    def forward(self, h: Float[Tensor, " b c h w"], code: Float[Tensor, " b f"]) -> Float[Tensor, " b c h w"]:
         """h (B, C, H, W), code (B, features) -> (B, C, H, W)."""
         scale, shift = self.film(code)[:, :, None, None].chunk(2, 1)
         return torch.addcmul(h + shift, h, scale)
@@ -59,13 +60,21 @@ class TimeModule(nn.Module):
 class ResNet(nn.Module):
     """A residual network with one time module in each block, images (B, channels, H, W) -> logits (B, K).
 
-    He et al. 2016, sec. 3.3, modified as in SIDE sec. 3.3.2 and appendix C. `blocks` basic blocks at each of `widths`;
-    where the width changes, the image is halved. `stem` "7x7" is that of He et al., which leaves the blocks a quarter
-    of the image's size; "3x3" leaves all of it, for images of 8 to 32 pixels. time=False leaves the time modules out;
-    since these start as the identity, the state of a network without them fits one that has them (strict=False).
-    "7x7" has ReLU and one average at its end, as published; "3x3" has SiLU and 2x2 averages, since what guides is the
-    gradient in x: in exploratory runs on 8-pixel digits, the small network with ReLU and one average undid the attack.
-    Raises ValueError unless there is one count of blocks a width.
+    He et al. 2016, sec. 3.3, modified as in SIDE sec. 3.3.2 and appendix C.
+
+    Arguments:
+        classes: K.
+        channels: of the images.
+        widths: channels at each resolution. Where the width changes, the image is halved.
+        blocks: basic blocks of each width.
+        stem: "7x7" is that of He et al., with ReLU and one average at the end; its blocks see a quarter of the image's
+            size. "3x3" keeps the size, for images of 8 to 32 pixels, and has SiLU and 2x2 averages. Guidance uses
+            the gradient in x: in exploratory runs on 8-pixel digits, the attack failed with ReLU and one average.
+        time: False leaves the time modules out. They start as the identity, so the state of a network without them
+            loads into one with them (strict=False).
+
+    Raises:
+        ValueError: unless `blocks` has one count for each width.
     """
 
     def __init__(
@@ -95,9 +104,9 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         """x (B, channels, H, W), t (B,) -> (B, K)."""
-        h, code = self.enter(x), self.code(t) if self.time else None
+        h, code = self.enter(x), None if self.code is None else self.code(t)
         for block in self.blocks:
             h = block(h, code)
         return self.leave(nn.functional.adaptive_avg_pool2d(h, self.averages).flatten(1))
@@ -134,7 +143,7 @@ class _BasicBlock(nn.Module):
 class LabelMLP(nn.Module):
     """`ResidualMLP` with logits for its output, samples (B, *S) -> (B, K): the classifier for vectors and latents.
 
-    It has no batch norm: the time module follows the layer norm of each block. time=False leaves the modules out.
+    The time module follows the layer norm of each block, since there is no batch norm. time=False leaves it out.
     """
 
     def __init__(
@@ -147,9 +156,9 @@ class LabelMLP(nn.Module):
         self.blocks = nn.ModuleList(FiLMBlock(width, time) for _ in range(blocks))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         """x (B, *S), t (B,) -> (B, K)."""
-        h, code = self.enter(x.flatten(1)), self.code(t) if self.time else None
+        h, code = self.enter(x.flatten(1)), None if self.code is None else self.code(t)
         for block in self.blocks:
             h = block(h, code)
         return self.leave(h)

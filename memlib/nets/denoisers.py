@@ -1,4 +1,4 @@
-"""Networks that denoise, each a denoiser once wrapped in `Preconditioned`.
+"""Networks that denoise. Wrapped in `Preconditioned`, each is a denoiser D(x, sigma).
 
 A bare network F(x, t) takes a scaled sample (B, *S) and a time code t (B,) = ln(sigma) / 4 and returns (B, *S).
 """
@@ -8,22 +8,24 @@ import math
 import torch
 from torch import Tensor, nn
 
+from memlib.errors import needs
 from memlib.nets.blocks import FiLMBlock, TimeCode
 from memlib.noise import expand_sigma
+from memlib.shapes import Float, PerSample
 
 
 class Preconditioned(nn.Module):
     """D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma) / 4), a denoiser. Karras et al. 2022, eq. 7 and table 1.
 
-    F sees inputs and is asked for targets of unit variance at every sigma. `sigma_data` is the standard deviation of
-    the data's coordinates about 0: centre the data, or F must learn their mean as well.
+    The inputs and the targets of F have unit variance at every sigma. `sigma_data` is the standard deviation of the
+    data's coordinates about 0: centre the data, or F must learn their mean as well.
     """
 
     def __init__(self, net: nn.Module, sigma_data: float = 0.5) -> None:
         super().__init__()
         self.net, self.sigma_data = net, sigma_data
 
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
         """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
         sigma = expand_sigma(sigma, x)
         total = sigma**2 + self.sigma_data**2
@@ -31,9 +33,11 @@ class Preconditioned(nn.Module):
         output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
         return self.sigma_data**2 / total * x + sigma * self.sigma_data * total.rsqrt() * output
 
-    def weight(self, sigma: Tensor) -> Tensor:
-        """(B,) weights for `losses.denoising` under which F's own error counts equally at every sigma. Table 1 there,
-        carried from errors of x0 to errors of eps by the factor sigma^2."""
+    def weight(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """(B,) weights for `losses.denoising` that weight the error of F equally at every sigma.
+
+        Karras et al. 2022, table 1, times sigma^2, which turns an error of x0 into an error of eps.
+        """
         return (sigma**2 + self.sigma_data**2) / self.sigma_data**2
 
 
@@ -46,7 +50,7 @@ class MLP(nn.Module):
         layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b dim"], t: Float[Tensor, " b"]) -> Float[Tensor, " b dim"]:
         """x (B, dim), t (B,) -> (B, dim)."""
         return self.layers(torch.cat([x, 4 * t[:, None]], 1))
 
@@ -54,8 +58,8 @@ class MLP(nn.Module):
 class ResidualMLP(nn.Module):
     """A residual MLP whose blocks are scaled and shifted by the time code (FiLM): small, and quick to memorize.
 
-    shape: sample shape S, any. Suits vectors of some 10 to 100 coordinates (8x8 digits, PCA latents); in raw pixels of
-    larger images an MLP memorizes nothing, and a U-Net is needed. FiLM: Perez et al. 2018.
+    It suits samples of any shape S with some 10 to 100 coordinates, such as 8x8 digits or PCA latents. On raw pixels of
+    larger images it memorizes nothing: use a U-Net there. FiLM: Perez et al. 2018.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int = 256, blocks: int = 2) -> None:
@@ -64,10 +68,11 @@ class ResidualMLP(nn.Module):
         self.code = nn.Sequential(TimeCode(64), nn.Linear(64, width), nn.SiLU())
         self.enter = nn.Linear(size, width)
         self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(blocks))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
-        nn.init.zeros_(self.leave[1].weight)  # start at F = 0: D is then the linear denoiser c_skip x
+        last = nn.Linear(width, size)
+        nn.init.zeros_(last.weight)  # start at F = 0, where D is the linear denoiser c_skip x
+        self.leave = nn.Sequential(nn.LayerNorm(width), last)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"]) -> Float[Tensor, " b *s"]:
         """x (B, *S), t (B,) -> (B, *S)."""
         h, code = self.enter(x.flatten(1)), self.code(t)
         for block in self.blocks:
@@ -78,9 +83,17 @@ class ResidualMLP(nn.Module):
 class UNet(nn.Module):
     """diffusers' UNet2DModel as F(x, t), for images (channels, size, size).
 
-    `widths` are the channels of each resolution, halving the image between them; self-attention where the image is
-    `attention` pixels wide or less. Any other option of UNet2DModel keeps its default. Raises ValueError when `size`
-    cannot be halved len(widths) - 1 times.
+    Arguments:
+        size: pixels a side.
+        channels: of the images.
+        widths: channels at each resolution; the image is halved between them.
+        layers: residual blocks of each width.
+        attention: self-attention is used where the image has this width in pixels or less.
+        dropout: its probability.
+
+    Raises:
+        ValueError: if `size` cannot be halved len(widths) - 1 times.
+        Refused: if diffusers is not installed.
     """
 
     def __init__(
@@ -93,7 +106,8 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        from diffusers import UNet2DModel  # heavy: only where a U-Net is wanted
+        with needs("models"):
+            from diffusers import UNet2DModel  # slow to import: only where a U-Net is wanted
 
         if size % 2 ** (len(widths) - 1):
             raise ValueError(f"images of {size} pixels cannot be halved {len(widths) - 1} times; give fewer widths")
@@ -111,7 +125,7 @@ class UNet(nn.Module):
             dropout=dropout,
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, " b c h w"]:
         """x (B, channels, size, size), t (B,) -> the same shape."""
-        # Its sinusoids are made for steps 0 to 1000: ln(sigma) / 4 lies in [-1.6, 1.1] for sigma in [0.002, 80].
+        # Its sinusoids expect steps 0 to 1000, and ln(sigma) / 4 lies in [-1.6, 1.1] for sigma in [0.002, 80].
         return self.unet(x, 250 * (t + 2)).sample

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from memlib.shapes import Float, PerSample
+
 
 class Stack(nn.Module):
-    """Networks of one architecture side by side: many small ones cost little more than one, as batched products.
+    """E networks of one architecture in batched products: many small networks cost little more than one.
 
-    forward: x (E B, *S), sigma (E B,), the rows of the e-th of E networks in one block -> (E B, *S), so that
-    `denoiser.pair` and the losses need not know. Each has its own weights and its own gradient; train with clip=None,
-    or the norm that gradients are clipped to would be shared. What is no parameter or buffer (`sigma_data`, say) is
-    taken from the first; buffers stay on the device that they came on. Raises ValueError for networks whose tensors
-    differ in name or shape.
+    Its input x (E B, *S), with sigma (E B,), holds E blocks of B rows, one for each network, and so does its output
+    (E B, *S). `denoiser.pair` and the losses therefore work unchanged. Each network has its own weights and gradient;
+    train with clip=None, because clipping would use the norm of all gradients together. Attributes that are neither
+    parameters nor buffers, such as `sigma_data`, are those of the first network. Buffers stay on their device.
+
+    Raises:
+        ValueError: if the tensors of the networks differ in name or shape.
     """
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
@@ -24,11 +28,13 @@ class Stack(nn.Module):
             raise ValueError(f"a stack takes networks of one architecture, and these have {len(shapes)}")
         weights, buffers = torch.func.stack_module_state(list(nets))
         self.count, self.names = len(nets), list(weights)
-        self.weights = nn.ParameterList(weights.values())  # a name with dots is no name for a parameter
+        self.weights = nn.ParameterList(weights.values())  # a list, since the name of a parameter may not contain dots
         self.buffers_of = buffers
-        self._one = [copy.deepcopy(nets[0]).requires_grad_(False)]  # in a list: its own weights are not the stack's
+        self._one = [
+            copy.deepcopy(nets[0]).requires_grad_(False)
+        ]  # in a list, so that its weights are not parameters of the stack
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
         """x (E B, *S), sigma (E B,) or () -> (E B, *S)."""
 
         def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
@@ -40,7 +46,7 @@ class Stack(nn.Module):
         return torch.func.vmap(one)(weights, self.buffers_of, blocks, levels).flatten(0, 1)
 
     def unstack(self) -> list[nn.Module]:
-        """The E networks, each by itself, with copies of their weights."""
+        """The E networks as separate modules, with copies of their weights."""
         nets = [copy.deepcopy(self._one[0]) for _ in range(self.count)]
         for i, net in enumerate(nets):
             rows = {name: weight[i].detach() for name, weight in zip(self.names, self.weights, strict=True)}
