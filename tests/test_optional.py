@@ -1,5 +1,6 @@
 """Optional packages: the core imports without them, and what needs one says in a sentence how to install it."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_missing_package_is_refused_with_its_extra(monkeypatch, tmp_path, pack
 
 def test_needs_names_the_package_and_passes_everything_else_through():
     with pytest.raises(Refused, match="^no_such_package is not installed: pip install 'memlib"), needs("models"):
-        import no_such_package.inside  # noqa: F401  # pyright: ignore[reportMissingImports]
+        importlib.import_module("no_such_package.inside")
     with pytest.raises(ImportError, match="cannot import name"), needs("models"):
         from math import no_such_name  # noqa: F401  # pyright: ignore[reportAttributeAccessIssue]
     with needs("models"):
