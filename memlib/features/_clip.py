@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 from memlib.features._inception import three_channels
 from memlib.features.principal import Embed
 
@@ -53,8 +53,9 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
 
 def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Module, int]:
     """The image encoder and its projection, frozen, and the side of its images. Refused if a weight is missing."""
-    from transformers import CLIPModel
-    from transformers.utils import logging
+    with needs("models"):
+        from transformers import CLIPModel
+        from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would warn of is refused below
