@@ -44,11 +44,22 @@ def measure(points: Tensor, masks: dict[str, Tensor], seed: int) -> Labels:
     for name, mask in masks.items():
         inside, own = points[mask], _moments(points[mask])
         ratios[name] = torch.stack([_ratio(own, whole, inside, e) for e in variances])
-        distance = (own[0] - whole[0]).square().sum()
-        limits[name] = float(theorem_limit(own[1].trace(), distance, whole[1].trace()))
+        limits[name] = limit(points, mask)
     spread = {name: interval(theorem_limit(*parts)) for name, parts in resampled(points, masks, seed).items()}
     sizes = {name: int(mask.sum()) for name, mask in masks.items()}
     return Labels(len(points), sizes, variances, ratios, limits, spread)
+
+
+def limit(points: Tensor, mask: Tensor) -> float:
+    """The limit of theorem 1 for the class of a (n,) mask among points (n, d)."""
+    (mean, covariance), (own_mean, own_covariance) = _moments(points), _moments(points[mask])
+    distance = (own_mean - mean).square().sum()
+    return float(theorem_limit(own_covariance.trace(), distance, covariance.trace()))
+
+
+def spread_ratio(points: Tensor, mask: Tensor) -> float:
+    """The nuclear norm of the covariance of the class of a (n,) mask over that of all points (n, d)."""
+    return float(nuclear_norm(points[mask]) / nuclear_norm(points))
 
 
 def encode(denoiser: Denoiser, points: Tensor) -> Tensor:
@@ -59,8 +70,7 @@ def encode(denoiser: Denoiser, points: Tensor) -> Tensor:
 
 def latents(points: Tensor, masks: dict[str, Tensor], seed: int) -> Latents:
     """Compare the spread of each class with that of all, for latents `points` (n, 2) and (n,) masks."""
-    total = nuclear_norm(points)
-    ratios = {name: float(nuclear_norm(points[mask]) / total) for name, mask in masks.items()}
+    ratios = {name: spread_ratio(points, mask) for name, mask in masks.items()}
     spread = {name: interval(own / whole) for name, (own, _, whole) in resampled(points, masks, seed).items()}
     return Latents(len(points), ratios, spread)
 
