@@ -113,8 +113,8 @@ def hits(weights, n=8000, seed=0):
 
 def test_g4_follows_the_weights_it_is_told():
     zipf = 1 / torch.arange(1.0, 201.0)
-    told = [rules.g4(hits(zipf, seed=seed)).verdict for seed in range(50)]
-    assert told.count("reproduced") >= 48
+    told = [rules.g4(hits(zipf, seed=seed)).verdict for seed in range(25)]
+    assert told.count("reproduced") >= 24
     assert rules.g4(hits(zipf)).n == 8000
 
 
@@ -134,8 +134,10 @@ def test_every_rule_states_itself():
 # Where nothing is there. Each simulation makes the results that the experiment would give in that case.
 
 
-def rate(verdicts) -> float:
-    return sum(claim.verdict == "reproduced" for claim in verdicts) / SIMULATIONS
+def rate(claims) -> float:
+    verdicts = [claim.verdict for claim in claims]
+    assert len(verdicts) == SIMULATIONS
+    return verdicts.count("reproduced") / SIMULATIONS
 
 
 def test_null_g1_a_wrong_formula_is_not_called_right():
@@ -302,7 +304,7 @@ def test_a_run_decides_every_claim(whole):
     found = study.verdicts(results)
     assert [claim.id for claim in found] == ["G1", "G2", "G3", "G4", "G5", "G6"]
     assert all(isinstance(claim, Claim) and claim.n >= 1 for claim in found)
-    assert "5 training points" in results.description
+    assert results.description.startswith("5 points") and "8 networks" in results.description
     told = study.tables(results)
     assert set(told) == {getattr(rows, name) for name in dir(rows) if name.isupper()}
     assert all(len({len(row) for row in table}) == 1 for table in told.values())

@@ -85,7 +85,5 @@ def tables(results: Results) -> dict[str, list[list[str]]]:
 
 def _description(settings: Settings) -> str:
     """The data in words."""
-    return (
-        f"a mixture of three unit Gaussians in the plane; {settings.n_points} training points for the memorizer, "
-        f"fresh points at every step for the {4 * settings.n_seeds} networks; no images"
-    )
+    networks = len(unlearning.ARMS) * settings.n_seeds
+    return f"{settings.n_points} points of a mixture of three Gaussians, fresh ones for {networks} networks; no images"

@@ -52,7 +52,7 @@ def latents(found: Latents) -> Rows:
 
 def arms(found: Unlearning) -> Rows:
     """Means over seeds; the interval is Student's 95 % interval of the fraction, no lower than 0."""
-    rows = [["model", "NLL kept", "NLL forgotten", "bits + 8 kept", "bits + 8 forgotten", "middle", "low", "high"]]
+    rows = [["model", "NLL kept / forgotten", "in bits + 8", "fraction middle", "low", "high"]]
     for arm in found.arms:
         kept, gone, middle = (float(found.column(arm, name).mean()) for name in ("retained", "forgotten", "middle"))
         low, high = mean_interval(found.column(arm, "middle"))
@@ -64,10 +64,10 @@ def arms(found: Unlearning) -> Rows:
 
 def optima(found: Unlearning) -> Rows:
     """The optimum at a few values of alpha."""
-    rows = [["alpha", "bits + 8 kept", "bits + 8 forgotten", "middle", "thrown out"]]
+    rows = [["alpha", "bits + 8, kept / forgotten", "fraction middle", "thrown out"]]
     for alpha, one in found.optima.items():
-        both = _decimals(bits(one.retained), bits(one.forgotten), places=1)
-        rows.append([f"{alpha:g}", *both, *_decimals(one.middle, one.thrown, places=3)])
+        both = " / ".join(_decimals(bits(one.retained), bits(one.forgotten), places=1))
+        rows.append([f"{alpha:g}", both, *_decimals(one.middle, one.thrown, places=3)])
     return rows
 
 
@@ -81,7 +81,7 @@ def distinct(found: Distinct) -> Rows:
 
 
 def _likelihoods(kept: float, gone: float) -> list[str]:
-    return _decimals(kept, gone, bits(kept), bits(gone))
+    return [" / ".join(_decimals(kept, gone)), " / ".join(_decimals(bits(kept), bits(gone)))]
 
 
 def _decimals(*values: float, places: int = 2) -> list[str]:
