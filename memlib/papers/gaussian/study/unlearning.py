@@ -171,6 +171,20 @@ def judge(
     return Measured(*nll, middle, thrown), x[:SHOWN].float().cpu()
 
 
+def closed_forms(
+    n_samples: int, n_tested: int, device: torch.device
+) -> tuple[dict[str, Measured], dict[float, Measured]]:
+    """`judge` for the exact "standard" and "unseen" denoisers, and for the obtuse optimum at each of ALPHAS."""
+    whole, kept, gone = mixture(device), retain(device), forget(device)
+    sizes = n_samples, n_tested, device
+    exact = {name: judge(one, *sizes)[0] for name, one in (("standard", whole), ("unseen", kept))}
+    optima = {}
+    for alpha in ALPHAS:
+        one = obtuse_optimum(kept, gone, alpha, unlearning_weight)
+        optima[alpha] = judge(one, *sizes, levels=60, tol=1e-3)[0]
+    return exact, optima
+
+
 def measure(settings: Settings, run: Run) -> Unlearning:
     """Train the networks of all arms and seeds, measure each, and the closed forms beside them."""
     keys = [(arm, run.seed + i) for arm in ARMS for i in range(settings.n_seeds)]
@@ -180,12 +194,11 @@ def measure(settings: Settings, run: Run) -> Unlearning:
         key: run.cached("measured", measured, state, settings.width, *sizes)
         for key, state in zip(keys, states, strict=True)
     }
-    whole, kept, gone = mixture(run.device), retain(run.device), forget(run.device)
-    optima = {a: obtuse_optimum(kept, gone, a, unlearning_weight) for a in ALPHAS}
+    exact, optima = run.cached("closed-forms", closed_forms, *sizes)
     return Unlearning(
         alpha=settings.alpha,
         arms={arm: [found[arm, run.seed + i][0] for i in range(settings.n_seeds)] for arm in ARMS},
-        exact={name: judge(one, *sizes)[0] for name, one in (("standard", whole), ("unseen", kept))},
-        optima={a: judge(one, *sizes, levels=60, tol=1e-3)[0] for a, one in optima.items()},
+        exact=exact,
+        optima=optima,
         shown={arm: found[arm, run.seed][1] for arm in ARMS},
     )
