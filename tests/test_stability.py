@@ -159,7 +159,7 @@ def test_the_gradient_does_not_depend_on_how_members_share_the_cache(dim, monkey
     net = learning_rate.two_layer(torch.arange(5), 16, dim, free=True)
     batch = next(learning_rate.minibatches(problem, torch.arange(5), 8, 1))
     whole = net.gradient(batch)
-    monkeypatch.setattr("memlib.stability.shallow._CELLS", 2 * 16 * 8)  # blocks of 2, 2 and 1
+    monkeypatch.setattr("memlib.papers.learning_rate.shallow._CELLS", 2 * 16 * 8)  # blocks of 2, 2 and 1
     for a, b in zip(whole, net.gradient(batch), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
