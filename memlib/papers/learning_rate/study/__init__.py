@@ -10,10 +10,11 @@ from memlib.papers.learning_rate.study.experiment import GROUPS, run
 from memlib.papers.learning_rate.study.results import Results
 from memlib.papers.learning_rate.study.settings import SCALES, Settings
 from memlib.papers.learning_rate.study.tables import tables
+from memlib.papers.learning_rate.study.words import sentences
 
 CHAPTER = "05_learning_rate"
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "tables", "verdicts"]
+__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "sentences", "tables", "verdicts"]
 
 _RULES = {
     "memory": rules.l1,

@@ -30,7 +30,7 @@ def split(half: str, seed: int, device: torch.device) -> Split:
     parts = data.audit_split(images, _MEMBERS, half, seed)  # type: ignore[arg-type]
     members, held_out, reference = (parts[name].images.to(device) for name in ("members", "non_members", "reference"))
     words = (
-        f"{images.source}, {half} half: {len(members)} images to train on, {len(held_out)} held out; "
+        f"{images.source}, {half} half: {len(members)} images to train on, {len(held_out)} held out, "
         f"centred on {len(reference)} others"
     )
     return Split(members - reference.mean(0), held_out - reference.mean(0), words)

@@ -25,7 +25,7 @@ def tables(results: Results) -> dict[str, Rows]:
     if results.theorem:
         found["Powers in the excess risk"] = _theorem(results.theorem)
     if results.gaps:
-        found["Power of the smallest gap in the excess risk"] = _gaps(results.gaps)
+        found["Power of the smallest gap"] = _gaps(results.gaps)
     if results.smoothness:
         found["Roughness by learning rate"] = _smoothness(results.smoothness)
     if results.relaxations:
