@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from memlib.cache import store
+from memlib.chapters import plots
 from memlib.chapters.parameters import as_dict
 from memlib.claim import VERDICTS
 from memlib.errors import Refused
@@ -28,6 +29,7 @@ from memlib.papers.learning_rate.study.results import (
     Theorem,
     Walk,
 )
+from memlib.papers.learning_rate.study.words import headline
 from memlib.run import begin
 from memlib.settings import changed
 
@@ -323,11 +325,15 @@ def test_a_tiny_run_measures_every_group_and_survives_the_disk(tiny, tmp_path):
     assert all(getattr(tiny, field.name) is not None for field in fields(Results))
     assert "2 runs of 4 points" in tiny.description and "250 images to train on" in tiny.description
     tables = study.tables(read)
-    assert len(tables) == 10
+    assert len(tables) == 9
     for rows in tables.values():
         assert {len(one) for one in rows} == {len(rows[0])} and all(
             isinstance(cell, str) for one in rows for cell in one
         )
+    words = study.sentences(read)
+    assert len(words) == 12 and max(len(line) for lines in words.values() for line in lines) <= 88
+    told = [line for lines in words.values() for line in lines]
+    assert all(f"{claim.id}: {claim.verdict}" in told for claim in claims if claim.id != "L3")
     pictures = read.memory.pictures
     assert pictures.learnt.shape == (4, 4, 301) and pictures.samples.shape == (4, 4, 400)
     assert (tmp_path / "tiny.safetensors").stat().st_size < 1_000_000
@@ -341,6 +347,20 @@ def test_a_group_alone_gives_what_it_gives_among_all(tiny, group):
     assert mine.items() <= {claim.id: claim.record("fast") for claim in study.verdicts(tiny)}.items()
     assert [f.name for f in fields(Results) if getattr(alone, f.name) is not None] == ["description", group]
     assert groups_of(study, list(mine)) == ((group,) if mine else tuple(study.GROUPS))
+
+
+def test_the_headline_quotes_the_kept_records(tiny):
+    kept = {claim.id: claim.record("book") for claim in study.verdicts(tiny)}
+    lines = headline(kept)
+    assert max(map(len, lines)) <= 88
+    assert all(f"({name}: {kept[name]['verdict']})" in " ".join(lines) for name in ("L1", "L3", "L7"))
+
+
+def test_a_figure_of_runs_has_its_mean_and_its_name():
+    _, ax = plots.plt.subplots()
+    plots.runs(ax, [1.0, 2.0], torch.tensor([[1.0, 3.0], [2.0, 4.0]]), "name", at=0)
+    assert ax.lines[0].get_ydata().tolist() == [2.0, 3.0] and [text.get_text() for text in ax.texts] == ["name"]
+    plots.plt.close()
 
 
 def test_two_processes_give_the_bits_of_one(monkeypatch, tmp_path):

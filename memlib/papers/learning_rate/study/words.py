@@ -156,7 +156,7 @@ def _relaxations(found: dict[str, Relaxation]) -> list[str]:
         mean = one.excess.mean(1)
         worse = "worse" if mean[-1] > 1.5 * mean.min() else "not worse"
         lost = "none diverged" if one.alive.all() else "some diverged"
-        told.append(f"{kind:22s} the largest rate is {worse} than the best by half; {lost}")
+        told.append(f"{kind:21s} the largest rate is {worse} than the best by half; {lost}")
     return told
 
 
