@@ -74,17 +74,24 @@ class Run:
         The calls must be independent, and `make` must be a function of a module. Results have the same bits for every
         number of processes. Results that are already in the cache are read.
         """
-        calls = [tuple(one) for one in inputs]
+        return self.together([(name, make, one) for one in inputs])
+
+    def together(self, calls: Iterable[tuple[str, Callable[..., Any], Sequence[Any]]]) -> list[Any]:
+        """As `each`, for calls of several functions: `[self.cached(name, make, *one) for name, make, one in calls]`.
+
+        One pool of processes serves them all, in this order; starting one costs seconds.
+        """
+        calls = [(name, make, tuple(one)) for name, make, one in calls]
         if min(self.processes, len(calls)) < 2:
-            return [self.cached(name, make, *one) for one in tqdm(calls, desc=name, disable=len(calls) < 2)]
+            return [self.cached(name, make, *one) for name, make, one in tqdm(calls, disable=len(calls) < 2)]
         setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
         with ProcessPoolExecutor(
             min(self.processes, len(calls)), mp_context=get_context("spawn"), initializer=_worker, initargs=setup
         ) as pool:
-            waiting = [pool.submit(_call, self, name, make, one) for one in calls]
-            for one in tqdm(waiting, desc=name):
+            waiting = [pool.submit(_call, self, name, make, one) for name, make, one in calls]
+            for one in tqdm(waiting):
                 one.result()
-        return [self.cached(name, make, *one, fresh=False) for one in calls]
+        return [self.cached(name, make, *one, fresh=False) for name, make, one in calls]
 
 
 _PROCESS_STARTED = time.time()

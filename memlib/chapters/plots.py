@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from memlib.errors import needs
+from memlib.metrics import mean_interval
 
 with needs("book"):
     import matplotlib.pyplot as plt
@@ -152,6 +153,32 @@ def intervals(
     ax.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
+    return ax
+
+
+def runs(
+    ax: Axes, x: Sequence[float] | Tensor, values: Tensor, name: str, at: int = -1, marker: str = "o", up: float = 6
+) -> Axes:
+    """Mean over runs of `values` (n, R) over x (n,) with its 95 % interval; `name` is written near point `at`."""
+    mean, ends = values.mean(1), [mean_interval(one) for one in values]
+    colour = ax.plot(x, mean, marker, ls="-", ms=4)[0].get_color()
+    ax.fill_between(x, *zip(*ends, strict=True), alpha=0.2, color=colour)
+    return note(ax, x[at], mean[at], name, colour, "right" if at == -1 else "left", up)
+
+
+def note(
+    ax: Axes,
+    x: float | Tensor,
+    y: float | Tensor,
+    text: str,
+    colour: str = "0.3",
+    side: str = "right",
+    up: float = 6,
+) -> Axes:
+    """Text `up` points above a point of a figure; x and y are numbers or scalar tensors, `side` is its end there."""
+    below = "top" if up < 0 else "bottom"
+    place, shift = (float(x), float(y)), (0, up)
+    ax.annotate(text, place, shift, textcoords="offset points", color=colour, fontsize=9, ha=side, va=below)
     return ax
 
 

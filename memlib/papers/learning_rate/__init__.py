@@ -1,7 +1,8 @@
 """Learning rate against memorization: two-layer score networks, many trained at once, and how sharp their minima are.
 
-`problem` holds one noise level, the score s* that remembers and the theorem's quantities; `shallow` and `deeper` the
-networks, `descent` the training of a whole sweep, `curvature` the edge 2 / eta, `sampling` the way to samples.
+`fixed_level` holds one noise level, the score s* that memorizes, and the theorem's quantities; `shallow` and `deeper`
+hold the networks, `descent` trains a whole sweep, `curvature` measures sharpness against the edge 2 / eta, `sampling`
+turns networks into a sampler, and `study` is the experiment.
 """
 
 from memlib.papers.learning_rate.curvature import sharpness

@@ -1,8 +1,8 @@
-"""Sharpness: the largest eigenvalue of the Hessian along which an update moves, for all members of a stack at once.
+"""Sharpness: the largest eigenvalue of the Hessian in the coordinates of an update, for a whole stack at once.
 
 Gradient descent theta <- theta - eta P grad R is linearly stable at a minimum only if the largest eigenvalue of
-P^1/2 H P^1/2 is at most 2 / eta. The slides' update has P = m, hence m lambda_max(H) against 2 / eta. Adam has no such
-line: its P changes from step to step.
+P^1/2 H P^1/2 is at most 2 / eta. The update of the slides has P = m, so m lambda_max(H) is compared with 2 / eta. Adam
+has no such line, because its P changes from step to step.
 """
 
 import torch
@@ -17,13 +17,21 @@ from memlib.random import keyed
 def sharpness(
     net: ScoreNetworks, batch: NoisyBatch, problem: Problem | None = None, iterations: int = 24, seed: int = 0
 ) -> Tensor:
-    """Largest eigenvalue of P^1/2 H P^1/2, (M,), of the risk on a batch with y (M, B, d), by Lanczos' method.
+    """Largest eigenvalue of P^1/2 H P^1/2 of the risk on a batch with y (M, B, d), by Lanczos' method.
 
-    Hessian-vector products come from autograd, one for all members; the basis is orthogonalised twice against all that
-    came before, and the start is the same random direction whatever the stack. Converges from below, so give more
-    `iterations` where it must be exact; they end with the number of parameters.
-    problem: adds what the kinks of a `TwoLayer` contribute for d = 1 (`TwoLayer.kinks`): the Hessian of R_n itself,
-    which a mean over finitely many rows cannot see.
+    Hessian-vector products come from autograd, one for all members. The basis is orthogonalised twice, and the start
+    is the same random direction whatever the stack.
+
+    Arguments:
+        problem: adds the contribution of the kinks of a `TwoLayer` for d = 1 (`TwoLayer.kinks`). This gives the Hessian
+            of R_n itself; a mean over finitely many rows cannot see it.
+        iterations: the estimate grows with them and converges from below. The number of parameters is enough.
+
+    Returns:
+        One value for each member, (M,).
+
+    Raises:
+        Refused: for a `problem` with networks or points whose kinks are not known.
     """
     leaves = [p.detach().requires_grad_() for p in net.trained]
     lr_scales = [lr_scale**0.5 for lr_scale in net.lr_scale]

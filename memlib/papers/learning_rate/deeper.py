@@ -1,4 +1,4 @@
-"""A deeper stack: what the theorem does not cover, with the gradient left to autograd."""
+"""A stack of deeper networks, which the theorem does not cover; the gradient comes from autograd."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from memlib.random import keyed
 class Deep:
     """M networks of ReLU layers with every weight free, s = 1/m w_last . h: weights (M, in, out), biases (M, out).
 
-    The risks of the members are summed before differentiating, which leaves each its own gradient. `pace` is m for all
-    but the inner matrices: there the m^2 weights together move the score as far as the m of another layer at pace 1.
+    The risks of the members are summed before differentiating, which leaves each its own gradient. `lr_scale` is m for
+    all but the inner matrices: their m^2 weights move the score as far at scale 1 as the m of another layer do at m.
     """
 
     def __init__(self, weights: list[Tensor], biases: list[Tensor]) -> None:
@@ -36,7 +36,7 @@ class Deep:
         return Deep([w.to(other) for w in self.weights], [b.to(other) for b in self.biases])
 
     def with_parameters(self, trained: list[Tensor]) -> "Deep":
-        """The same networks with these tensors (M, ...) in the place of `trained`."""
+        """The same networks with these tensors (M, ...) instead of `trained`."""
         return Deep(trained[len(self.biases) :], trained[: len(self.biases)])
 
     def gradient(self, batch: NoisyBatch) -> list[Tensor]:
@@ -49,10 +49,13 @@ class Deep:
 def deep(
     seeds: Tensor, width: int, dim: int = 1, layers: int = 2, *, reach: float = 2.0, scale: float | Tensor = 1.0
 ) -> Deep:
-    """Fresh members, one a seed (M,), of `layers` hidden layers: the first and last as in `two_layer`, inner matrices
-    normal of variance 2/m (He et al. 2015) with biases 0, in torch's default dtype."""
+    """Fresh members, one for each seed (M,), with `layers` hidden layers, in torch's default dtype.
 
-    def drawn(seed: int) -> list[Tensor]:
+    The first and last layer start as in `two_layer`. Inner matrices are normal with variance 2/m (He et al. 2015), and
+    their biases are 0.
+    """
+
+    def initial(seed: int) -> list[Tensor]:
         generator = keyed(seed, -1)
 
         def normal(*shape: int) -> Tensor:
@@ -65,7 +68,7 @@ def deep(
         return [first / first.norm(dim=0), *inner, last, b, *[torch.zeros_like(b)] * (layers - 1)]
 
     names, which = seeds.unique(return_inverse=True)
-    parts = zip(*(drawn(int(name)) for name in names), strict=True)
+    parts = zip(*(initial(int(name)) for name in names), strict=True)
     stacked = [torch.stack(part)[which].to(torch.get_default_dtype()) for part in parts]
     stacked[layers] *= torch.as_tensor(scale).to(stacked[0]).reshape(-1, 1, 1)
     return Deep(stacked[: layers + 1], stacked[layers + 1 :])

@@ -1,4 +1,4 @@
-"""Train a stack of networks at once, each member at its own learning rate; those that diverge are set aside."""
+"""Train a stack of networks at once, each member at its own learning rate. Members that diverge are set aside."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
@@ -15,7 +15,7 @@ _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam; Kingma & Ba 2015
 
 
 class ScoreNetworks(Protocol):
-    """M networks with parameters `trained`, each (M, ...), their paces, and the output weights `w2`."""
+    """M networks: parameters `trained`, each (M, ...), a factor on eta for each of them, and output weights `w2`."""
 
     trained: list[Tensor]
     lr_scale: list[float]
@@ -28,7 +28,7 @@ class ScoreNetworks(Protocol):
         """A copy of some members, by index or mask (M,)."""
 
     def with_parameters(self, trained: list[Tensor], /) -> "ScoreNetworks":
-        """The same networks with these tensors (M, ...) in the place of `trained`."""
+        """The same networks with these tensors (M, ...) instead of `trained`."""
 
     def gradient(self, batch: NoisyBatch, /) -> list[Tensor]:
         """Gradients of the risk on a batch with y (M, B, d), in the order of `trained`."""
@@ -55,14 +55,21 @@ def descend(
 ) -> Iterator[Progress]:
     """theta <- theta - m eta grad R, then w2 clipped to [-A, A], for all members at once. Wu et al. 2025, slide 9.
 
-    net: trained in place, between one `Progress` and the next; those come after the steps `at` and at the end.
-    rate: eta, (M,). bound: A, a number or (M,).
-    batches: one a step, such as `minibatches(...)`, or `repeat(quadrature(problem), steps)` for the whole risk.
-    optimiser: "adam" moves each parameter by eta times its normalised gradient: neither m nor a bound on curvature.
+    A member has diverged if its risk on the current batch is not finite or exceeds 10^12 times that of s = 0. It is
+    then set to zero and stays there. This is checked every 64 steps and at each `Progress`. Members do not affect one
+    another.
 
-    A member whose risk on the batch at hand is not finite, or exceeds 10^12 times that of s = 0, is zeroed and stays
-    so; nothing passes between members. Looked for every 64 steps and at each `Progress`. Raises Refused for settings
-    that make no sense.
+    Arguments:
+        net: trained in place, between one `Progress` and the next.
+        rate: eta, (M,).
+        batches: one for each step, such as `minibatches(...)`, or `repeat(quadrature(problem), steps)` for the full
+            batch.
+        bound: A, a number or (M,).
+        optimiser: "adam" moves each parameter by eta times its normalised gradient, without the factor m.
+        at: the steps after which a `Progress` is yielded; the end is always one.
+
+    Raises:
+        Refused: for another optimiser, and for rates that are not above 0 or not one for each member.
     """
     if optimiser not in ("sgd", "adam"):
         raise Refused(f"the optimiser is sgd or adam, not {optimiser!r}")
@@ -95,7 +102,7 @@ def descend(
 def _set_aside(
     value: Tensor, limit: Tensor, step: int, alive: Tensor, diverged_at: Tensor, tensors: Sequence[Tensor]
 ) -> None:
-    """Mark the members whose risk (M,) exceeds its limit or is NaN, and zero what they hold and move by."""
+    """Mark the members whose risk (M,) exceeds its limit or is NaN, and set their parameters and rates to zero."""
     blown = alive & ~(value <= limit)
     if blown.any():
         alive &= ~blown

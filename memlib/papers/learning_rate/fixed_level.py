@@ -1,12 +1,12 @@
-"""One fixed noise level: training points seen through y = mu x + sigma z, the score that remembers them, and the risk.
+"""One fixed noise level: noisy training points y = mu x + sigma z, the score that memorizes them, and the risk.
 
-The slides' clock is sigma(t) beside mu(t), here (M,) numbers of M members that are trained at once; the house's noise
-level is sigma / mu. Regressing on the target -(y - mu x) / sigma^2 is denoising score matching, and since s* is the
-mean of that target given y,
+The slides give sigma(t) and mu(t); here both are (M,), one number for each of M members that are trained at once. The
+noise level of the other modules is sigma / mu. Regression on the target -(y - mu x) / sigma^2 is denoising score
+matching. The optimal score s* is the mean of that target given y, so
 
-    R_n(s) - R_n(s*) = E |s(Y) - s*(Y)|^2,
+    R_n(s) - R_n(s*) = E |s(Y) - s*(Y)|^2:
 
-so what a network lacks of s* is training loss that it has left, and nothing else. Wu et al. 2025, "Taking a Big Step".
+the distance of a network from s* is exactly the training loss that it has left. Wu et al. 2025, "Taking a Big Step".
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.random import keyed
 
-_STEPS = 64  # mini-batches made at once: the cost of a generator and of small operations, divided by 64
+_STEPS = 64  # mini-batches made at once, which divides the cost of a generator and of small operations by 64
 _REACH = 4.5  # standard deviations that the quadrature covers
 
 
 class Problem(NamedTuple):
-    """What M members learn: points (M, n, d), mu (M,), sigma (M,). Made by `problem`."""
+    """What M members learn: points (M, n, d), mu (M,) and sigma (M,). Made by `problem`."""
 
     points: Tensor
     mu: Tensor
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
 
 class NoisyBatch(NamedTuple):
-    """Noisy points y (M, B, d), what to regress on there, (M, B, d), and weights (B,) that sum to 1."""
+    """Noisy points y (M, B, d), regression targets (M, B, d), and weights (B,) that sum to 1."""
 
     y: Tensor
     target: Tensor
@@ -39,10 +39,15 @@ class NoisyBatch(NamedTuple):
 
 
 def problem(points: Tensor, sigma: Tensor, mu: Tensor | None = None) -> Problem:
-    """A `Task` of M members from points (n, d), shared, or (M, n, d), and sigma (M,).
+    """A `Problem` of M members.
 
-    mu: (M,); None is that of the slides' forward process dX = -X dt + sqrt(2) dB, where mu^2 = 1 - sigma^2. Raises
-    Refused for shapes that do not fit and for levels outside 0 < sigma (< 1 without mu).
+    Arguments:
+        points: the training points, (n, d) for all members or (M, n, d).
+        sigma: (M,), above 0, and below 1 where `mu` is not given.
+        mu: (M,). None is that of the slides' forward process dX = -X dt + sqrt(2) dB, where mu^2 = 1 - sigma^2.
+
+    Raises:
+        Refused: for shapes that do not fit and for levels out of range.
     """
     if points.dim() not in (2, 3) or sigma.dim() != 1 or (points.dim() == 3 and len(points) != len(sigma)):
         given = f"{tuple(points.shape)} and {tuple(sigma.shape)}"
@@ -55,8 +60,11 @@ def problem(points: Tensor, sigma: Tensor, mu: Tensor | None = None) -> Problem:
 
 
 def optimal_score(problem: Problem, y: Tensor) -> Tensor:
-    """s*(y), the minimiser of the risk over all functions, (M, B, d) -> (M, B, d): mean (mu x_i - y) / sigma^2 under
-    weights exp(-|y - mu x_i|^2 / 2 sigma^2), normalised by their largest, so that no level is too small. Slide 4."""
+    """s*(y), the minimiser of the risk over all functions, (M, B, d) -> (M, B, d). Slide 4.
+
+    It is the mean of (mu x_i - y) / sigma^2 under weights exp(-|y - mu x_i|^2 / 2 sigma^2). The weights are a softmax,
+    so they do not underflow however small sigma is.
+    """
     offset = _column(problem.mu)[..., None] * problem.points[:, None] - y[:, :, None]  # (M, B, n, d)
     variance = _column(problem.sigma) ** 2
     weight = (-0.5 * offset.square().sum(3) / variance).softmax(2)  # (M, B, n)
@@ -72,9 +80,12 @@ def density(problem: Problem, y: Tensor) -> Tensor:
 
 
 def quadrature(problem: Problem, nodes: int = 33) -> NoisyBatch:
-    """The whole of R_n for d = 1: y (M, n * nodes, 1) with weights, by the trapezoidal rule over each point's noise.
+    """The full risk R_n for d = 1: y (M, n * nodes, 1) with weights, by the trapezoidal rule over each point's noise.
 
-    Exact to rounding for smooth functions; a kink inside costs O(nodes^-2). Raises Refused for d > 1: draw a batch.
+    Exact to rounding for smooth functions; the error is O(nodes^-2) where the function has a kink.
+
+    Raises:
+        Refused: for d > 1, where `minibatches` estimate the risk.
     """
     if problem.points.shape[2] != 1:
         width = problem.points.shape[2]
@@ -89,10 +100,16 @@ def quadrature(problem: Problem, nodes: int = 33) -> NoisyBatch:
 
 
 def minibatches(problem: Problem, seeds: Tensor, size: int, steps: int, first: int = 0) -> Iterator[NoisyBatch]:
-    """Batches of steps `first` ... `first + steps - 1`: `size` points drawn with replacement, with fresh noise.
+    """The batches of steps `first` to `first + steps - 1`: `size` points drawn with replacement, with fresh noise.
 
-    seeds: (M,), integers. What a member sees depends on its seed and the step alone, so members of one seed see the
-    same (their differences are paired) and no member depends on its neighbours.
+    The batch of a member depends on its seed and the step alone. So members with the same seed see the same batches
+    (their differences are paired), and no member depends on the others in the stack.
+
+    Arguments:
+        seeds: integers, (M,).
+
+    Returns:
+        An iterator of batches with y (M, size, d).
     """
     names, which = seeds.cpu().unique(return_inverse=True)
     members, count, width = problem.points.shape
@@ -120,26 +137,33 @@ def excess_risk(score: Callable[[Tensor], Tensor], problem: Problem, batch: Nois
 
 
 def zero_score_risk(problem: Problem) -> Tensor:
-    """R_n(0) = d / sigma^2, (M,). Output weights of 0 are feasible and the risk is convex in them, so no local minimum
-    in the output weights lies above it: nor, then, does its excess risk."""
+    """R_n(0) = d / sigma^2, (M,), the risk of the zero function.
+
+    Output weights of 0 are allowed and the risk is convex in them. So no local minimum in the output weights has a risk
+    above this value, nor an excess risk above it.
+    """
     return problem.points.shape[2] / problem.sigma**2
 
 
 def min_distance(points: Tensor) -> Tensor:
-    """Delta, the smallest distance of two points, (M, n, d) -> (M,)."""
+    """Delta, the smallest distance between two points, (M, n, d) -> (M,)."""
     distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     return distance.amin((1, 2))
 
 
 def rate_threshold(problem: Problem) -> Tensor:
-    """2^12 sigma^2 / (mu n^2 Delta), (M,): above this learning rate the theorem speaks. Slide 12."""
+    """2^12 sigma^2 / (mu n^2 Delta), (M,): the theorem holds above this learning rate. Slide 12."""
     return 2**12 * problem.sigma**2 / (problem.mu * problem.points.shape[1] ** 2 * min_distance(problem.points))
 
 
 def risk_bound(problem: Problem, bound: float | Tensor, constant: float = 1.0) -> Tensor:
-    """C n^5 Delta^3 / (A^4 sigma^4), (M,): the theorem's lower bound on the excess risk, for output weights within
-    `bound` = A, a number or (M,). The slides do not give C. Slide 12."""
+    """C n^5 Delta^3 / (A^4 sigma^4), (M,): the theorem's lower bound on the excess risk. Slide 12.
+
+    Arguments:
+        bound: A, the largest output weight, a number or (M,).
+        constant: C, which the slides do not give.
+    """
     return constant * problem.points.shape[1] ** 5 * min_distance(problem.points) ** 3 / (bound**4 * problem.sigma**4)
 
 

@@ -2,8 +2,9 @@
 
     s(y) = 1/m sum_l w2_l relu(w1_l . y + b_l)
 
-Member i of the stack has its own weights; w1 is drawn on the unit sphere, {-1, 1} for d = 1, and stays there unless it
-is freed. Wu et al. 2025, "Taking a Big Step", slide 9; d > 1, a free first layer and the initialisation are ours.
+Each member has its own weights. w1 lies on the unit sphere ({-1, 1} for d = 1) and stays fixed unless it is freed. Wu
+et al. 2025, "Taking a Big Step", slide 9. d > 1, a free first layer and the initialisation are additions of this
+library.
 """
 
 import torch
@@ -18,7 +19,7 @@ _CELLS = 1 << 18  # numbers (M, B, m) held at once: two such pieces fit into a p
 class TwoLayer:
     """M networks: w1 (M, d, m), b (M, m), w2 (M, m, d), trained in place; `trained` lists the tensors that move.
 
-    `pace` (one number a trained tensor) is what multiplies eta in its update: m, as on the slides.
+    `lr_scale` has one number for each trained tensor, which multiplies eta in its update: m, as on the slides.
     """
 
     def __init__(self, w1: Tensor, b: Tensor, w2: Tensor, free: bool = False) -> None:
@@ -41,7 +42,7 @@ class TwoLayer:
         return TwoLayer(*(t.to(other) for t in (self.w1, self.b, self.w2)), self.free)
 
     def with_parameters(self, trained: list[Tensor]) -> "TwoLayer":
-        """The same networks with these tensors (M, ...) in the place of `trained`."""
+        """The same networks with these tensors (M, ...) instead of `trained`."""
         b, w2, w1 = trained if self.free else (*trained, self.w1)
         return TwoLayer(w1, b, w2, self.free)
 
@@ -53,9 +54,9 @@ class TwoLayer:
         return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
 
     def kinks(self, problem: Problem) -> list[Tensor]:
-        """What the kinks add to the diagonal of the Hessian of R_n, for d = 1: zero but for b, (M, m) there.
+        """What the kinks add to the diagonal of the Hessian of R_n, for d = 1: (M, m) for b, zero for the rest.
 
-        Moving b moves the kink of its unit across the density of Y. The second derivative of R_n in b_l is therefore
+        Moving b moves the kink of its unit across the density of Y. So the second derivative of R_n in b_l is
         2/m w2_l (s - s*)(y_l) p(y_l) larger than the mean of the second derivatives, in which relu'' = 0.
         """
         place = (-self.b / self.w1[:, 0])[..., None]  # (M, m, 1): where w1 y + b = 0
@@ -96,18 +97,23 @@ class TwoLayer:
 def two_layer(
     seeds: Tensor, width: int, dim: int = 1, *, reach: float = 2.0, scale: float | Tensor = 1.0, free: bool = False
 ) -> TwoLayer:
-    """Fresh members, one a seed (M,), of `width` = m units: w1 uniform on the sphere, b uniform within `reach`, w2
-    normal of deviation `scale`, a number or (M,), in torch's default dtype. Members of one seed start alike, whatever
-    their neighbours.
+    """Fresh members, one for each seed (M,), in torch's default dtype. Members with the same seed start alike.
+
+    Arguments:
+        width: m, the number of units.
+        dim: d; w1 is uniform on the unit sphere of this dimension.
+        reach: b is uniform in [-reach, reach].
+        scale: standard deviation of the normal w2, a number or (M,).
+        free: whether w1 is trained too.
     """
 
-    def drawn(seed: int) -> tuple[Tensor, ...]:
+    def initial(seed: int) -> tuple[Tensor, ...]:
         generator = keyed(seed, -1)  # apart from the batches, whose blocks count from 0
         w1 = torch.randn(dim, width, generator=generator, dtype=torch.float64)
         b = reach * (2 * torch.rand(width, generator=generator, dtype=torch.float64) - 1)
         return w1 / w1.norm(dim=0), b, torch.randn(width, dim, generator=generator, dtype=torch.float64)
 
     names, which = seeds.unique(return_inverse=True)
-    parts = zip(*(drawn(int(name)) for name in names), strict=True)
+    parts = zip(*(initial(int(name)) for name in names), strict=True)
     w1, b, w2 = (torch.stack(part)[which].to(torch.get_default_dtype()) for part in parts)
     return TwoLayer(w1, b, w2 * torch.as_tensor(scale).to(w2).reshape(-1, 1, 1), free)

@@ -159,7 +159,7 @@ def test_the_gradient_does_not_depend_on_how_members_share_the_cache(dim, monkey
     net = learning_rate.two_layer(torch.arange(5), 16, dim, free=True)
     batch = next(learning_rate.minibatches(problem, torch.arange(5), 8, 1))
     whole = net.gradient(batch)
-    monkeypatch.setattr("memlib.stability.shallow._CELLS", 2 * 16 * 8)  # blocks of 2, 2 and 1
+    monkeypatch.setattr("memlib.papers.learning_rate.shallow._CELLS", 2 * 16 * 8)  # blocks of 2, 2 and 1
     for a, b in zip(whole, net.gradient(batch), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
@@ -204,7 +204,7 @@ def test_a_run_goes_on_where_it_stopped():
 
 
 def dense(net, batch, member, problem=None):
-    """The Hessian of one member, scaled by the paces, from torch.func.hessian."""
+    """The Hessian of one member, scaled as its update is, from torch.func.hessian."""
     one = net.members(torch.tensor([member]))
     shapes = [p.shape for p in one.trained]
     flat = torch.cat([p.flatten() for p in one.trained])
@@ -271,7 +271,7 @@ def test_gradient_descent_leaves_a_minimum_beyond_the_edge(share, leaves):
     assert max(float(g.abs().max()) for g in net.gradient(batch)) < 1e-7
     edge = float(2 / learning_rate.sharpness(net, batch, iterations=8)[0])
     values, vectors = torch.linalg.eigh(dense(net, batch, 0))
-    direction = vectors[:, -1] / 2  # pace^1/2 = 2, alike for b and w2
+    direction = vectors[:, -1] / 2  # lr_scale^1/2 = 2, alike for b and w2
     moved = net.members(torch.tensor([0]))
     moved.b += 1e-6 * direction[:4]
     moved.w2 += 1e-6 * direction[4:].view(1, 4, 1)
@@ -284,7 +284,7 @@ def test_gradient_descent_leaves_a_minimum_beyond_the_edge(share, leaves):
 # Samples, and mistakes.
 
 
-def test_a_ladder_samples_every_run_as_a_loop_would():
+def test_networks_of_several_levels_sample_every_run_as_a_loop_would():
     levels = torch.tensor([0.9, 0.5, 0.2])
     problem = learning_rate.problem(POINTS, levels.repeat(2))
     net = learning_rate.two_layer(torch.tensor([0, 0, 0, 1, 1, 1]), 8)
