@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memlib.claim import Claim
-from memlib.papers.i2i.study import ablations, comparison, knowledge, pictures, rules, tasks, theory
+from memlib.papers.i2i.study import ablations, comparison, findings, knowledge, pictures, rules, tasks, theory
 from memlib.papers.i2i.study.comparison import LI2024
 from memlib.papers.i2i.study.results import Gate, Results
 from memlib.papers.i2i.study.settings import SCALES, Settings
@@ -23,9 +23,11 @@ __all__ = [
     "SCALES",
     "Gate",
     "Results",
+    "LI2024",
     "Settings",
     "World",
     "description",
+    "findings",
     "mean_and_interval",
     "pictures",
     "run",

@@ -12,14 +12,13 @@ from memlib.papers.i2i.study.comparison import (
     LI2024,
     PAPER_WEIGHT,
     Family,
-    Judges,
     alone,
     judges_of,
     main_hole,
     main_judge,
     weights_tried,
 )
-from memlib.papers.i2i.study.judging import best_filling, scored
+from memlib.papers.i2i.study.judging import Judges, best_filling, scored
 from memlib.papers.i2i.study.models import NOISES, Hole, Plan, any_of, centre, fixed, original, plan_for, unlearned
 from memlib.papers.i2i.study.settings import Settings
 from memlib.papers.i2i.study.world import World

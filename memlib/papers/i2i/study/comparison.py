@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memlib.noise import noise_from
 from memlib.papers.i2i.evaluation import Judge
-from memlib.papers.i2i.study.judging import Scores, best_filling, judge_of, scored, stacked
+from memlib.papers.i2i.study.judging import Judges, Scores, best_filling, judge_of, scored, stacked
 from memlib.papers.i2i.study.models import (
     METHODS,
     RETAIN_ONLY,
@@ -61,14 +61,6 @@ class Family:
         return bool((self.original.cosine[:, 1] - self.floor[:, 1] > 2 * margin).all())
 
 
-class Judges(NamedTuple):
-    """Paths of the paper's judges, or empty; and the k of the k x k centres that a judge learns, the main one first."""
-
-    inception: str
-    clip: str
-    crops: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Measured:
     """One repetition in one family: scores (2,) of the original and of each arm; losses (2,) on validation images."""
@@ -81,7 +73,7 @@ class Measured:
 
 def judges_of(settings: Settings) -> Judges:
     """The judges that these settings name."""
-    return Judges(settings.inception, settings.clip, settings.crops)
+    return Judges(settings.inception, settings.clip, settings.judge_steps, settings.crops)
 
 
 def weights_tried(settings: Settings) -> dict[str, tuple[float, ...]]:
@@ -130,7 +122,7 @@ def main_hole(plan: Plan, judges: Judges) -> Hole:
 
 def main_judge(run: Run, plan: Plan, world: World, judges: Judges) -> Judge:
     """The judge of a repetition, which has learnt the hidden regions of all crops."""
-    return judge_of(run, world, judges.inception, judges.clip, [centre(plan, k) for k in judges.crops])
+    return judge_of(run, world, judges, [centre(plan, k) for k in judges.crops])
 
 
 def measure(run: Run, plan: Plan, world: World, judges: Judges, arms: Sequence[Arm], tuned: bool) -> Measured:

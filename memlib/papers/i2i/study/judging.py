@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,24 +37,35 @@ def stacked(scores: Iterable[Scores]) -> Scores:
     return Scores(*(torch.stack([getattr(one, name) for one in every]) for name in ("cosine", "frechet", "inception")))
 
 
-def judge_of(run: Run, world: World, inception: str, clip: str, holes: Sequence[Tensor]) -> Judge:
+class Judges(NamedTuple):
+    """Paths of the paper's judges, or empty; else the steps that a classifier is trained for. crops: the k of the k x k
+    centres that it learns in the main comparison, the main one first."""
+
+    inception: str
+    clip: str
+    steps: int
+    crops: tuple[int, ...]
+
+
+def judge_of(run: Run, world: World, judges: Judges, holes: Sequence[Tensor]) -> Judge:
     """The paper's judges where their weights are given, else a classifier of the regions that these masks hide.
 
     holes: masks (1, 1, H, W) or (N, 1, H, W), N the images of the training part.
     """
-    if inception:
-        net = features.inception(inception, device=world.device)
+    if judges.inception:
+        net = features.inception(judges.inception, device=world.device)
         judge = Judge(lambda x: net.embed(world.pixels(x)), lambda x: net.probabilities(world.pixels(x)), None)
     else:
         images, places = world.images["train"].to(world.device), world.places["train"]
         seen = torch.cat([region(images, mask) for mask in holes])
         answers = places.repeat(len(holes)).to(world.device)
         shape = (images.shape[1], images.shape[-1], int(places.max()) + 1)
-        net = run.trained("judge", partial(_classifier, *shape, world.device), _fit_judge, seen, answers, world.seed)
+        inputs = (seen, answers, judges.steps, world.seed)
+        net = run.trained("judge", partial(_classifier, *shape, world.device), _fit_judge, *inputs)
         judge = Judge(net.embed, net.probabilities, net.embed)
-    if not clip:
+    if not judges.clip:
         return judge._replace(resemble=judge.embed)
-    embed = features.clip(clip, device=world.device)
+    embed = features.clip(judges.clip, device=world.device)
     return judge._replace(resemble=lambda x: embed(world.pixels(x)))
 
 
@@ -61,8 +73,8 @@ def _classifier(channels: int, size: int, classes: int, device: torch.device) ->
     return features.ClassifierFeatures(channels, size, classes, WIDTH).to(device)
 
 
-def _fit_judge(net: nn.Module, seen: Tensor, answers: Tensor, seed: int) -> nn.Module:
-    return features.classifier(seen, answers, width=WIDTH, shift=0, seed=seed)
+def _fit_judge(net: nn.Module, seen: Tensor, answers: Tensor, steps: int, seed: int) -> nn.Module:
+    return features.classifier(seen, answers, steps=steps, width=WIDTH, shift=0, seed=seed)
 
 
 def accuracy(world: World, judge: Judge, mask: Tensor) -> float:

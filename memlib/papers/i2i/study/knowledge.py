@@ -13,14 +13,13 @@ from memlib.papers.i2i.methods import flatten_codes
 from memlib.papers.i2i.study.comparison import (
     LI2024,
     Family,
-    Judges,
     alone,
     judges_of,
     main_hole,
     main_judge,
     main_pair,
 )
-from memlib.papers.i2i.study.judging import completed, cosine
+from memlib.papers.i2i.study.judging import Judges, completed, cosine
 from memlib.papers.i2i.study.models import Plan, centre, original, plan_for, untrained
 from memlib.papers.i2i.study.settings import Settings
 from memlib.papers.i2i.study.world import World

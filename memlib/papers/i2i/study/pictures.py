@@ -1,16 +1,17 @@
 """Completions to look at, of the first repetition: read from the cache, or made."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memlib.papers.i2i.masks import hide
 from memlib.papers.i2i.study.comparison import LI2024, PAPER_WEIGHT, Family, judges_of, main_hole, main_pair
 from memlib.papers.i2i.study.judging import completed
 from memlib.papers.i2i.study.models import centre, original, plan_for, unlearned
 from memlib.papers.i2i.study.settings import Settings
-from memlib.papers.i2i.study.world import World
+from memlib.papers.i2i.study.world import World, worlds
 from memlib.run import Run
 
 Sheet = dict[str, Tensor]
@@ -48,11 +49,33 @@ def by_weight(settings: Settings, run: Run, world: World, family: Family) -> dic
     mask, hole = centre(plan, settings.crops[0]), main_hole(plan, judges)
     first = original(run, plan, world, hole)
     weights = sorted({PAPER_WEIGHT, *(weight for method, weight in family.arms if method == LI2024)})
-    found = {}
-    for weight in weights:
-        last = unlearned(run, plan, world, first, hole, LI2024, weight)
-        pair = {"original": first, "unlearned": last}
-        found[weight] = sheet(
-            world, mask, [(name, completed(model, shown(world), mask)) for name, model in pair.items()]
-        )
-    return found
+    task = Main(world, first, mask)
+    return {weight: task.sheet(unlearned(run, plan, world, first, hole, LI2024, weight)) for weight in weights}
+
+
+class Main(NamedTuple):
+    """The main task of the first repetition: its images, the frozen original of the first family, and the mask."""
+
+    world: World
+    original: nn.Module
+    mask: Tensor
+
+    def sheet(self, model: nn.Module) -> Sheet:
+        """Truth, T(x), and completions by the original and by another model."""
+        pair = {"original": self.original, "unlearned": model}
+        made = [(name, completed(one, shown(self.world), self.mask)) for name, one in pair.items()]
+        return sheet(self.world, self.mask, made)
+
+    def error(self, model: nn.Module, group: str) -> float:
+        """Root mean squared error of a model on the hidden pixels of retain (R) or forget (F) test images."""
+        truth = self.world.of(group)
+        wrong = (completed(model, truth, self.mask) - truth)[..., self.mask[0, 0]]
+        return float(wrong.square().mean().sqrt())
+
+
+def main(settings: Settings, run: Run) -> Main:
+    """The main task of the first repetition; the original is trained here, and the study then finds it."""
+    world = worlds(settings, run)[0]
+    plan = plan_for(settings, settings.families[0], world)
+    hole = main_hole(plan, judges_of(settings))
+    return Main(world, original(run, plan, world, hole), centre(plan, settings.crops[0]))

@@ -38,6 +38,7 @@ class Settings:
     weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (2.0, 0.1, 0.5, 0.5, 2.0)  # alpha of each method
     alphas: Annotated[tuple[float, ...], Between(0.0, 100.0)] = ()  # tried by each on validation; empty: weights
     margin: Annotated[float, Between(0.0, 1.0)] = 0.05  # cosine: a smaller loss counts as none, a larger as some
+    judge_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of the classifier that judges
     ablations: tuple[Ablation, ...] = ()  # parts of a whole run that cost more; one asked for by its claim runs anyway
     inception: str = ""  # file of Inception-v3's weights, the paper's judge; empty: a classifier trained here
     clip: str = ""  # folder of CLIP's weights, for the cosine; empty: features of the judge

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from memlib.papers.i2i import masks
 from memlib.papers.i2i.evaluation import Judge
-from memlib.papers.i2i.study.comparison import LI2024, Family, Judges, alone, judges_of
-from memlib.papers.i2i.study.judging import another, best_filling, completed, cosine, judge_of
+from memlib.papers.i2i.study.comparison import LI2024, Family, alone, judges_of
+from memlib.papers.i2i.study.judging import Judges, another, best_filling, completed, cosine, judge_of
 from memlib.papers.i2i.study.models import Plan, any_of, original, plan_for, unlearned
 from memlib.papers.i2i.study.settings import Settings
 from memlib.papers.i2i.study.world import World
@@ -89,7 +89,7 @@ def measure_tasks(
     last = unlearned(run, plan, world, first, draw, LI2024, weight)
     count = len(world.places["train"])
     seen = [hole(plan, task, ratio, seed, n=count) for (task, _), ratio in jobs.items()]
-    judge = judge_of(run, world, judges.inception, judges.clip, seen)
+    judge = judge_of(run, world, judges, seen)
     rows = [_three(world, judge, first, last, plan, task, ratio, seed) for (task, _), ratio in jobs.items()]
     again = [[_second(world, judge, plan, first, last, g, name, seed) for name in CENTRES] for g in "RF"]
     return torch.stack(rows), torch.tensor(again)
