@@ -425,10 +425,12 @@ def test_alone_groups_and_their_gate(cache):
     assert [title for title in study.tables(found)] == ["Retain data: losses with 90 % intervals"]
 
 
-def test_a_whole_run_saves_loads_and_gives_every_verdict(cache):
-    settings = changed(study.SCALES["book"], TINY | {"alphas": [0.5, 2.0]})
+def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
+    monkeypatch.setattr(ablations, "SWEEP", (0.25,))
+    monkeypatch.setattr(ablations, "PER_CLASS", (1,))
+    settings = changed(study.SCALES["book"], TINY | {"alphas": [0.5], "families": ["mae", "diffusion"]})
     found = study.run(settings, Run("03", "book"), tuple(study.GROUPS))
-    assert list(found.methods) == ["mae", "vqgan", "diffusion"] and found.methods["diffusion"].stages.shape[1] == 3
+    assert list(found.methods) == ["mae", "diffusion"] and found.methods["diffusion"].stages.shape[1] == 3
     assert found.methods["diffusion"].stages[:, 0].sum() == pytest.approx(1, abs=1e-5)
     claims = study.verdicts(found)
     assert [claim.id for claim in claims] == [f"I{i}" for i in range(1, 11)] and all(claim.n == 2 for claim in claims)
@@ -444,7 +446,60 @@ def test_a_whole_run_saves_loads_and_gives_every_verdict(cache):
     first = study.worlds(settings, Run("03", "book"))[0]
     rows = study.pictures.by_family(settings, Run("03"), first, found.methods)
     assert list(rows)[:3] == ["truth", "T(x)", "mae, original"] and rows["truth"].shape == (14, 1, 8, 8)
-    assert list(study.pictures.by_weight(settings, Run("03"), first, found.methods["mae"])) == [0.25, 0.5, 2.0]
+    assert list(study.pictures.by_weight(settings, Run("03"), first, found.methods["mae"])) == [0.25, 0.5]
+    opening = study.findings.sentences(tables)
+    assert opening.count("In the MAE") == 1 and "The classes are not gone" in opening
+    assert set(study.findings.in_families(tables)) == {
+        f"{name}, {method}" for name in ("MAE", "diffusion inpainter") for method in (LI2024, study.findings.BARE)
+    }
+
+
+def test_the_weight_is_tuned_on_validation_images():
+    def measured(*gaps):
+        nothing = judging.Scores(torch.zeros(2), torch.zeros(2), torch.zeros(2))
+        arms = {(LI2024, weight): nothing for weight in (0.25, 0.5, 2.0)}
+        validation = {(LI2024, w): torch.tensor([0.1, 0.1 + gap]) for w, gap in zip((0.5, 2.0), gaps, strict=True)}
+        return comparison.Measured(nothing, torch.zeros(2), arms, validation)
+
+    arms = [(LI2024, 0.5), (LI2024, 2.0)]
+    found = comparison._gathered([measured(0.1, 0.3), measured(0.1, 0.0)], {LI2024: (0.5, 2.0)}, arms)
+    assert found.best == {LI2024: 2.0} and found.losses(LI2024).shape == (2, 2)
+    found = comparison._gathered([measured(0.1, 0.3), measured(0.3, 0.0)], {LI2024: (0.5, 2.0)}, arms)
+    assert found.best == {LI2024: 0.5}
+
+
+class TestFindings:
+    ROW = ["mae", "ours", "2", "0.020 [-0.002, 0.042]", "0.266 [0.189, 0.342]", "keeps, forgets", "8  24", "2.2  1.5"]
+    BARE = [
+        "mae",
+        "retain term alone",
+        "0",
+        "-0.063 [-0.098, -0.028]",
+        "0.280 [0.223, 0.337]",
+        "keeps, forgets",
+        "",
+        "",
+    ]
+
+    def test_a_record_of_an_older_version_is_read(self):
+        tables = {"Cosine of the original and its losses (90 % ...)": [["family"], self.ROW, self.BARE]}
+        assert study.findings.methods_in(tables, "mae")[LI2024] == ((0.02, (-0.002, 0.042)), (0.266, (0.189, 0.342)))
+        assert study.findings.words_in(tables, "mae") == dict.fromkeys((LI2024, "retain term alone"), "keeps, forgets")
+        said = study.findings.sentences(tables)
+        assert said.startswith("the paper's method keeps retain images and forgets the others in the MAE. In the MAE")
+        assert "loses 0.27 of cosine" in said and "loses 0.28" in said
+
+    def test_where_it_fails(self):
+        bad = [*self.ROW[:5], "damages, forgets", *self.ROW[6:]]
+        said = study.findings.sentences({"Cosine of the original and its losses": [["family"], bad, self.BARE]})
+        assert "in no family, but not in the MAE (damages, forgets)." in said
+
+    def test_without_a_kept_run(self):
+        assert "memlib study i2i --scale book" in study.findings.sentences({}) and not study.findings.in_families({})
+
+    def test_other_cells_hold_no_interval(self):
+        assert study.findings.value_and_interval("cosine 0.7") is None
+        assert study.findings.losses([["a", "0.1 [0.0, 0.2]"]]) == {}
 
 
 def test_two_processes_give_the_same_bits(tmp_path, monkeypatch):

@@ -1,27 +1,27 @@
-"""What a kept run says, from its claims and tables alone: the opening of the chapter and its figures of ablations."""
+"""What tables say, those of this run or of a kept one: the sentences that open the chapter, and intervals to draw."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from memlib.papers.i2i.study.comparison import LI2024
 
 Interval = tuple[float, tuple[float, float]]
 Rows = Sequence[Sequence[str]]
+Tables = Mapping[str, Rows]
 
 NAMES = {"mae": "MAE", "vqgan": "VQ-GAN", "diffusion": "diffusion inpainter"}
 BARE = "retain term alone"
+MAIN = "Cosine of the original and its losses"
+RELEARNING = "Cosine on forget images after steps"
 
 
-def table_of(kept: Mapping[str, Any] | None, beginning: str) -> Rows:
-    """The kept table whose title begins so, without its first row; empty where there is none."""
-    tables = kept["tables"] if kept else {}
-    return next((rows[1:] for title, rows in tables.items() if title.startswith(beginning)), [])
+def rows_of(tables: Tables, beginning: str) -> list[list[str]]:
+    """The table whose title begins so, without its first row; empty where there is none.
 
-
-def column(rows: Rows, index: int) -> dict[str, Interval]:
-    """A column of `mean [low, high]` by the first column; rows without an interval are left out."""
-    return {row[0]: value for row in rows if (value := value_and_interval(row[index]))}
+    A run of an older version calls the paper's method "ours" and a fraction "share".
+    """
+    rows = next((rows[1:] for title, rows in tables.items() if title.startswith(beginning)), [])
+    return [[LI2024 if cell == "ours" else cell for cell in row] for row in rows]
 
 
 def value_and_interval(text: str) -> Interval | None:
@@ -30,51 +30,62 @@ def value_and_interval(text: str) -> Interval | None:
     return (float(match[1]), (float(match[2]), float(match[3]))) if match else None
 
 
-def losses(kept: Mapping[str, Any] | None, index: int) -> dict[str, Interval]:
-    """Loss on retain (3) or forget images (4) by the paper's method and by the retain term alone, in every family."""
+def losses(rows: Rows) -> dict[str, tuple[Interval, Interval]]:
+    """Loss on retain and on forget images by name: the first two columns that hold an interval."""
     found = {}
-    for family, method, *rest in _methods(kept):
-        if method in (LI2024, BARE) and (value := value_and_interval(rest[index - 2])):
-            found[f"{NAMES[family]}, {method}"] = value
+    for row in rows:
+        values = [value for cell in row[1:] if (value := value_and_interval(cell))]
+        if len(values) >= 2:
+            found[row[0]] = (values[-2], values[-1])
     return found
 
 
-def sentences(kept: Mapping[str, Any] | None) -> str:
+def methods_in(tables: Tables, family: str) -> dict[str, tuple[Interval, Interval]]:
+    """Loss on retain and on forget images by every method in a family."""
+    return losses([row[1:] for row in rows_of(tables, MAIN) if row[0] == family])
+
+
+def in_families(tables: Tables) -> dict[str, tuple[Interval, Interval]]:
+    """Loss on retain and on forget images by the paper's method and by the retain term alone, in every family."""
+    return {
+        f"{name}, {method}": methods_in(tables, family)[method]
+        for family, name in NAMES.items()
+        for method in (LI2024, BARE)
+        if method in methods_in(tables, family)
+    }
+
+
+def words_in(tables: Tables, family: str) -> dict[str, str]:
+    """What every method does in a family: keeps or damages, forgets or remembers."""
+    return {row[1]: row[5] for row in rows_of(tables, MAIN) if row[0] == family and row[5]}
+
+
+def sentences(tables: Tables) -> str:
     """Three sentences: what the paper's method does, what the retain term does alone, and what is still known."""
-    rows = _methods(kept)
-    if not rows:
-        return "No kept run is at hand: `memlib study i2i --scale book` makes one."
-    words = {NAMES[family]: rest[3] for family, method, *rest in rows if method == LI2024}
-    good = [family for family, word in words.items() if word == "keeps, forgets"]
-    other = [f"{family} ({word})" for family, word in words.items() if family not in good]
-    first = f"The paper's method keeps retain images and forgets the others in the {_listed(good) or 'families: none'}"
-    first += f", but not in the {_listed(other)}." if other else "."
-    mine, bare = (_forget(rows, method) for method in (LI2024, BARE))
+    words = {name: word[LI2024] for family, name in NAMES.items() if (word := words_in(tables, family))}
+    if not words:
+        return "no run is kept here; `memlib study i2i --scale book` makes one."
+    good = [name for name, word in words.items() if word == "keeps, forgets"]
+    other = [f"{name} ({word})" for name, word in words.items() if name not in good]
+    first = f"the paper's method keeps retain images and forgets the others in {_listed(good)}"
+    first += f", but not in {_listed(other)}." if other else "."
+    (family, name), *_ = NAMES.items()
+    both = {method: f"{value[1][0]:.2f}" for method, value in methods_in(tables, family).items()}
     second = (
-        f"In the {next(iter(words))} it loses {mine} of cosine on forget images, and training on without these images, "
-        f"with no forget term, loses {bare}: much of what passes for unlearning is further training."
+        f"In the {name} it loses {both[LI2024]} of cosine on forget images, but training on without these images, with "
+        f"no forget term, loses {both[BARE]}: much of what passes for unlearning is further training."
     )
-    curves = {row[0]: row[1:] for row in table_of(kept, "Cosine on forget images after steps")}
+    curves = {row[0]: row[1:] for row in rows_of(tables, RELEARNING)}
     if not curves:
         return f"{first} {second}"
     third = (
-        f"The classes are not gone: five steps on five images a class bring the unlearned model from "
+        f"The classes are not gone: five steps on five images of each class bring the unlearned model from "
         f"{curves['unlearned'][0]} back to {curves['unlearned'][3]} (the original had {curves['original'][0]}), and a "
-        f"model retrained without the classes to {curves['retrained without'][3]}."
+        f"model retrained without them to {curves['retrained without'][3]}."
     )
     return f"{first} {second} {third}"
 
 
-def _methods(kept: Mapping[str, Any] | None) -> list[list[str]]:
-    """The rows of the main table; an older run calls the paper's method "ours"."""
-    rows = table_of(kept, "Cosine of the original and its losses")
-    return [[LI2024 if cell == "ours" else cell for cell in row] for row in rows]
-
-
-def _forget(rows: Rows, method: str) -> str:
-    """The mean loss on forget images by a method in the first family, without its interval."""
-    return next(row[4] for row in rows if row[1] == method).split(" ")[0]
-
-
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+    some = [f"the {name}" for name in names] or ["no family"]
+    return " and ".join(filter(None, (", ".join(some[:-1]), some[-1])))
