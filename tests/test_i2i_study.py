@@ -439,7 +439,7 @@ def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
     again = store.load(cache / "results.safetensors")
     assert [c.record("book") for c in study.verdicts(again)] == [c.record("book") for c in claims]
     tables = study.tables(found)
-    assert study.tables(again) == tables and len(tables) == 10
+    assert study.tables(again) == tables and len(tables) == 11
     assert [row[1] for row in tables["Tasks: losses with 90 % intervals"][1:3]] == ["25 %", "56 %"]
     assert all(len(row) == len(rows[0]) for rows in tables.values() for row in rows)
     assert set(found.probe.probe) == {"original", "unlearned", "retrained without", "never trained", knowledge.NOTHING}
