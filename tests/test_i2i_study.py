@@ -450,7 +450,7 @@ def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
     opening = study.findings.sentences(tables)
     assert opening.count("In the MAE") == 1 and "The classes are not gone" in opening
     assert set(study.findings.in_families(tables)) == {
-        f"{name}, {method}" for name in ("MAE", "diffusion inpainter") for method in (LI2024, study.findings.BARE)
+        f"{name}, {method}" for name in ("MAE", "diffusion") for method in (LI2024, study.findings.BARE)
     }
 
 

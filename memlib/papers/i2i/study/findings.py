@@ -48,7 +48,7 @@ def methods_in(tables: Tables, family: str) -> dict[str, tuple[Interval, Interva
 def in_families(tables: Tables) -> dict[str, tuple[Interval, Interval]]:
     """Loss on retain and on forget images by the paper's method and by the retain term alone, in every family."""
     return {
-        f"{name}, {method}": methods_in(tables, family)[method]
+        f"{name.split()[0]}, {method}": methods_in(tables, family)[method]
         for family, name in NAMES.items()
         for method in (LI2024, BARE)
         if method in methods_in(tables, family)
