@@ -53,9 +53,17 @@ class Page:
     def verdicts(self, rows: Mapping[str, tuple[str, str, str]]) -> None:
         """The closing table of a chapter: claim, paper, here, verdict, why.
 
-        `rows` are (paper, here, why) by claim id. The verdict is that of this run.
+        `rows` are (paper, here, why) by claim id. The verdict is that of this run or, where it measured nothing, that of
+        the kept run at `book`, marked as such.
         """
-        told = [[name, paper, here, self.claims[name].verdict, why] for name, (paper, here, why) in rows.items()]
+        earlier = (kept(self.chapter, "book") or {"claims": {}})["claims"]
+        told = []
+        for name, (paper, here, why) in rows.items():
+            if name in self.claims:
+                verdict = self.claims[name].verdict
+            else:
+                verdict = f"{earlier[name]['verdict']} (book)" if name in earlier else "not measured in this run"
+            told.append([name, paper, here, verdict, why])
         claims.show_table("What came of the claims", [["claim", "paper", "here", "verdict", "why"], *told])
 
     def _keep(self) -> None:

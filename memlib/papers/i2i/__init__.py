@@ -1,10 +1,10 @@
 """Image-to-image models that complete what is hidden of an image, and how they are made to forget: Li et al. 2024.
 
-A family a file, with one face: `mae` (masked autoencoder), `vqgan` (VQ-GAN with a masked-token transformer) and
-`diffusion` (Palette-like inpainter) all `complete(images, mask)`, and build their own encoder's inputs. `methods` holds
-the paper's unlearning and its baselines, `targets` the noise that forget images are sent to, `masks` the seven tasks;
-`bound` puts its theory into numbers, `probes` asks what is still known, and `outcomes` says in words what was lost.
-Images are standardised throughout.
+One file a family, with one interface: `mae` (masked autoencoder), `vqgan` (VQ-GAN with a masked-token transformer) and
+`diffusion` (Palette-like inpainter) all `complete(images, mask)` and build the inputs of their own encoder. `methods`
+holds the paper's unlearning and its baselines, `targets` the noise that forget images are sent to, `masks` the seven
+tasks. `bound` puts the theory into numbers; `evaluation` measures completions, says in words what was lost, and finds
+out what a model still knows. `study` is the experiment behind claims I1 to I10. Images are standardised throughout.
 """
 
 from memlib.papers.i2i import bound, evaluation, masks, methods, targets

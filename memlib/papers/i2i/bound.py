@@ -15,11 +15,11 @@ from memlib.errors import Refused
 
 
 class Bound(NamedTuple):
-    """Theorem 1 on K codes, in nats: printed <= infonce <= ceiling < 1, and what it rests on.
+    """Theorem 1 on K codes, in nats: printed <= infonce <= infonce_maximum < 1, and what it rests on.
 
-    printed: eq. 8 or 9. infonce: the bound before Cauchy-Schwarz (B.12). ceiling: the largest value that K unit codes
-    can give. distance: mean of the epsilon_i or delta_i, 0 to 2. spread: standard deviation over mean of the lengths of
-    codes before they are scaled to 1, the larger of the two encoders'; the theorem assumes 0.
+    printed: eq. 8 or 9. infonce: the bound before Cauchy-Schwarz (B.12). infonce_maximum: the largest value that K unit
+    codes can give. distance: mean of the epsilon_i or delta_i, 0 to 2. spread: standard deviation over mean of the
+    lengths of codes before they are scaled to 1, the larger of the two encoders'; the theorem assumes 0.
     """
 
     printed: float
@@ -30,13 +30,19 @@ class Bound(NamedTuple):
 
 
 def theorem1(codes: Tensor, references: Tensor) -> Bound:
-    """The bound of eq. 8 (retain) or eq. 9 (forget) on codes (K, D): of the target encoder, and of the original one.
+    """The bound of eq. 8 (retain) or eq. 9 (forget).
 
-    Retain: codes E(T(x_i)), references E0(T(x_i)). Forget: codes E(T(x_i)), references E0(T(n_i)), with noise n_i drawn
-    for the occasion. Such noise is independent of x_i, hence of its completion: I(n; X_f) is 0, and so is the largest
-    value that eq. 9 can keep in expectation; only noise that was paired with images in training can beat it. Codes of
-    any further dimensions are flattened and all are scaled to unit length, as the theorem assumes. Raises Refused for
-    codes that do not pair up, fewer than two, or of length 0.
+    In eq. 9 the noise is drawn for the occasion and independent of x_i, hence of its completion: I(n; X_f) is 0, and so
+    is the largest value that the bound can keep in expectation. Only noise that was paired with images in training can
+    beat it.
+
+    Arguments:
+        codes: E(T(x_i)) of the encoder in training, (K, D); further dimensions are flattened, and all codes are scaled
+            to unit length, as the theorem assumes.
+        references: of the original encoder, (K, D): E0(T(x_i)) for eq. 8, E0(T(n_i)) of noise n_i for eq. 9.
+
+    Raises:
+        Refused: for codes that do not pair up, fewer than two, or of length 0.
     """
     if codes.shape != references.shape or len(codes) < 2:
         raise Refused(f"codes pair up as (K, D), K >= 2, but are {tuple(codes.shape)} and {tuple(references.shape)}")
@@ -66,7 +72,7 @@ def infonce_maximum(k: int) -> float:
 
     Reached by k equal pairs at the corners of a simplex. It rises to 1 from below and stays under log k by far: inner
     products of unit vectors lie in [-1, 1], and without a temperature they cannot tell many codes apart. So theorem 1
-    never vouches for more than about one nat, however well the model completes.
+    never guarantees more than about one nat, however well the model completes.
     """
     if k < 2:
         raise Refused(f"InfoNCE compares at least 2 pairs, not {k}")
@@ -80,7 +86,7 @@ def _printed(distance: Tensor, inner: Tensor) -> Tensor:
 
 
 def matched(x: Tensor) -> dict[str, Tensor]:
-    """Log-densities at x (N,) of four laws of mean 0 and variance 1, by name, each (N,): rivals for lemma 1.
+    """Log-densities at x (N,) of four laws of mean 0 and variance 1, by name, each (N,), to test lemma 1 with.
 
     gaussian, uniform on [-sqrt 3, sqrt 3], laplace, and an equal mixture of N(-0.9, 0.19) and N(0.9, 0.19).
     """
@@ -99,9 +105,9 @@ def matched(x: Tensor) -> dict[str, Tensor]:
 def divergence(log_p: Tensor, log_q: Tensor, x: Tensor) -> float:
     """KL(p || q), in nats, of log-densities (N,) on an even grid x (N,), by the trapezoid rule; inf where only q is 0.
 
-    With q = N(0, Sigma) and p of the same covariance it is h(q) - h(p) >= 0, what p lacks of the largest entropy: the
-    true neighbour of lemma 1 (Cover and Thomas 2006, theorem 8.6.5). Lemma 1 claims that N(0, Sigma) is the q farthest
-    from p; p = N(0, Sigma) itself is at distance 0 from it, nearer than from any other.
+    With q = N(0, Sigma) and p of the same covariance it is h(q) - h(p) >= 0, by how much p falls short of the largest
+    entropy (Cover and Thomas 2006, theorem 8.6.5). Lemma 1 claims something else, that N(0, Sigma) is the q farthest
+    from p; but p = N(0, Sigma) itself is at distance 0 from it, nearer than from any other.
     """
     p = log_p.exp()
     terms = torch.where(p == 0, 0.0, p * (log_p - log_q))

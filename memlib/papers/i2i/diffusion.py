@@ -32,10 +32,15 @@ class Noisy(NamedTuple):
 class Inpainter(nn.Module):
     """A U-Net that predicts the noise of x_t = sqrt(eta_t) x + sqrt(1 - eta_t) gamma, given T(x). I2I eq. C.24.
 
-    alphas_cumprod (T,): eta_t. The network takes x_t and T(x) stacked, (B, 2 C, H, W), or the mask behind them,
-    (B, 2 C + 1, H, W). `encoder` descends, `decoder` ascends; the embedding of t, read by both, is the decoder's, or
-    a frozen decoder would change with the encoder. `Inpainter.small` makes one to train, `Inpainter.load` reads a
-    folder. Raises Refused for a network of other channels.
+    `encoder` descends, `decoder` ascends. Both read the embedding of t; it belongs to the decoder, or a frozen decoder
+    would change with the encoder. `Inpainter.small` makes one to train, `Inpainter.load` reads a folder.
+
+    Arguments:
+        net: takes x_t and T(x) stacked, (B, 2 C, H, W), or with the mask behind them, (B, 2 C + 1, H, W).
+        alphas_cumprod: eta_t, (T,).
+
+    Raises:
+        Refused: for a network of other channels.
     """
 
     def __init__(self, net: "UNet2DModel", alphas_cumprod: Tensor) -> None:
@@ -86,14 +91,14 @@ class Inpainter(nn.Module):
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
         """What the encoder is given in training on images (B, C, H, W), level and noise drawn from `generator`.
 
-        The noisy image is of the whole one, hidden pixels too, and at low levels they are plain to see.
+        The noisy image is made of the whole image, hidden pixels too; at low levels they are plain to see.
         """
         return self._noised(images, images, mask, generator)[0]
 
     def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
         """What it is given when completion of images (B, C, H, W) begins: T(x) and pure noise at the highest level.
 
-        Nothing hidden takes part. `complete` in fewer steps than there are levels begins somewhat below the highest.
+        No hidden pixel is used. With fewer steps than there are levels, `complete` begins somewhat below the highest.
         """
         t = torch.full((len(images),), len(self.alphas_cumprod) - 1, device=images.device)
         return Noisy(hide(images, mask), mask, noise_from(generator)(images), t)
@@ -116,9 +121,9 @@ class Inpainter(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """|D(E(T(seen), truth noised, t)) - its noise|_2, (B,), unsquared as in I2I eq. C.26; images (B, C, H, W).
 
-        Training has truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n, the
-        ground truth of sec. 4.1, noised like an image: C.32 has n itself for the noisy image, in formula and text, and
-        calls it eta, but gamma has no part in that, and all that could be learned of gamma is its mean.
+        In training truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n, the
+        ground truth of sec. 4.1, which is noised like an image. C.32 instead has n itself as the noisy image, in
+        formula and text, and calls it eta; but then gamma does not enter, and only its mean could be learned.
         """
         inputs, gamma = self._noised(seen, truth, mask, generator)
         error = self.decode(self.encode(inputs), inputs.t) - gamma

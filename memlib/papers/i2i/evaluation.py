@@ -3,13 +3,13 @@
 Quality is measured where something was hidden and nowhere else: known pixels come out as they went in, so a measure of
 whole images would credit a model with what it was given.
 
-A loss is what a completer lost of some quality by unlearning, the original's minus the unlearned model's (of the cosine
-of I2I sec. 4.1, say), larger where more is lost; `margin` is the loss that still counts as none. A word is given where
-an interval over repetitions lies on one side of what it is compared with, and is "unclear" elsewhere. Each end of a
-two-sided interval at level 0.9 misses one time in twenty: read alone, as here, it is a bound at 95 %.
+A loss is the drop of some quality by unlearning, such as the cosine of I2I sec. 4.1: the original's minus the unlearned
+model's, larger where more is lost. `margin` is the loss that still counts as none. A word is given where an interval
+over repetitions lies on one side of what it is compared with; elsewhere it is "unclear". Each end of a two-sided
+interval at level 0.9 misses one time in twenty, so read alone, as here, it is a bound at 95 %.
 
-An encoder that sends forget images to noise may still hold them: a linear probe reads them off its codes, and a few
-steps on a few of them bring them back.
+An encoder that sends forget images to noise may still know them: a linear probe may read their class from its codes,
+and a few steps of training on a few of them may bring them back.
 """
 
 import itertools
@@ -33,7 +33,8 @@ from memlib.papers.i2i.masks import hide
 
 class Judge(NamedTuple):
     """Functions of standardised images (N, C, H, W): features (N, D) for the Frechet distance, class probabilities
-    (N, K), and features (N, D') for the cosine; the paper's are Inception-v3's, its, and CLIP's."""
+    (N, K), and features (N, D') for the cosine. The paper takes the first two from Inception-v3 and the last from CLIP.
+    """
 
     embed: Callable[[Tensor], Tensor]
     probabilities: Callable[[Tensor], Tensor]
@@ -41,8 +42,8 @@ class Judge(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """Frechet distance and Inception score of a set of completions, and per image, (N,), the cosine to the truth and
-    the mean squared error of its hidden pixels."""
+    """Frechet distance and Inception score of a set of completions; for each image the cosine to the truth and the mean
+    squared error of its hidden pixels, (N,)."""
 
     frechet: float
     inception: float
@@ -51,25 +52,25 @@ class Quality(NamedTuple):
 
 
 def region(images: Tensor, mask: Tensor) -> Tensor:
-    """The hidden region of images (N, C, H, W) alone, everything known at 0, the mean of standardised images."""
+    """The hidden region of images (N, C, H, W) alone: known pixels are set to 0, the mean of standardised images."""
     return hide(images, ~mask)
 
 
 @torch.no_grad()
 def quality(made: Tensor, truth: Tensor, mask: Tensor, judge: Judge) -> Quality:
-    """Completions `made` against the images that they complete, (N, C, H, W) both, on the hidden region.
+    """The quality of completions `made`, compared with the truth, (N, C, H, W) both, on the hidden region.
 
-    Frechet distance and cosine are between features of the completed and of the true region (I2I sec. 4.1, there of
-    whole images); the Inception score is of the completions alone, over one part. A Frechet distance of few images is
+    Frechet distance and cosine are between features of the completed and of the true region (in I2I sec. 4.1, of whole
+    images). The Inception score is of the completions alone, over one part. The Frechet distance of few images is
     biased upwards: compare it at equal N.
     """
-    ours, theirs = region(made, mask), region(truth, mask)
-    squares = (ours - theirs).square().flatten(1).sum(1)
+    completed, true = region(made, mask), region(truth, mask)
+    squares = (completed - true).square().flatten(1).sum(1)
     count = mask.expand(len(made), 1, *mask.shape[-2:]).flatten(1).sum(1) * made.shape[1]
     return Quality(
-        frechet_distance(judge.embed(ours), judge.embed(theirs)),
-        inception_score(judge.probabilities(ours), 1)[0],
-        torch.cosine_similarity(judge.resemble(ours), judge.resemble(theirs)),
+        frechet_distance(judge.embed(completed), judge.embed(true)),
+        inception_score(judge.probabilities(completed), 1)[0],
+        torch.cosine_similarity(judge.resemble(completed), judge.resemble(true)),
         squares / count,
     )
 
@@ -78,7 +79,7 @@ def quality(made: Tensor, truth: Tensor, mask: Tensor, judge: Judge) -> Quality:
 
 
 class Outcome(NamedTuple):
-    """What became of both sets: the interval of each mean loss, and the word that it earns beside the margin."""
+    """What happened to both groups: the interval of each mean loss, and the word for it, given the margin."""
 
     retain: tuple[float, float]
     forget: tuple[float, float]
@@ -89,8 +90,10 @@ class Outcome(NamedTuple):
 def interval(values: Tensor, level: float = 0.9) -> tuple[float, float]:
     """Student's interval of the mean of repetitions (S,); where all are equal, that value twice.
 
-    At level 0.9 either end alone is a bound at 95 %. Raises Refused for fewer than two repetitions, for values of
-    another shape, and for one that is NaN or infinite, which no interval could compare.
+    At level 0.9 either end alone is a bound at 95 %.
+
+    Raises:
+        Refused: for fewer than two repetitions, values of another shape, and one that is NaN or infinite.
     """
     if values.dim() != 1 or not values.isfinite().all():
         raise Refused(f"an interval takes finite values (S,), one a repetition, not {values.tolist()}")
@@ -101,8 +104,10 @@ def outcome(losses: Tensor, margin: float, level: float = 0.9) -> Outcome:
     """The words for losses (S, 2), on retain and on forget images, of S repetitions.
 
     keeps: the upper end on retain is below the margin; damages: the lower end is above it. forgets: the lower end on
-    forget is above the margin; remembers: the upper end is below it. Raises Refused for another shape and as
-    `interval`.
+    forget is above the margin; remembers: the upper end is below it.
+
+    Raises:
+        Refused: for another shape and as `interval`.
     """
     kept, lost = (interval(column, level) for column in _pairs(losses).T)
     on_retain = "keeps" if kept[1] < margin else "damages" if kept[0] > margin else "unclear"
@@ -110,17 +115,26 @@ def outcome(losses: Tensor, margin: float, level: float = 0.9) -> Outcome:
     return Outcome(kept, lost, on_retain, on_forget)
 
 
-def compare(losses: Tensor, ours: Tensor, margin: float, level: float = 0.9) -> Literal["succeeds", "fails", "unclear"]:
-    """Whether another way to unlearn, of losses (S, 2), stands up to the paper's, `ours` (S, 2).
+def compare(
+    losses: Tensor, reference: Tensor, margin: float, level: float = 0.9
+) -> Literal["succeeds", "fails", "unclear"]:
+    """Whether a method succeeds beside a reference, such as the paper's own.
 
-    Row s of both comes from one repetition. It fails if it damages, remembers, or is shown to forget less than ours:
-    the interval of its forget loss minus ours, paired by repetition, lies below 0. It succeeds if it keeps, forgets and
-    does not fail. Raises Refused for losses that do not pair up and as `outcome`.
+    It fails if it damages, remembers, or is shown to forget less than the reference: the interval of the difference of
+    their forget losses, paired by repetition, lies below 0. It succeeds if it keeps, forgets and does not fail.
+
+    Arguments:
+        losses: of the method, (S, 2), on retain and on forget images.
+        reference: the same of the reference; row s of both comes from one repetition.
+
+    Raises:
+        Refused: for losses that do not pair up and as `outcome`.
     """
-    if losses.shape != ours.shape:
-        raise Refused(f"losses pair up by repetition as (S, 2), not {tuple(losses.shape)} and {tuple(ours.shape)}")
+    if losses.shape != reference.shape:
+        shapes = f"{tuple(losses.shape)} and {tuple(reference.shape)}"
+        raise Refused(f"losses pair up by repetition as (S, 2), not {shapes}")
     _, _, on_retain, on_forget = outcome(losses, margin, level)
-    less = interval((losses - ours)[:, 1], level)[1] < 0
+    less = interval((losses - reference)[:, 1], level)[1] < 0
     if on_retain == "damages" or on_forget == "remembers" or less:
         return "fails"
     return "succeeds" if (on_retain, on_forget) == ("keeps", "forgets") else "unclear"
@@ -129,8 +143,8 @@ def compare(losses: Tensor, ours: Tensor, margin: float, level: float = 0.9) -> 
 def frontier(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """The names of points (retain loss, forget loss) that no other dominates, in their order.
 
-    One dominates another if it loses no more on retain, at least as much on forget, and one of both strictly; equal
-    points both stay.
+    A point dominates another if it loses no more on retain and no less on forget images, and is better in one of them;
+    equal points both stay.
     """
 
     def dominated(kept: float, lost: float) -> bool:
@@ -149,28 +163,36 @@ def _pairs(losses: Tensor) -> Tensor:
 
 
 def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor, strength: float = 1.0) -> Tensor:
-    """Which held-out codes (M, D) a linear classifier of frozen codes (N, D) gives their class, (M,), bool.
+    """Which held-out codes a linear classifier of frozen codes puts into their class, (M,), bool.
 
-    labels (N,), answers (M,). Logistic regression on standardised codes, `strength` the inverse of its L2 penalty;
-    codes of further dimensions are flattened. All classes compete, those to be forgotten and those to be retained:
-    `counted` counts the hits of either; rows of two encoders pair up in `metrics.paired_interval`. Raises Refused for
-    codes and labels that do not pair up, for a single class and for codes that are not finite.
+    All classes compete, those to forget and those to retain; `counted` counts the hits of some of them. Rows of two
+    encoders pair up in `metrics.paired_interval`.
+
+    Arguments:
+        codes: (N, D), to fit logistic regression on; further dimensions are flattened, and codes are standardised.
+        labels: (N,), the classes of these.
+        held_out: (M, D), codes to classify.
+        answers: (M,), the classes of these.
+        strength: inverse of the L2 penalty.
+
+    Raises:
+        Refused: for codes and labels that do not pair up, a single class and codes that are not finite.
     """
     if len(codes) != len(labels) or len(held_out) != len(answers) or codes.shape[1:] != held_out.shape[1:]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (codes, labels, held_out, answers))
         raise Refused(f"a probe takes codes (N, D), labels (N,), codes (M, D), answers (M,), not {shapes}")
     if len(labels.unique()) < 2:
         raise Refused(f"all {len(labels)} codes have one label, and nothing is to be told apart: give two classes")
-    fitted, asked = (part.detach().flatten(1).double().cpu() for part in (codes, held_out))
-    if not (fitted.isfinite().all() and asked.isfinite().all()):
+    fitted, unseen = (part.detach().flatten(1).double().cpu() for part in (codes, held_out))
+    if not (fitted.isfinite().all() and unseen.isfinite().all()):
         raise Refused("codes contain NaN or infinity, which no probe can read: look at the encoder")
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
     probe.fit(fitted.numpy(), labels.cpu().numpy())
-    return torch.as_tensor(probe.predict(asked.numpy())) == answers.cpu()
+    return torch.as_tensor(probe.predict(unseen.numpy())) == answers.cpu()
 
 
 def counted(hits: Tensor, labels: Tensor, classes: Sequence[int]) -> Count:
-    """Hits (M,) among the rows whose label (M,) is one of `classes`, k of n. Refused where there is no such row."""
+    """The hits (M,) among rows whose label (M,) is one of `classes`, k of n. Raises Refused if there is no such row."""
     rows = torch.isin(labels.cpu(), torch.as_tensor(classes))
     if not rows.any():
         raise Refused(f"none of the {len(labels)} labels is among the classes {list(classes)}: give others")
@@ -180,10 +202,15 @@ def counted(hits: Tensor, labels: Tensor, classes: Sequence[int]) -> Count:
 def relearning(
     steps: Iterable[object], score: Callable[[], float], at: Sequence[int] = (0, 1, 2, 5, 10, 20, 50, 100)
 ) -> Iterator[tuple[int, float]]:
-    """(steps taken, score) along training that goes on: `steps`, such as `train.fit(...)` on a few forget images.
+    """The curve (steps taken, score) while training goes on; it ends early if training does.
 
-    `score` reads the network as it then is, a scalar. Numbers of steps in `at` rise; the curve ends early if training
-    does. Nothing is trained beyond the last. Raises Refused for numbers that do not rise from 0 or more.
+    Arguments:
+        steps: training, such as `train.fit(...)` on a few forget images; nothing is trained beyond the last of `at`.
+        score: reads the network as it then is, a scalar.
+        at: numbers of steps, rising.
+
+    Raises:
+        Refused: for numbers that do not rise from 0 or more.
     """
     if not at or at[0] < 0 or any(a >= b for a, b in itertools.pairwise(at)):
         raise Refused(f"the numbers of steps to score at must rise from 0 or more, not {list(at)}")
@@ -199,12 +226,18 @@ def relearning(
 def truth_separation(
     retained: Tensor, retained_truth: Tensor, forgotten: Tensor, forgotten_truth: Tensor, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """P(a completion of a forget image lies farther from its truth than that of a retain image), and its interval.
+    """P(a forget completion lies farther from its truth than a retain completion from its own), and its interval.
 
-    Features of completions and of the images they complete: (N, D) twice, (M, D) twice; distance is 1 - cosine. The
-    number beneath a t-SNE picture (the paper's figure 4), from the features themselves: 0.5 where forget images fare as
-    retain images do, 1 where all lie farther. Classes differ before anything is unlearned: show the original model's
-    beside it. Interval: DeLong et al. 1988, see `metrics.auc`. Raises Refused for features that do not pair up.
+    It says in a number what a t-SNE picture shows (the paper's figure 4), from the features themselves: 0.5 where both
+    groups lie equally far, 1 where all forget completions lie farther. Classes differ before anything is unlearned, so
+    show the original model's number as well. Distance is 1 - cosine; interval: DeLong et al. 1988, see `metrics.auc`.
+
+    Arguments:
+        retained, retained_truth: features (N, D) of completions of retain images, and of these images.
+        forgotten, forgotten_truth: features (M, D), the same of forget images.
+
+    Raises:
+        Refused: for features that do not pair up.
     """
     for completed, truth in ((retained, retained_truth), (forgotten, forgotten_truth)):
         if completed.shape != truth.shape or completed.dim() != 2:

@@ -1,7 +1,7 @@
 """The masked autoencoder (He et al. 2022) on transformers' ViTMAE, as a completer of images.
 
-The encoder sees the known patches alone; the decoder is given a mask token for each of the others and answers with
-pixels. One pass, nothing is drawn: an MAE completes with something like the mean of what could be there.
+The encoder sees the known patches alone; the decoder gets a mask token for each of the others and returns pixels. One
+pass, nothing is drawn: an MAE completes with something like the mean of what could be there.
 """
 
 from pathlib import Path
@@ -70,8 +70,11 @@ class MAE(nn.Module):
     def load(cls, folder: str | Path) -> Self:
         """The ViTMAE of a local folder (config.json, model.safetensors), such as facebook/vit-mae-base's.
 
-        Images must be standardised as it was trained, facebook's with this module's `IMAGENET_MEAN` and `IMAGENET_STD`,
-        channel by channel. Raises Refused for a folder that is missing, without safetensors or of another model.
+        Images must be standardised as in its training: for facebook's models channel by channel, with this module's
+        `IMAGENET_MEAN` and `IMAGENET_STD`.
+
+        Raises:
+            Refused: for a folder that is missing, without safetensors or of another model.
         """
         from transformers import ViTMAEForPreTraining
 
@@ -96,7 +99,7 @@ class MAE(nn.Module):
         return self.inputs(images, mask)
 
     def with_noise(self, inputs: Masked, noise: Tensor) -> Masked:
-        """The same with noise (B, C, H, W) in the images' place, masked alike: the forget target of I2I eq. 10."""
+        """The same with noise (B, C, H, W) instead of the images, under the same mask: the target of I2I eq. 10."""
         return Masked(noise, inputs.mask)
 
     def encode(self, inputs: Masked) -> Tensor:
@@ -126,8 +129,8 @@ class MAE(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """|D(E(T(seen))) - truth|_2 over the hidden pixels, (B,), unsquared as in I2I eq. C.28; images (B, C, H, W).
 
-        Training has truth = seen; the baselines give noise, or other images, as the truth. C.28 prints it over all
-        pixels; MAE's own loss (He et al. 2022, sec. 3) is over the hidden ones, and the others are put back anyway.
+        In training truth = seen; the baselines give noise, or other images, as the truth. C.28 takes all pixels; MAE's
+        own loss (He et al. 2022, sec. 3) takes the hidden ones, and known pixels are put back anyway.
         """
         error = (self.decode(self.encode(self.inputs(seen, mask)), mask) - truth).masked_fill(~mask, 0.0)
         return torch.linalg.vector_norm(error.flatten(1), dim=1)

@@ -19,15 +19,24 @@ TASKS: tuple[Task, ...] = ("centre", "random", "up", "down", "left", "right", "o
 def mask(
     task: Task, size: int, patch: int, ratio: float, n: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:
-    """The mask of a task that hides a share `ratio` of the patches, or about it, (1, 1, size, size), or n if random.
+    """The mask of a task, (1, 1, size, size); for random patches n masks, (n, 1, size, size).
 
     The sides of a square are whole patches: of 16 x 16, ratio 0.25 hides the 8 x 8 in the middle as `centre`, the upper
-    4 rows as `up`, all but the 14 x 14 in the middle as `outpaint`. n and generator are those of `random`. Raises
-    Refused for another task, for a size that patches do not fill, and where nothing or everything would be hidden.
+    4 rows as `up`, all but the 14 x 14 in the middle as `outpaint`.
+
+    Arguments:
+        task: one of `TASKS`.
+        size: pixels a side of the image.
+        patch: pixels a side of a patch.
+        ratio: fraction of the patches to hide; what the grid allows may differ.
+        n: masks, and generator: of their draws, for `random`.
+
+    Raises:
+        Refused: for another task, a size that patches do not fill, and where nothing or everything would be hidden.
     """
     grid = _grid(size, patch)
     if not 0 < ratio < 1:
-        raise Refused(f"a mask hides a share between 0 and 1 of the patches, both excluded, not {ratio}")
+        raise Refused(f"a mask hides a fraction between 0 and 1 of the patches, both excluded, not {ratio}")
     if task == "centre":
         return centre(size, patch, round(math.sqrt(ratio) * grid))
     if task == "outpaint":
@@ -65,7 +74,7 @@ def extension(side: Literal["up", "down", "left", "right"], size: int, patch: in
     grid = _grid(size, patch)
     rows = round(ratio * grid)
     if not 1 <= rows < grid:
-        raise Refused(f"a share {ratio} of {grid} rows of patches is {rows}: give one that hides 1 to {grid - 1}")
+        raise Refused(f"a fraction {ratio} of {grid} rows of patches is {rows}: give one that hides 1 to {grid - 1}")
     tokens = torch.zeros(1, grid, grid, dtype=torch.bool)
     if side == "up":
         tokens[:, :rows] = True
@@ -89,7 +98,7 @@ def scattered(size: int, patch: int, ratio: float, n: int = 1, generator: torch.
     grid = _grid(size, patch)
     hidden = round(ratio * grid**2)
     if not 1 <= hidden < grid**2:
-        raise Refused(f"a share {ratio} of {grid**2} patches is {hidden}: give one that hides 1 to {grid**2 - 1}")
+        raise Refused(f"a fraction {ratio} of {grid**2} patches is {hidden}: give one that hides 1 to {grid**2 - 1}")
     order = torch.rand(n, grid**2, generator=generator).argsort(1)
     return _pixels((order < hidden).view(n, grid, grid), patch)
 
@@ -105,7 +114,7 @@ def _pixels(tokens: Tensor, patch: int) -> Tensor:
     return tokens.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
 
 
-# What a family reads of a mask.
+# What a family does with a mask.
 
 
 def hide(images: Tensor, mask: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """How a completer is made to forget: the paper's method (eq. 10) and the four baselines of its appendix C.6.
 
-Each is a loss of the model, a frozen copy of it, a retain and a forget batch, and returns its two terms image by image;
-what is minimised is the mean of retain + alpha * forget, for the baselines too (the appendix says so before C.26, and
-prints arg max in three places: see `vqgan.VQGAN.loss`). Every baseline keeps its retain term, as in the appendix. Ours
-and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin over theta); the others move the decoder too.
+Each is a loss of the model, a frozen copy of it, a retain and a forget batch, and returns its two terms image by image.
+The mean of retain + alpha * forget is minimised, for the baselines too (the appendix says so before C.26, and prints
+arg max in three places: see `vqgan.VQGAN.loss`). Every baseline has its retain term, as in the appendix. The paper's
+method and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin over theta), the others the decoder too.
 """
 
 import copy
@@ -31,10 +31,10 @@ class Completer(Protocol):
         """What the encoder is given for images (B, C, H, W) in training."""
 
     def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
-        """What it is given for images (B, C, H, W) when a completion begins: nothing hidden takes part."""
+        """What it is given for images (B, C, H, W) when a completion begins; no hidden pixel is used."""
 
     def with_noise(self, inputs: Any, noise: Tensor) -> Any:
-        """The same with noise (B, C, H, W) for content."""
+        """The same with noise (B, C, H, W) as the content."""
 
     def encode(self, inputs: Any) -> Codes:
         """Codes (B, ...), several where the encoder has several stages."""
@@ -44,7 +44,7 @@ class Completer(Protocol):
 
 
 class UnlearningBatch(NamedTuple):
-    """One step's material: retain and forget images, noise of the forget images' shape (B, C, H, W), and the mask."""
+    """What one step works on: retain and forget images, noise of their shape (B, C, H, W), and the mask."""
 
     retain: Tensor
     forget: Tensor
@@ -55,9 +55,12 @@ class UnlearningBatch(NamedTuple):
 def i2i(encode: Callable[[Any], Codes], frozen: Callable[[Any], Codes], retain: Any, forget: Any, target: Any) -> Terms:
     """|E(retain) - E0(retain)|_2 and |E(forget) - E0(target)|_2, each (B,), unsquared. I2I eq. 10; C.25.
 
-    encode, frozen: the encoder in training and the original, each of one argument: the inputs of the family. Several
-    stages of codes (B, ...) are flattened and joined. target: the forget inputs with noise for content. The original
-    takes no gradient.
+    Arguments:
+        encode: the encoder in training, a function of the family's inputs. Several stages of codes (B, ...) are
+            flattened and joined.
+        frozen: the original encoder, which gets no gradient.
+        retain, forget: inputs of the family.
+        target: the forget inputs with noise as the content.
     """
     with torch.no_grad():
         kept, noise = flatten_codes(frozen(retain)), flatten_codes(frozen(target))
@@ -77,18 +80,19 @@ def max_loss(model: Completer, frozen: Completer, batch: UnlearningBatch, genera
 
 
 def noisy_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
-    """Train forget images to become noise, (B,) and (B,): C.32-C.34."""
+    """Train the model to complete forget images to noise, (B,) and (B,): C.32-C.34."""
     return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.noise, generator)
 
 
 def retain_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
-    """Train forget images to become retain images, (B,) and (B,): C.29-C.31 (C.31 prints n; its text says x_r)."""
+    """Train the model to complete forget images to retain images, (B,) and (B,): C.29-C.31 (C.31 prints n; its text
+    says x_r)."""
     return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.retain, generator)
 
 
 def random_encoder(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
-    """Send the codes of forget images to Gaussian noise, (B,) and (B,): C.35-C.36. Noise in the space of codes: nothing
-    says that a decoder knows it."""
+    """Send the codes of forget images to Gaussian noise, (B,) and (B,): C.35-C.36. It is noise in the space of codes,
+    which the decoder need not know."""
     retain = model.inputs(batch.retain, batch.mask, generator)
     with torch.no_grad():
         kept = flatten_codes(frozen.encode(retain))
@@ -118,11 +122,20 @@ def unlearn(
 ) -> Iterator[tuple[nn.Module, train.Step]]:
     """Algorithm 1 with the loss of any method: (the model in training, its `train.Step`) after each step.
 
-    retain (N, C, H, W), forget (M, C, H, W): every step draws `batch` images of each, so a smaller set is oversampled
-    until both weigh the same (D.1). mask: draws the mask of a step. noise: a target of `memlib.papers.i2i.targets`.
-    vary: what is done to the images of a step, (batch, C, H, W), the retain ones first; None leaves them as they are.
-    `model` stays as it is: a copy is trained, and in equal budgets, since steps, images and optimiser do not depend on
-    the method. Raises Refused for an empty set, for images that differ in shape and as `train.fit` does.
+    A copy of `model` is trained. Budgets are equal, since steps, images and optimiser do not depend on the method.
+
+    Arguments:
+        method: the loss.
+        retain: (N, C, H, W).
+        forget: (M, C, H, W). Every step draws `batch` images of each, so a smaller set is oversampled until both weigh
+            the same (D.1).
+        mask: draws the mask of a step.
+        noise: a target of `memlib.papers.i2i.targets`.
+        vary: changes the images of a step, (batch, C, H, W), the retain images first; None leaves them as they are.
+        alpha: weight of the forget term.
+
+    Raises:
+        Refused: for an empty set, images that differ in shape and as `train.fit`.
 
     The paper (C.3) has alpha = 0.25; for VQ-GAN and MAE AdamW with betas (0.9, 0.95) and no weight decay, lr = 1e-4, 5
     epochs, 16 images a GPU on four; for diffusion Adam, lr = 1e-5, 3 epochs, 8 images a GPU on eight; it names no

@@ -1,4 +1,4 @@
-"""The noise that a forget image is sent to: N(0, Sigma) of eq. 10, with the Sigma of the paper, and its rivals.
+"""The noise that a forget image is sent to: N(0, Sigma) of eq. 10, with the Sigma of the paper, and alternatives.
 
 Each function takes images (M, C, H, W), those of the forget set where they may be used, and returns a target:
 (n, generator) -> (n, C, H, W), in their dtype and on their device, drawn on the generator's. In the paper an image is
@@ -23,11 +23,11 @@ from memlib.noise import noise_from
 Target = Callable[[int, torch.Generator], Tensor]
 
 _LARGEST = 4096  # coordinates beyond which D x D numbers are too many: 128 MiB in float64 there
-_RIDGE = 1e-6  # share of the mean variance added to each: pixels that never vary make Sigma singular
+_RIDGE = 1e-6  # fraction of the mean variance added to each: pixels that never vary make Sigma singular
 
 
 def gaussian(images: Tensor, std: float = 1.0) -> Target:
-    """N(0, std^2 I), whatever the images (M, C, H, W) hold: Sigma = I, the paper's own. Appendix C.4."""
+    """N(0, std^2 I), whatever the images (M, C, H, W) are: Sigma = I, the paper's own choice. Appendix C.4."""
     return _noise(images, lambda z: std * z)
 
 
@@ -46,11 +46,13 @@ def uniform(images: Tensor, half_width: float = 1.0) -> Target:
 
 
 def covariance(images: Tensor) -> Target:
-    """N(mean, Sigma) with the mean and the exact sample covariance of images (M, C, H, W): lemma 1's own Sigma, about
-    the images' mean, which the lemma has at 0.
+    """N(mean, Sigma) with the mean and the exact sample covariance of images (M, C, H, W): the Sigma of lemma 1, around
+    the mean of the images, which is 0 in the lemma.
 
     By Cholesky, in float64; a ridge of 1e-6 of the mean variance makes it exist where pixels never vary or M <= D.
-    Raises Refused for fewer than two images and for more than 4,096 coordinates: use `low_rank` there.
+
+    Raises:
+        Refused: for fewer than two images and for more than 4,096 coordinates: use `low_rank` there.
     """
     rows = _rows(images)
     mean, sigma = rows.mean(0), _sigma(rows, "low_rank")
@@ -71,7 +73,7 @@ def low_rank(images: Tensor, k: int) -> Target:
     samples, size = rows.shape
     if not 1 <= k < min(samples, size):
         raise Refused(
-            f"{k} principal directions were asked of {samples} images of {size} coordinates: give 1 to "
+            f"{samples} images of {size} coordinates do not have {k} principal directions: give 1 to "
             f"{min(samples, size) - 1}"
         )
     mean = rows.mean(0)
@@ -87,12 +89,14 @@ def low_rank(images: Tensor, k: int) -> Target:
 
 
 def off_diagonal(images: Tensor) -> float:
-    """Share of the squared entries of the covariance of images (M, C, H, W) that stand off its diagonal, 0 to 1.
+    """Fraction of the squared entries of the covariance of images (M, C, H, W) off its diagonal, 0 to 1.
 
-    0 where Sigma is diagonal, as Sigma = I takes it to be (C.4). By the M x M products of images, so any D will do. M
-    images with independent coordinates show more than 0 by chance: D / (M + D) or so where all variances are equal,
-    less where a few are most of the whole; compare with `off_diagonal_by_chance`. Raises Refused for fewer than two
-    images, and for images that do not vary.
+    It is 0 where Sigma is diagonal, as Sigma = I assumes (C.4). It is computed from the M x M products of images, so
+    any D will do. M images with independent coordinates show more than 0 by chance: about D / (M + D) where all
+    variances are equal, less where a few make up most of the whole; compare with `off_diagonal_by_chance`.
+
+    Raises:
+        Refused: for fewer than two images, and for images that do not vary.
     """
     rows = _rows(images)
     centred = rows - rows.mean(0)
@@ -106,7 +110,7 @@ def off_diagonal_by_chance(images: Tensor, generator: torch.Generator) -> float:
     """`off_diagonal` of images (M, C, H, W) once each coordinate is permuted over the images by itself, 0 to 1.
 
     That leaves every coordinate's variance v_i and breaks what ties it to the others, whose entries of the covariance
-    then have mean square v_i v_j / (M - 1). The share is near ((sum v)^2 - sum v^2) / ((sum v)^2 + (M - 2) sum v^2),
+    then have mean square v_i v_j / (M - 1). The fraction is near ((sum v)^2 - sum v^2) / ((sum v)^2 + (M - 2) sum v^2),
     which is (D - 1) / (M + D - 2) where all v are equal. Raises Refused as `off_diagonal`.
     """
     rows = _rows(images)
@@ -115,13 +119,15 @@ def off_diagonal_by_chance(images: Tensor, generator: torch.Generator) -> float:
 
 
 def nearly_zero(images: Tensor, below: float = 0.1) -> float:
-    """Share of the entries off the diagonal of the covariance of images (M, C, H, W) that are below `below` in size.
+    """Fraction of the off-diagonal entries of the covariance of images (M, C, H, W) that are below `below` in size.
 
-    The observation that Sigma = I is drawn from, put into a number: the paper looks at pictures of the absolute
-    covariances of MNIST and of grey CIFAR and finds that nearly all of what stands off the diagonal is about zero (C.4,
-    fig. C.5), with no number for "about". In squared units of the images: give them standardised, with 1 for the mean
-    variance. Many small entries are not little in sum, which is what `off_diagonal` says. Raises Refused for fewer than
-    two images or coordinates, and for more than 4,096 coordinates, whose covariance is never formed.
+    The paper takes Sigma = I from pictures of the absolute covariances of MNIST and of grey CIFAR: nearly all entries
+    off the diagonal are about zero (C.4, fig. C.5), with no number for "about". This is such a number, in squared units
+    of the images: give them standardised, with mean variance 1. Many small entries can add up to much, which is what
+    `off_diagonal` measures.
+
+    Raises:
+        Refused: for fewer than two images or coordinates, and for more than 4,096 coordinates.
     """
     sigma = _sigma(_rows(images), "off_diagonal")
     if len(sigma) < 2:

@@ -1,8 +1,8 @@
 """VQ-GAN with a masked-token transformer, in the manner of MAGE (Li et al. 2023): images as words, guessed when hidden.
 
-A vector-quantised autoencoder (diffusers' VQModel) turns an image into a grid of codebook indices and back, and is
-left as it is by unlearning. On those indices works a transformer: its encoder reads the known ones, with a mask token
-for every hidden one, its decoder gives each hidden place a distribution over the codebook, and completion draws.
+A vector-quantised autoencoder (diffusers' VQModel) turns an image into a grid of codebook indices and back; unlearning
+leaves it as it is. A transformer works on the indices: its encoder reads the known ones, with a mask token for every
+hidden one, and its decoder gives each hidden place a distribution over the codebook, from which completion draws.
 """
 
 import json
@@ -33,8 +33,8 @@ class Tokens(NamedTuple):
 class VQGAN(nn.Module):
     """A completer of standardised square images: `tokenizer`, then the transformer's `encoder` and `decoder`.
 
-    T(x) is tokenised, not x: the convolutions of the tokenizer look past the edge of a patch, and would otherwise carry
-    hidden pixels into known tokens. `VQGAN.small` makes one to train, `VQGAN.load` reads a folder.
+    T(x) is tokenised, not x: the convolutions of the tokenizer look past the edge of a patch and would otherwise let
+    hidden pixels change known tokens. `VQGAN.small` makes one to train, `VQGAN.load` reads a folder.
     """
 
     def __init__(self, tokenizer: "VQModel", size: int, width: int, depth: int, heads: int, decoder: int) -> None:
@@ -72,8 +72,10 @@ class VQGAN(nn.Module):
     def load(cls, folder: str | Path) -> Self:
         """From `folder`/vqvae (a diffusers VQModel) and `folder`/transformer.safetensors with transformer.json.
 
-        The JSON holds size, width, depth, heads and decoder, as `save` writes them. Raises Refused for what is missing
-        or does not fit.
+        The JSON holds size, width, depth, heads and decoder, as `save` writes them.
+
+        Raises:
+            Refused: for what is missing or does not fit.
         """
         from diffusers import VQModel
 
@@ -129,7 +131,7 @@ class VQGAN(nn.Module):
         return self.inputs(images, mask)
 
     def with_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
-        """The same for the words of noise (B, C, H, W), masked alike: the forget target of I2I eq. 10."""
+        """The same for the words of noise (B, C, H, W), under the same mask: the target of I2I eq. 10."""
         pixels = inputs.hidden.unflatten(1, (1, self.grid, self.grid))
         pixels = pixels.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
         return self.inputs(noise, pixels)
@@ -145,11 +147,12 @@ class VQGAN(nn.Module):
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Cross-entropy of the words of `truth` at the hidden places, nats a place, (B,); images (B, C, H, W).
 
-        Training has truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
-        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 write the cross-entropy of a discriminator of the generated image
-        instead, through which, the words being discrete, nothing would reach the encoder. They also print arg max,
-        where the appendix says that losses are minimised and has arg min for the other families: right for a generator
-        against a discriminator, a slip for a training loss such as this, which is minimised with the signs as printed.
+        In training truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
+        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 have the cross-entropy of a discriminator of the generated image
+        instead; words are discrete, so no gradient would reach the encoder through it. They also print arg max, where
+        the appendix says that losses are minimised and has arg min for the other families. That is right for a
+        generator against a discriminator, but not for a training loss such as this, which is minimised, with the signs
+        as printed.
         """
         inputs = self.inputs(seen, mask)
         with torch.no_grad():
@@ -164,8 +167,8 @@ class VQGAN(nn.Module):
     ) -> Tensor:
         """Images (B, C, H, W) with the hidden pixels filled in and the others untouched.
 
-        MaskGIT's decoding (Chang et al. 2022): in each of `rounds` every hidden word is drawn, and those it was surest
-        of are kept, so that after round r a share 1 - cos(pi r / 2 rounds) of them stands.
+        MaskGIT's decoding (Chang et al. 2022): each of `rounds` draws every hidden word and keeps those that the model
+        was surest of, so that after round r a fraction 1 - cos(pi r / 2 rounds) of them is filled in.
         """
         indices, hidden = self.inputs(images, mask)
         total, still = int(hidden[0].sum()), hidden

@@ -1,0 +1,106 @@
+"""Unlearning in models that complete images, after Li et al. 2024: the experiment behind claims I1 to I10.
+
+Five methods with equal budgets and weights of their own, in three families of models, judged on the hidden region
+alone; the paper's ablations in the first family; and what the paper did not ask: what the retain term does by itself,
+and whether the model still knows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from memlib.claim import Claim
+from memlib.papers.i2i.study import ablations, comparison, findings, knowledge, pictures, rules, tasks, theory
+from memlib.papers.i2i.study.comparison import LI2024
+from memlib.papers.i2i.study.results import Gate, Results
+from memlib.papers.i2i.study.settings import SCALES, Settings
+from memlib.papers.i2i.study.tables import mean_and_interval, tables
+from memlib.papers.i2i.study.world import World, description, worlds
+from memlib.run import Run
+
+__all__ = [
+    "CHAPTER",
+    "GROUPS",
+    "SCALES",
+    "Gate",
+    "Results",
+    "LI2024",
+    "Settings",
+    "World",
+    "description",
+    "findings",
+    "mean_and_interval",
+    "pictures",
+    "run",
+    "tables",
+    "verdicts",
+    "worlds",
+]
+
+CHAPTER = "03_i2i_unlearning"
+GROUPS: dict[str, tuple[str, ...]] = {
+    "methods": ("I1",),
+    "crops": ("I2",),
+    "alpha": ("I3",),
+    "data": ("I4",),
+    "noise": ("I5", "I10"),
+    "tasks": ("I6", "I7"),
+    "distances": ("I8",),
+    "theory": ("I9",),
+    "probe": (),
+}
+ALWAYS = ("methods", "distances", "theory")  # in a whole run; the others where the settings name them as ablations
+
+
+def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
+    """Measure groups of claims; none, or all of them, are a whole run: `ALWAYS` and the ablations of the settings.
+
+    Every group rests on the gate, the paper's method in the first family, which is measured first. Raises `Refused`
+    before anything is trained for images, classes, paths and settings that do not fit together.
+    """
+    every = worlds(settings, run)
+    wanted = set(groups)
+    if not wanted or wanted == set(GROUPS):
+        wanted = {*ALWAYS, *settings.ablations}
+    names = tuple(comparison.METHODS) if "methods" in wanted else (LI2024,)
+    families = comparison.compare(settings, run, every, names)
+    first, family = next(iter(families.items()))
+    gate = Gate(first, family.able(settings.margin), family.best[LI2024], family.losses(LI2024))
+    results = Results(description(settings, every[0]), settings.margin, gate)
+    given = (settings, run, every)
+    if "methods" in wanted:
+        results = replace(results, methods=families)
+    if "distances" in wanted:
+        results = replace(results, distances=theory.distances(*given, family))
+    if "theory" in wanted:
+        results = replace(results, theory=theory.theory(*given, family))
+    if "crops" in wanted:
+        results = replace(results, crops=ablations.crops(*given, family))
+    if "alpha" in wanted:
+        results = replace(results, alpha=ablations.alpha(*given))
+    if "noise" in wanted:
+        results = replace(results, noise=ablations.noise(*given, family))
+    if "data" in wanted:
+        results = replace(results, data=ablations.retain_data(*given, family))
+    if "tasks" in wanted:
+        both = tasks.tasks(*given, family)
+        results = replace(results, tasks=both[0], second=both[1])
+    if "probe" in wanted:
+        results = replace(results, probe=knowledge.knowledge(*given, family))
+    return results
+
+
+def verdicts(results: Results) -> list[Claim]:
+    """The verdict on each claim that was measured, in the order of their ids."""
+    measured = {
+        "methods": [rules.i1],
+        "crops": [rules.i2],
+        "alpha": [rules.i3],
+        "data": [rules.i4],
+        "noise": [rules.i5, rules.i10],
+        "tasks": [rules.i6],
+        "second": [rules.i7],
+        "distances": [rules.i8],
+        "theory": [rules.i9],
+    }
+    found = [rule(results) for name, group in measured.items() if getattr(results, name) is not None for rule in group]
+    return sorted(found, key=lambda claim: int(claim.id[1:]))

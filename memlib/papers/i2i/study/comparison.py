@@ -1,0 +1,205 @@
+"""The main comparison: five methods with equal budgets, each with its own weight, in every family and repetition."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memlib.noise import noise_from
+from memlib.papers.i2i.evaluation import Judge
+from memlib.papers.i2i.study.judging import Judges, Scores, best_filling, judge_of, scored, stacked
+from memlib.papers.i2i.study.models import (
+    METHODS,
+    RETAIN_ONLY,
+    Hole,
+    Plan,
+    centre,
+    fixed,
+    original,
+    plan_for,
+    unlearned,
+)
+from memlib.papers.i2i.study.settings import Settings
+from memlib.papers.i2i.study.world import World
+from memlib.run import Run
+
+LI2024 = "Li et al."
+PAPER_WEIGHT = 0.25
+
+Arm = tuple[str, float]  # a method and its weight
+
+
+@dataclass(frozen=True)
+class Family:
+    """What came out for one family, on test images; S repetitions, retain then forget images in the last axis.
+
+    original, arms: scores (S, 2). floor (S, 2): cosine of the best filling that completes nothing. best: the weight of
+    each method. paper (2,): losses of the paper's method at its own weight of 0.25, first repetition. stages (n, 3), in
+    the diffusion family: see `stages`.
+    """
+
+    original: Scores
+    floor: Tensor
+    arms: dict[Arm, Scores]
+    best: dict[str, float]
+    paper: Tensor | None = None
+    stages: Tensor | None = None
+
+    def losses(self, method: str, weight: float | None = None) -> Tensor:
+        """Loss of cosine (S, 2) by a method, at its best weight unless one is given."""
+        return self.original.cosine - self.arms[method, self.best[method] if weight is None else weight].cosine
+
+    def retain_only(self) -> Tensor:
+        """Loss of cosine (S, 2) by the retain term alone."""
+        return self.losses(*RETAIN_ONLY)
+
+    def able(self, margin: float) -> bool:
+        """Whether the original completes forget images so well that there is something to lose."""
+        return bool((self.original.cosine[:, 1] - self.floor[:, 1] > 2 * margin).all())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One repetition in one family: scores (2,) of the original and of each arm; losses (2,) on validation images."""
+
+    original: Scores
+    floor: Tensor
+    arms: dict[Arm, Scores]
+    validation: dict[Arm, Tensor]
+
+
+def judges_of(settings: Settings) -> Judges:
+    """The judges that these settings name."""
+    return Judges(settings.inception, settings.clip, settings.judge_steps, settings.crops)
+
+
+def weights_tried(settings: Settings) -> dict[str, tuple[float, ...]]:
+    """The weights of each method: the list that all are tuned over, else its own single one."""
+    return {name: settings.alphas or (one,) for name, one in zip(METHODS, settings.weights, strict=True)}
+
+
+def compare(
+    settings: Settings, run: Run, worlds: Sequence[World], names: Sequence[str] = tuple(METHODS)
+) -> dict[str, Family]:
+    """All methods in every family or, for the paper's method alone, the first family."""
+    families = settings.families if len(names) == len(METHODS) else settings.families[:1]
+    tried = {name: weights_tried(settings)[name] for name in names}
+    arms: list[Arm] = [(name, weight) for name in names for weight in tried[name]]
+    if len(names) == len(METHODS) and RETAIN_ONLY not in arms:
+        arms.append(RETAIN_ONLY)
+    jobs = [
+        (alone(run), plan_for(settings, family, world), world, judges_of(settings), arms_of(arms, world))
+        for family in families
+        for world in worlds
+    ]
+    found = run.each("comparison", measure, [(*job, bool(settings.alphas)) for job in jobs])
+    gathered = {}
+    for i, family in enumerate(families):
+        gathered[family] = _gathered(found[i * len(worlds) : (i + 1) * len(worlds)], tried, arms)
+    if "diffusion" in gathered:
+        gathered["diffusion"] = replace(gathered["diffusion"], stages=stages(settings, run, worlds, gathered))
+    return gathered
+
+
+def alone(run: Run) -> Run:
+    """The run as a worker sees it: the same cache, no processes of its own."""
+    return Run(run.name, seed=run.seed, device=run.device)
+
+
+def arms_of(arms: Sequence[Arm], world: World) -> tuple[Arm, ...]:
+    """The arms of one repetition; the first has the paper's weight too, for a picture."""
+    extra = [(LI2024, PAPER_WEIGHT)] if world.index == 0 and (LI2024, PAPER_WEIGHT) not in arms else []
+    return (*arms, *extra)
+
+
+def main_hole(plan: Plan, judges: Judges) -> Hole:
+    """The hole of the main comparison: the first of the crops."""
+    return partial(fixed, centre(plan, judges.crops[0]))
+
+
+def main_judge(run: Run, plan: Plan, world: World, judges: Judges) -> Judge:
+    """The judge of a repetition, which has learnt the hidden regions of all crops."""
+    return judge_of(run, world, judges, [centre(plan, k) for k in judges.crops])
+
+
+def measure(run: Run, plan: Plan, world: World, judges: Judges, arms: Sequence[Arm], tuned: bool) -> Measured:
+    """Train the original of one repetition, unlearn it by every arm, and score them all."""
+    judge, mask, hole = main_judge(run, plan, world, judges), centre(plan, judges.crops[0]), main_hole(plan, judges)
+    first = original(run, plan, world, hole)
+    made = {arm: unlearned(run, plan, world, first, hole, *arm) for arm in arms}
+    validation = {}
+    if tuned:
+        before = scored(first, world, judge, mask, "validation").cosine
+        validation = {arm: before - scored(net, world, judge, mask, "validation").cosine for arm, net in made.items()}
+    return Measured(
+        scored(first, world, judge, mask),
+        torch.tensor([best_filling(world, judge, mask, group) for group in "RF"]),
+        {arm: scored(net, world, judge, mask) for arm, net in made.items()},
+        validation,
+    )
+
+
+def _gathered(found: Sequence[Measured], tried: Mapping[str, Sequence[float]], arms: Sequence[Arm]) -> Family:
+    """The repetitions of a family as one result."""
+    paper = found[0].original.cosine - found[0].arms[LI2024, PAPER_WEIGHT].cosine
+    return Family(
+        stacked(one.original for one in found),
+        torch.stack([one.floor for one in found]),
+        {arm: stacked(one.arms[arm] for one in found) for arm in arms},
+        {name: _best(found, name, weights) for name, weights in tried.items()},
+        paper,
+    )
+
+
+def _best(found: Sequence[Measured], name: str, weights: Sequence[float]) -> float:
+    """The weight with the largest loss on forget images minus that on retain images, on the validation part."""
+    if len(weights) == 1:
+        return weights[0]
+    return max(weights, key=lambda weight: sum(float(one.validation[name, weight].diff()) for one in found))
+
+
+# The models of the main comparison, read from the cache.
+
+
+class Pair(NamedTuple):
+    """The original of a repetition, and what the paper's method made of it at its best weight."""
+
+    original: nn.Module
+    unlearned: nn.Module
+
+
+def main_pair(run: Run, plan: Plan, world: World, judges: Judges, weight: float) -> Pair:
+    """The two models of the main comparison."""
+    hole = main_hole(plan, judges)
+    first = original(run, plan, world, hole)
+    return Pair(first, unlearned(run, plan, world, first, hole, LI2024, weight))
+
+
+def stages(settings: Settings, run: Run, worlds: Sequence[World], families: Mapping[str, Family]) -> Tensor:
+    """Where the diffusion encoder tells forget images apart, (n, 3), a row a stage, the mean over repetitions.
+
+    The columns: the fraction of the squared distance from forget codes to those of noise that lies in the stage; and
+    how far forget and retain codes moved, as a fraction of the way.
+    """
+    weight = families["diffusion"].best[LI2024]
+    return torch.stack([_stages(settings, run, world, weight) for world in worlds]).mean(0).T
+
+
+def _stages(settings: Settings, run: Run, world: World, weight: float) -> Tensor:
+    plan = plan_for(settings, "diffusion", world)
+    frozen, model = main_pair(run, plan, world, judges_of(settings), weight)
+    mask = centre(plan, settings.crops[0])
+    moved, fraction = {}, torch.empty(0)
+    for group in "RF":
+        generator = torch.Generator().manual_seed(world.seed)
+        inputs = frozen.inputs(world.of(group), mask, generator)
+        aim = frozen.with_noise(inputs, noise_from(generator)(inputs.noisy))
+        with torch.no_grad():
+            new, old, far = model.encode(inputs), frozen.encode(inputs), frozen.encode(aim)
+        gaps = torch.tensor([float((c - b).square().sum()) for b, c in zip(old, far, strict=True)])
+        steps = torch.tensor([float((a - b).square().sum()) for a, b in zip(new, old, strict=True)])
+        moved[group], fraction = (steps / gaps).sqrt(), gaps / gaps.sum()  # the fraction kept is of forget images
+    return torch.stack([fraction, moved["F"], moved["R"]])

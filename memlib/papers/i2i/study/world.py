@@ -1,0 +1,150 @@
+"""The images of a study, one `World` a repetition: split anew, standardised, to retain, to forget or neither."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from memlib import data, features
+from memlib.errors import Refused
+from memlib.papers.i2i.mae import IMAGENET_MEAN, IMAGENET_STD
+from memlib.papers.i2i.study.settings import FIRST_SEED, Settings
+from memlib.run import Run
+
+LEAST = 50  # images of a class
+
+
+@dataclass(frozen=True)
+class World:
+    """The images of one repetition.
+
+    index: 0 for the first repetition. seed: of its split and of all that is trained in it. images: part -> standardised
+    (N, C, H, W). places: part -> (N,), which class of `classes` an image has. classes (K,): retain, forget and proxy
+    classes, in this order, `sizes` of each. mean, std: (1, C, 1, 1), in pixels of [-1, 1]. All is on the CPU; images
+    are handed out on `device`.
+    """
+
+    index: int
+    seed: int
+    images: dict[str, Tensor]
+    places: dict[str, Tensor]
+    classes: Tensor
+    sizes: tuple[int, int, int]
+    mean: Tensor
+    std: Tensor
+    device: torch.device
+
+    def of(self, groups: str, part: str = "test") -> Tensor:
+        """The images (N, C, H, W) of retain (R), forget (F) or proxy (P) classes, or of several of them, in a part."""
+        return self.images[part][self.member(groups, part)].to(self.device)
+
+    def member(self, groups: str, part: str = "test") -> Tensor:
+        """Which images of a part belong to the groups, (N,) bool."""
+        group = torch.repeat_interleave(torch.arange(3), torch.tensor(self.sizes))  # of each class
+        wanted = torch.tensor(["RFP".index(letter) for letter in groups])
+        return torch.isin(group[self.places[part]], wanted)
+
+    def few(self, group: str, per_class: int, part: str = "train") -> Tensor:
+        """The first `per_class` images of each class of a group, (N, C, H, W), class by class."""
+        start = sum(self.sizes[: "RFP".index(group)])
+        places = range(start, start + self.sizes["RFP".index(group)])
+        return torch.cat([self.images[part][self.places[part] == place][:per_class] for place in places]).to(
+            self.device
+        )
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Standardised images (N, C, H, W) back in [-1, 1]."""
+        return (images * self.std.to(images) + self.mean.to(images)).clamp(-1, 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.images["train"].shape[1:]
+        return channels, height, width
+
+
+def worlds(settings: Settings, run: Run) -> list[World]:
+    """The images of every repetition. Raises `Refused` for settings and classes that do not fit together."""
+    images = _loaded(settings)
+    classes = torch.tensor([*settings.retain, *settings.forget, *settings.proxy])
+    sizes = part_sizes(settings, len(images))
+    return [_world(settings, run, images, classes, sizes, index) for index in range(settings.n_seeds)]
+
+
+def part_sizes(settings: Settings, total: int) -> dict[str, int]:
+    """Images of each part of a half of `total`: 18 % to test and, where weights are tuned, 18 % to validate."""
+    half, part = total // 2, round(0.18 * total / 2)
+    if settings.alphas:
+        return {"train": half - 2 * part, "validation": part, "test": part}
+    return {"train": half - part, "test": part}
+
+
+def description(settings: Settings, world: World) -> str:
+    """One line: where the images come from, how many there are in each part, and which classes are which."""
+    counts = ", ".join(f"{len(images)} to {_USE[part]}" for part, images in world.images.items())
+    groups = f"classes {_listed(settings.retain)} retained, {_listed(settings.forget)} forgotten"
+    size = "x".join(map(str, world.shape))
+    return f"{settings.data} ({settings.half} half), {size}: {counts}; {groups}, {_listed(settings.proxy)} proxies"
+
+
+_USE = {"train": "train", "validation": "validate", "test": "test"}
+
+
+def _listed(classes: tuple[int, ...]) -> str:
+    """Classes as a few words: all of up to six, else the first and the last."""
+    return " ".join(map(str, classes)) if len(classes) <= 6 else f"{classes[0]} to {classes[-1]} ({len(classes)})"
+
+
+def _loaded(settings: Settings) -> data.Images:
+    """The images of the classes that take part; raises `Refused` before anything is trained."""
+    numbers = f"{settings.weights}, {settings.crops}, {settings.families} and {settings.width}"
+    if len(settings.weights) != 5 or len(settings.crops) < 2 or not settings.families or settings.width % 32:
+        raise Refused(f"five weights, two crops, one family and a width in steps of 32 are needed, not {numbers}")
+    if len(set(settings.families)) < len(settings.families):
+        raise Refused(f"each family is run once: give {settings.families} without repetitions")
+    if settings.checkpoint and not Path(settings.checkpoint).expanduser().is_dir():
+        raise Refused(f"there is no folder {settings.checkpoint!r}: give that of a trained model, or none")
+    if settings.inception:
+        features.inception(settings.inception)
+    if settings.clip and not (Path(settings.clip).expanduser() / "config.json").is_file():
+        raise Refused(f"there is no CLIP model in {settings.clip!r}: give a folder with its config.json, or none")
+    stored = data.load(settings.data, settings.size or None)
+    classes = torch.tensor([*settings.retain, *settings.forget, *settings.proxy])
+    stored = stored[torch.isin(stored.labels, classes)]
+    counts = [int((stored.labels == one).sum()) for one in classes]
+    groups = f"{list(settings.retain)}, {list(settings.forget)} and {list(settings.proxy)}"
+    apart = len(set(classes.tolist())) == len(classes)
+    if not apart or not (settings.retain and settings.forget and settings.proxy) or min(counts) < LEAST:
+        raise Refused(
+            f"retain, forget and proxy must be different classes of {settings.data} with {LEAST} images or more each, "
+            f"not {groups} with {counts} images: give others"
+        )
+    return stored
+
+
+def _world(
+    settings: Settings, run: Run, images: data.Images, classes: Tensor, sizes: dict[str, int], index: int
+) -> World:
+    seed = FIRST_SEED + run.seed + index
+    parts = data.split(images, sizes, settings.half, seed)
+    mean, std = _standard(settings, parts["train"].images)
+    return World(
+        index,
+        seed,
+        {name: ((part.images - mean) / std) for name, part in parts.items()},
+        {name: (part.labels[:, None] == classes).long().argmax(1) for name, part in parts.items()},
+        classes,
+        (len(settings.retain), len(settings.forget), len(settings.proxy)),
+        mean,
+        std,
+        run.device,
+    )
+
+
+def _standard(settings: Settings, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, (1, C, 1, 1): of the images or, for a published MAE, those of ImageNet."""
+    if settings.checkpoint and settings.families[0] == "mae":
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean, std
+    return images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)

@@ -1,0 +1,547 @@
+"""The study of image-to-image unlearning: its rules by hand and where nothing is there, and the whole of it, tiny."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from scipy.stats import binom
+
+from memlib.cache import store
+from memlib.errors import Refused
+from memlib.papers.i2i import evaluation, study
+from memlib.papers.i2i.study import ablations, comparison, judging, knowledge, models, rules, tasks, theory, world
+from memlib.papers.i2i.study.comparison import LI2024
+from memlib.run import Run
+from memlib.settings import changed
+
+MARGIN, S = 0.05, 4
+BASELINES = [name for name in models.METHODS if name != LI2024]
+# Deviations over repetitions of the kept run at `book`: of losses on retain and on forget images, and of probabilities.
+RETAIN, FORGET, CHANCE = 0.03, 0.07, 0.05
+RUNS = 500
+AT_MOST = int(binom.ppf(0.999, RUNS, 0.05))  # 5 %, with binomial slack
+
+
+def losses(retain, forget, spread=0.001):
+    """Losses (S, 2) about two means."""
+    around = spread * torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    return torch.stack([retain + around, forget + around], 1)
+
+
+def noisy(retain, forget, generator):
+    """Losses (S, 2) with the deviations of real repetitions."""
+    return torch.tensor([retain, forget]) + torch.tensor([RETAIN, FORGET]) * torch.randn(S, 2, generator=generator)
+
+
+def spread(mean, deviation, generator):
+    """Values (S,) of repetitions."""
+    return mean + deviation * torch.randn(S, generator=generator)
+
+
+def scores(cosine):
+    return judging.Scores(cosine, torch.ones(S, 2), torch.ones(S, 2))
+
+
+def family(by_method, above=0.5):
+    """A family whose methods have these losses; the original has cosine 0.7, `above` the floor."""
+    best = dict.fromkeys(by_method, 0.5)
+    arms = {(name, 0.5): scores(0.7 - loss) for name, loss in by_method.items()}
+    arms |= {models.RETAIN_ONLY: scores(0.7 - losses(0.0, 0.1))}
+    return comparison.Family(scores(torch.full((S, 2), 0.7)), torch.full((S, 2), 0.7 - above), arms, best)
+
+
+def results(opened=True, able=True, **groups):
+    """Results with the gate open or not."""
+    gate = study.Gate("mae", able, 2.0, losses(0.0, 0.3 if opened else 0.0))
+    return study.Results("images", MARGIN, gate, **groups)
+
+
+def rate(simulate, rule, runs=RUNS):
+    """How often a rule says "reproduced" about simulated results."""
+    generator = torch.Generator().manual_seed(0)
+    return sum(rule(simulate(generator)).verdict == "reproduced" for _ in range(runs)) * RUNS / runs
+
+
+GOOD, REMEMBERS, DAMAGES, UNCLEAR = losses(0, 0.3), losses(0, 0), losses(0.2, 0.3), losses(0.05, 0.3, 0.05)
+
+
+class TestI1:
+    def verdict(self, *families, **of):
+        named = dict(zip(("mae", "vqgan", "diffusion"), families, strict=False))
+        return rules.i1(results(methods=named, **of)).verdict
+
+    def of(self, mine, others=REMEMBERS, above=0.5):
+        return family({LI2024: mine} | dict.fromkeys(BASELINES, others), above)
+
+    def test_each_word(self):
+        assert self.verdict(*[self.of(GOOD)] * 3) == "reproduced"
+        assert self.verdict(*[self.of(GOOD)] * 2) == "trend only"  # two families
+        assert self.verdict(*[self.of(GOOD)] * 2, self.of(DAMAGES)) == "trend only"
+        assert self.verdict(*[self.of(GOOD, GOOD)] * 3) == "trend only"  # no baseline fails
+        assert self.verdict(*[self.of(DAMAGES)] * 3) == "not reproduced"
+        assert self.verdict(self.of(REMEMBERS)) == "not reproduced"
+        assert self.verdict(self.of(UNCLEAR)) == "needs data or scale"
+        assert self.verdict(self.of(GOOD), self.of(GOOD, above=0.1)) == "needs data or scale"  # not more than twice
+
+    def test_every_baseline_must_fail_somewhere(self):
+        one = family({LI2024: GOOD} | dict.fromkeys(BASELINES, REMEMBERS))
+        spared = family({LI2024: GOOD} | dict.fromkeys(BASELINES, REMEMBERS) | {"Max Loss": GOOD})
+        assert self.verdict(spared, spared, spared) == "trend only"
+        assert self.verdict(spared, spared, one) == "reproduced"
+        assert rules.failures({"mae": spared, "vqgan": one}, MARGIN)["Max Loss"] == ["vqgan"]
+
+    def test_a_baseline_that_forgets_less_by_pairs_fails(self):
+        assert self.verdict(*[self.of(losses(0, 0.4), losses(0, 0.3))] * 3) == "reproduced"
+
+    def test_the_record(self):
+        claim = rules.i1(results(methods={"mae": self.of(GOOD)}))
+        assert claim.figure["mae Li et al."] == pytest.approx([0.0, 0.3], abs=1e-6) and claim.n == S
+        assert claim.interval == pytest.approx(evaluation.interval(GOOD[:, 1]), abs=1e-6)
+
+    def test_null_of_methods_that_do_nothing(self):
+        def simulate(generator):
+            nothing = {name: noisy(0, 0, generator) for name in models.METHODS}
+            return results(methods=dict.fromkeys(("mae", "vqgan", "diffusion"), family(nothing)))
+
+        assert rate(simulate, rules.i1, 100) == 0
+
+    def test_null_of_five_methods_that_are_alike(self):
+        def simulate(generator):
+            found = [family({name: noisy(0, 0.3, generator) for name in models.METHODS}) for _ in range(3)]
+            return results(methods=dict(zip(("mae", "vqgan", "diffusion"), found, strict=True)))
+
+        assert rate(simulate, rules.i1, 100) <= AT_MOST
+
+
+class TestI2:
+    def verdict(self, small, large=None, above=0.2, **of):
+        around = torch.full((S,), above)
+        large = losses(0, 0.3) if large is None else large
+        crops = ablations.Crops({2: large, 1: small}, {2: around, 1: around}, (2, 1))
+        return rules.i2(results(crops=crops, **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict(losses(0, 0.1)) == "reproduced"
+        assert self.verdict(losses(0, 0.4)) == "trend only"  # not weaker than the larger hole
+        assert self.verdict(losses(0.06, 0.1)) == "trend only"  # damages
+        assert self.verdict(losses(0.1, 0.1)) == "not reproduced"
+        assert self.verdict(losses(0, 0.1), above=0.049) == "needs data or scale"
+        assert self.verdict(losses(0, 0.1), opened=False) == "needs data or scale"
+        assert self.verdict(losses(0, 0.1), able=False) == "needs data or scale"
+
+    @pytest.mark.parametrize("forget", [0.0, 0.15])
+    def test_null_of_a_hole_whose_size_does_not_matter(self, forget):
+        def simulate(generator):
+            above = dict.fromkeys((1, 2), torch.full((S,), 0.2))
+            both = {k: noisy(0, forget, generator) for k in (1, 2)}
+            return results(crops=ablations.Crops(both, above, (2, 1)))
+
+        assert rate(simulate, rules.i2) <= AT_MOST
+
+
+class TestI3:
+    def verdict(self, quarter, two, **of):
+        return rules.i3(results(alpha=ablations.Arms({"0.25": quarter, "2": two}), **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict(losses(0, 0.2), losses(0, 0.3)) == "reproduced"
+        assert self.verdict(losses(0, 0.1), losses(0, 0.3)) == "trend only"  # less than half of the most
+        assert self.verdict(losses(0.1, 0.2), losses(0, 0.3)) == "trend only"
+        assert self.verdict(losses(0.1, 0.2), losses(0.1, 0.3)) == "not reproduced"
+        assert self.verdict(losses(0, 0.2), losses(0, 0.3), opened=False) == "needs data or scale"
+
+    @pytest.mark.parametrize(("retain", "forget"), [(0, 0), (MARGIN, 0.3)])
+    def test_null_of_weights_that_do_nothing_or_damage(self, retain, forget):
+        def simulate(generator):
+            return results(alpha=ablations.Arms({f"{w:g}": noisy(retain, forget, generator) for w in ablations.SWEEP}))
+
+        assert rate(simulate, rules.i3) <= AT_MOST
+
+
+class TestI4:
+    def verdict(self, proxy, few, **of):
+        return rules.i4(results(data=ablations.Arms({"all": GOOD, "proxy": proxy, "1 a class": few}), **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict(GOOD, GOOD) == "reproduced"
+        assert self.verdict(losses(0.09, 0.3), losses(0.11, 0.3)) == "trend only"  # within twice the margin, and not
+        assert self.verdict(losses(0.11, 0.3), REMEMBERS) == "not reproduced"
+        assert self.verdict(GOOD, GOOD, opened=False) == "needs data or scale"
+
+    @pytest.mark.parametrize(("retain", "forget"), [(0, MARGIN), (2 * MARGIN, 0.3)])
+    def test_null_of_sources_at_the_edge(self, retain, forget):
+        def simulate(generator):
+            names = ("all", "proxy", *(f"{k} a class" for k in ablations.PER_CLASS))
+            return results(data=ablations.Arms({name: noisy(retain, forget, generator) for name in names}))
+
+        assert rate(simulate, rules.i4, 500) <= AT_MOST
+
+
+def kinds(gaussian, uniform, exact=GOOD, off=0.1, chance=0.1, other="exact covariance"):
+    return ablations.Noise({"N(0, I)": gaussian, "U[-1, 1]": uniform, other: exact}, off, chance, 0.7)
+
+
+class TestI5:
+    def test_each_word(self):
+        def verdict(uniform, **of):
+            return rules.i5(results(noise=kinds(GOOD, uniform), **of)).verdict
+
+        assert verdict(losses(0, 0.2)) == "reproduced"
+        assert verdict(losses(0, 0.3)) == "not reproduced"
+        assert verdict(losses(0, 0.3, 0.1)) == "needs data or scale"  # may be above the margin
+        assert verdict(losses(0, 0.2), opened=False) == "needs data or scale"
+
+    def test_null_of_noises_that_are_alike(self):
+        def simulate(generator):
+            return results(noise=kinds(noisy(0, 0.3, generator), noisy(0, 0.3, generator)))
+
+        assert rate(simulate, rules.i5) <= AT_MOST
+
+
+class TestI10:
+    def verdict(self, exact, off=0.1, chance=0.1, other="exact covariance", **of):
+        return rules.i10(results(noise=kinds(GOOD, GOOD, exact, off, chance, other), **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict(losses(0, 0.3)) == "reproduced"
+        assert self.verdict(losses(0, 0.3), off=0.2) == "trend only"  # not below twice the chance
+        assert self.verdict(losses(0, 0.2)) == "not reproduced"
+        assert self.verdict(losses(0, 0.4)) == "not reproduced"
+        assert self.verdict(losses(0, 0.25, 0.1)) == "needs data or scale"
+        assert self.verdict(losses(0, 0.3), opened=False) == "needs data or scale"
+
+    def test_without_an_exact_covariance(self):
+        assert self.verdict(losses(0, 0.3), chance=None, other="rank 8") == "trend only"
+        found = rules.i10(results(noise=kinds(GOOD, GOOD, GOOD, chance=None, other="rank 8")))
+        assert found.figure == {"off the diagonal": 0.1} and "rank 8" in found.text
+
+    @pytest.mark.parametrize("difference", [MARGIN, -MARGIN])
+    def test_null_of_a_difference_as_large_as_the_margin(self, difference):
+        def simulate(generator):
+            exact = GOOD + noisy(0, difference, generator)
+            return results(noise=kinds(GOOD, GOOD, exact, off=0.1, chance=0.1))
+
+        assert rate(simulate, rules.i10) <= AT_MOST
+
+
+SEVEN = ("centre", "random", "up", "down", "left", "right", "outpaint")
+
+
+def seven(loss, above=lambda: torch.full((S,), 0.2), only=SEVEN):
+    """Tasks of two sizes, the smaller of which never counts."""
+    jobs = [(task, hidden) for task in SEVEN for hidden in (0.25, 0.5)]
+    beaten = {job: above() if job[0] in only and job[1] == 0.5 else torch.zeros(S) for job in jobs}
+    return tasks.Tasks({job: loss() if job[1] == 0.5 else torch.zeros(S, 2) for job in jobs}, beaten)
+
+
+class TestI6:
+    def verdict(self, loss, only=SEVEN, **of):
+        return rules.i6(results(tasks=seven(lambda: loss, only=only), **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict(losses(0, 0.1)) == "reproduced"
+        assert self.verdict(losses(0, 0.1), SEVEN[:6]) == "trend only"
+        assert self.verdict(losses(0.06, 0.1)) == "trend only"  # damages
+        assert self.verdict(losses(0.1, 0.1)) == "not reproduced"
+        assert self.verdict(losses(0, 0.1), SEVEN[:3]) == "needs data or scale"
+        assert self.verdict(losses(0, 0.1), ()) == "needs data or scale"  # nothing counts
+        assert self.verdict(losses(0, 0.1), opened=False) == "needs data or scale"
+
+    def test_only_the_larger_hole_counts(self):
+        assert rules.i6(results(tasks=seven(lambda: losses(0, 0.1)))).figure["up"] == pytest.approx([0, 0.1], abs=1e-6)
+
+    def test_null_of_tasks_on_which_nothing_is_lost(self):
+        def simulate(generator):
+            return results(tasks=seven(lambda: noisy(0, 0, generator)))
+
+        assert rate(simulate, rules.i6, 300) <= AT_MOST
+
+
+class TestI7:
+    def verdict(self, unlearned, original=0.6, another=0.4, wobble=0.0, **of):
+        around = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+        centres = {"truth": 0.7, "original": original, "unlearned": unlearned, "another class": another}
+        found = {(g, name): torch.full((S,), value) for g in "RF" for name, value in centres.items()}
+        found["F", "unlearned"] = found["F", "unlearned"] + wobble * around
+        return rules.i7(results(second=tasks.Second(found), **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict(0.42) == "reproduced"
+        assert self.verdict(0.5) == "trend only"  # more than the margin above another class
+        assert self.verdict(0.6) == "not reproduced"
+        assert self.verdict(0.42, original=0.4) == "needs data or scale"  # no power
+        assert self.verdict(0.42, opened=False) == "needs data or scale"
+        assert self.verdict(0.44, wobble=0.03) == "trend only"
+
+    @pytest.mark.parametrize("another", [0.4, 0.5])
+    def test_null_of_a_centre_that_carries_all_that_the_original_carries(self, another):
+        def simulate(generator):
+            means = {"truth": 0.7, "original": 0.5, "unlearned": 0.5, "another class": another}
+            found = {(g, name): spread(mean, RETAIN, generator) for g in "RF" for name, mean in means.items()}
+            return results(second=tasks.Second(found))
+
+        assert rate(simulate, rules.i7) <= AT_MOST
+
+
+class TestI8:
+    def verdict(self, original, unlearned, **of):
+        pair = [torch.full((S,), 0.5) + torch.tensor(part) for part in (original, unlearned)]
+        return rules.i8(results(distances=theory.Distances(*pair, {}, (1, 1, 1, 1)), **of)).verdict
+
+    def test_each_word(self):
+        assert self.verdict([0.0] * S, [0.3] * S) == "reproduced"
+        assert self.verdict([0.0] * S, [0.3, 0.3, 0.3, 0.25]) == "trend only"  # not above 0.75 in all
+        assert self.verdict([0.0] * S, [0.0] * S) == "not reproduced"
+        assert self.verdict([0.0] * S, [0.3] * S, able=False) == "needs data or scale"
+        assert self.verdict([0.0] * S, [0.3] * S, opened=False) == "reproduced"  # the gate is the original's alone
+
+    @pytest.mark.parametrize("probability", [0.5, 0.85])
+    def test_null_of_unlearning_that_moves_nothing(self, probability):
+        def simulate(generator):
+            pair = [spread(probability, CHANCE, generator) for _ in range(2)]
+            return results(distances=theory.Distances(*pair, {}, (1, 1, 1, 1)))
+
+        assert rate(simulate, rules.i8) <= AT_MOST
+
+
+def bounds(printed=(-1.0, -0.5), distance=(1.2, 1.0), infonce=0.1, far="uniform"):
+    """A theory whose lemma holds if `far` is the Gaussian."""
+    laws = ["gaussian", "uniform"]
+    kl = torch.tensor([[0.0, 1.0], [0.0, 1.0]]) if far == "uniform" else torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    row = torch.tensor([[p, infonce, 0.99, d, 0.0] for p, d in zip(printed, distance, strict=True)]).double()
+    return theory.Theory(laws, kl, [0, 1], row[:, None].expand(2, 2, 5), row.expand(S, 2, 5))
+
+
+class TestI9:
+    """Lemma 1 and the order of the bounds are identities: wrong values must not pass."""
+
+    def verdict(self, **of):
+        return rules.i9(results(theory=bounds(**of))).verdict
+
+    def test_each_word(self):
+        assert self.verdict() == "trend only"  # lemma 1 is false
+        assert self.verdict(far="gaussian") == "reproduced"
+        assert self.verdict(far="gaussian", printed=(-0.5, -0.5)) == "not reproduced"  # no rise
+        assert self.verdict(far="gaussian", distance=(1.0, 1.2)) == "not reproduced"  # farther
+        assert self.verdict(far="gaussian", infonce=-0.7) == "not reproduced"  # below the bound
+        assert self.verdict(far="gaussian", infonce=1.0) == "not reproduced"  # above the maximum
+
+    def test_room_for_rounding(self):
+        assert self.verdict(printed=(-1.0, 0.1 + 5e-10), infonce=0.1) == "trend only"
+
+    def test_needs_data_or_scale_is_never_said_as_nothing_is_estimated(self):
+        assert rules.i9(results(opened=False, able=False, theory=bounds())).verdict == "trend only"
+
+    def test_lemma_1_is_false_on_the_line(self):
+        laws, kl = theory.lemma1()
+        found = theory.Theory(laws, kl, [], torch.zeros(0), torch.zeros(0))
+        assert not found.lemma1() and "gaussian" not in found.farthest().values()
+
+    def test_null_of_a_bound_that_does_not_move(self):
+        def simulate(generator):
+            ends = bounds(far="gaussian").ends.clone()
+            ends[:, 1, 0] = ends[:, 0, 0] + spread(0, 0.05, generator).double()
+            return results(theory=dataclasses.replace(bounds(far="gaussian"), ends=ends))
+
+        assert rate(simulate, rules.i9) <= AT_MOST
+
+
+def test_a_rule_without_its_measurements_says_so():
+    with pytest.raises(ValueError, match="not measured"):
+        rules.i3(results())
+
+
+# The experiment.
+
+TINY = {"train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def tiny(**values):
+    return changed(study.SCALES["fast"], TINY | values)
+
+
+class TestSettings:
+    def test_every_scale_is_within_its_own_ranges(self):
+        for settings in study.SCALES.values():
+            assert changed(settings, dataclasses.asdict(settings)) == settings
+
+    def test_groups_name_every_claim_once(self):
+        assert sorted(one for group in study.GROUPS.values() for one in group) == sorted(f"I{i}" for i in range(1, 11))
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ({"weights": [1.0] * 4}, "five weights"),
+            ({"crops": [2]}, "five weights, two crops"),
+            ({"width": 40}, "steps of 32"),
+            ({"families": ["mae", "mae"]}, "each family is run once"),
+            ({"retain": [0, 1]}, "different classes"),
+            ({"proxy": []}, "different classes"),
+            ({"proxy": [11]}, "50 images or more"),
+            ({"checkpoint": "nowhere"}, "no folder 'nowhere'"),
+            ({"clip": "nowhere"}, "no CLIP model"),
+            ({"inception": "nowhere"}, "nowhere"),
+            ({"data": "folder:nowhere"}, "nowhere"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_before_training(self, cache, values, words):
+        with pytest.raises(Refused, match=words):
+            study.run(tiny(**values), Run("03"))
+        assert not list(cache.glob("*.safetensors"))
+
+
+class TestWorld:
+    def test_parts_groups_and_pixels(self):
+        settings = tiny(alphas=[0.1, 0.5])
+        first, second = study.worlds(settings, Run("03", seed=3))
+        assert (first.seed, second.seed, first.index) == (13, 14, 0)
+        assert {name: len(x) for name, x in first.images.items()} == {"train": 574, "validation": 162, "test": 162}
+        assert [int(first.member(g).sum()) for g in ("R", "F", "P", "RFP")] == [
+            *(len(first.of(g)) for g in "RFP"),
+            162,
+        ]
+        assert len(first.few("F", 5)) == 20  # five of each of four classes
+        assert torch.equal(first.few("F", 1)[0], first.images["train"][first.places["train"] == 4][0])
+        assert first.images["train"].std() == pytest.approx(1, abs=1e-4)
+        assert first.pixels(first.of("R")).min() == -1
+        assert world.description(settings, first).startswith("digits (report half), 1x8x8: 574 to train, 162 to valid")
+
+
+def test_alone_groups_and_their_gate(cache):
+    found = study.run(tiny(), Run("03"), ("data",))
+    assert found.methods is None and [claim.id for claim in study.verdicts(found)] == ["I4"]
+    assert found.gate.losses.shape == (2, 2) and found.gate.weight == 2.0
+    assert list(found.data.losses)[:3] == ["all", "proxy", "1 a class"]
+    # The arm fed with all retain images is the one of the main comparison, by another way.
+    torch.testing.assert_close(found.data.losses["all"], found.gate.losses, rtol=0, atol=0)
+    assert [title for title in study.tables(found)] == ["Retain data: losses with 90 % intervals"]
+
+
+def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
+    monkeypatch.setattr(ablations, "SWEEP", (0.25,))
+    monkeypatch.setattr(ablations, "PER_CLASS", (1,))
+    settings = changed(study.SCALES["book"], TINY | {"alphas": [0.5], "families": ["mae", "diffusion"]})
+    found = study.run(settings, Run("03", "book"), tuple(study.GROUPS))
+    assert list(found.methods) == ["mae", "diffusion"] and found.methods["diffusion"].stages.shape[1] == 3
+    assert found.methods["diffusion"].stages[:, 0].sum() == pytest.approx(1, abs=1e-5)
+    claims = study.verdicts(found)
+    assert [claim.id for claim in claims] == [f"I{i}" for i in range(1, 11)] and all(claim.n == 2 for claim in claims)
+    store.save(cache / "results.safetensors", found)
+    assert (cache / "results.safetensors").stat().st_size < 2**20
+    again = store.load(cache / "results.safetensors")
+    assert [c.record("book") for c in study.verdicts(again)] == [c.record("book") for c in claims]
+    tables = study.tables(found)
+    assert study.tables(again) == tables and len(tables) == 11
+    assert [row[1] for row in tables["Tasks: losses with 90 % intervals"][1:3]] == ["25 %", "56 %"]
+    assert all(len(row) == len(rows[0]) for rows in tables.values() for row in rows)
+    assert set(found.probe.probe) == {"original", "unlearned", "retrained without", "never trained", knowledge.NOTHING}
+    first = study.worlds(settings, Run("03", "book"))[0]
+    rows = study.pictures.by_family(settings, Run("03"), first, found.methods)
+    assert list(rows)[:3] == ["truth", "T(x)", "mae, original"] and rows["truth"].shape == (14, 1, 8, 8)
+    assert list(study.pictures.by_weight(settings, Run("03"), first, found.methods["mae"])) == [0.25, 0.5]
+    opening = study.findings.sentences(tables)
+    assert opening.count("In the MAE") == 1 and "The classes are not gone" in opening
+    assert set(study.findings.in_families(tables)) == {
+        f"{name}, {method}" for name in ("MAE", "diffusion") for method in (LI2024, study.findings.BARE)
+    }
+
+
+def test_the_weight_is_tuned_on_validation_images():
+    def measured(*gaps):
+        nothing = judging.Scores(torch.zeros(2), torch.zeros(2), torch.zeros(2))
+        arms = {(LI2024, weight): nothing for weight in (0.25, 0.5, 2.0)}
+        validation = {(LI2024, w): torch.tensor([0.1, 0.1 + gap]) for w, gap in zip((0.5, 2.0), gaps, strict=True)}
+        return comparison.Measured(nothing, torch.zeros(2), arms, validation)
+
+    arms = [(LI2024, 0.5), (LI2024, 2.0)]
+    found = comparison._gathered([measured(0.1, 0.3), measured(0.1, 0.0)], {LI2024: (0.5, 2.0)}, arms)
+    assert found.best == {LI2024: 2.0} and found.losses(LI2024).shape == (2, 2)
+    found = comparison._gathered([measured(0.1, 0.3), measured(0.3, 0.0)], {LI2024: (0.5, 2.0)}, arms)
+    assert found.best == {LI2024: 0.5}
+
+
+class TestFindings:
+    ROW = ["mae", "ours", "2", "0.020 [-0.002, 0.042]", "0.266 [0.189, 0.342]", "keeps, forgets", "8  24", "2.2  1.5"]
+    BARE = [
+        "mae",
+        "retain term alone",
+        "0",
+        "-0.063 [-0.098, -0.028]",
+        "0.280 [0.223, 0.337]",
+        "keeps, forgets",
+        "",
+        "",
+    ]
+
+    def test_a_record_of_an_older_version_is_read(self):
+        tables = {"Cosine of the original and its losses (90 % ...)": [["family"], self.ROW, self.BARE]}
+        assert study.findings.methods_in(tables, "mae")[LI2024] == ((0.02, (-0.002, 0.042)), (0.266, (0.189, 0.342)))
+        assert study.findings.words_in(tables, "mae") == dict.fromkeys((LI2024, "retain term alone"), "keeps, forgets")
+        said = study.findings.sentences(tables)
+        assert said.startswith("the paper's method keeps retain images and forgets the others in the MAE. In the MAE")
+        assert "loses 0.27 of cosine" in said and "loses 0.28" in said
+
+    def test_where_it_fails(self):
+        bad = [*self.ROW[:5], "damages, forgets", *self.ROW[6:]]
+        said = study.findings.sentences({"Cosine of the original and its losses": [["family"], bad, self.BARE]})
+        assert "in no family, but not in the MAE (damages, forgets)." in said
+
+    def test_without_a_kept_run(self):
+        assert "memlib study i2i --scale book" in study.findings.sentences({}) and not study.findings.in_families({})
+
+    def test_other_cells_hold_no_interval(self):
+        assert study.findings.value_and_interval("cosine 0.7") is None
+        assert study.findings.losses([["a", "0.1 [0.0, 0.2]"]]) == {}
+
+
+def test_two_processes_give_the_same_bits(tmp_path, monkeypatch):
+    made = []
+    for count in (1, 2):
+        monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / str(count)))
+        run = Run("03", processes=count)
+        torch.set_num_threads(1)
+        made.append(comparison.compare(tiny(), run, study.worlds(tiny(), run), (LI2024,))["mae"].losses(LI2024))
+    assert torch.equal(*made)
+
+
+def test_a_checkpoint_is_used_as_it_is(cache):
+    from memlib.papers.i2i import VQGAN
+
+    torch.manual_seed(0)
+    net = VQGAN.small((1, 8, 8), 2, codes=32, channels=8, width=32, depth=1)
+    net.save(cache / "net")
+    settings = tiny(families=["vqgan"], checkpoint=str(cache / "net"), half="explore")
+    first = study.worlds(settings, Run("03"))[0]
+    plan = models.plan_for(settings, "vqgan", first)
+    mask = models.centre(plan, 2)
+    kept = models.original(Run("03"), plan, first, lambda g: mask)
+    assert all(torch.equal(a, b) for a, b in zip(kept.state_dict().values(), net.state_dict().values(), strict=True))
+    assert not plan.vary and not any(p.requires_grad for p in kept.parameters())
+    with pytest.raises(Refused, match="give a size"):
+        models.build(dataclasses.replace(plan, shape=(1, 16, 16)))
+
+
+def test_images_are_standardised_as_a_published_mae_wants_them(cache):
+    (cache / "net").mkdir()
+    settings = tiny(checkpoint=str(cache / "net"), data="digits")
+    first = study.worlds(settings, Run("03"))[0]
+    assert first.mean.flatten().tolist() == pytest.approx([-0.03, -0.088, -0.188])
+
+
+def test_fillings_complete_nothing(cache):
+    first = study.worlds(tiny(), Run("03"))[0]
+    plan = models.plan_for(tiny(), "mae", first)
+    judge = comparison.main_judge(Run("03"), plan, first, comparison.judges_of(tiny()))
+    mask = models.centre(plan, 2)
+    assert len(judging.another(first, "R")) == len(first.of("R"))
+    floor = judging.best_filling(first, judge, mask, "R")
+    assert floor < 1 and judging.cosine(first.of("R"), first.of("R"), judge, mask) == pytest.approx(1, abs=1e-5)
+    assert 0 <= judging.accuracy(first, judge, mask) <= 1 and not math.isnan(floor)
