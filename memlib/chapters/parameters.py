@@ -98,8 +98,9 @@ def further(settings: dict[str, Any] | str) -> dict[str, Any]:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """A dataclass of settings as plain values."""
-    return dataclasses.asdict(settings)
+    """A dataclass of settings as plain values, tuples as lists: what JSON gives back."""
+    values = dataclasses.asdict(settings)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _evaluated(kind: Any) -> Any:

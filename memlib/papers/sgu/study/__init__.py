@@ -10,10 +10,11 @@ from memlib.papers.sgu.study import rules
 from memlib.papers.sgu.study.experiment import GROUPS, run
 from memlib.papers.sgu.study.results import Results
 from memlib.papers.sgu.study.settings import SCALES, Settings
+from memlib.papers.sgu.study.tables import headline, tables
 
 CHAPTER = "04_sgu"
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "verdicts"]
+__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "headline", "run", "tables", "verdicts"]
 
 
 def verdicts(results: Results) -> list[Claim]:

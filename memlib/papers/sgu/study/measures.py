@@ -3,6 +3,8 @@
 Every function takes a task and a network and is a pure function of them and of seeds.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -34,12 +36,12 @@ def judged(task: Task, process: str, n_levels: int, n_samples: int, seed: int, n
     images = torch.cat([task.decode(sample.ancestral(net, x, levels)) for x in starts])
     bad, real = task.found(images), task.judge.embed(task.test[~task.test_forget])
     good = task.judge.embed(images[~bad][: n_samples // 2])
-    quality = metrics.precision_recall(real, good[: len(real)])
+    distance, precision, recall = _quality(real, good)
     return {
         "found": bad.sum().cpu(),
-        "frechet": torch.tensor(metrics.frechet_distance(real, good)),
-        "precision": torch.tensor(quality.precision.rate),
-        "recall": torch.tensor(quality.recall.rate),
+        "frechet": torch.tensor(distance),
+        "precision": torch.tensor(precision),
+        "recall": torch.tensor(recall),
         "images": images[:_SHOWN].cpu().half(),
     }
 
@@ -130,6 +132,14 @@ def member_auc(task: Task, net: nn.Module) -> tuple[float, tuple[float, float]]:
     """
     inside, outside = task.decode(task.z[task.forget]), task.test[task.test_forget]
     return metrics.auc(*(-_error(task, net, images) for images in (inside, outside)))
+
+
+def _quality(real: Tensor, good: Tensor) -> tuple[float, float, float]:
+    """Frechet distance, precision and recall of features (N, D) and (M, D); nan where hardly a sample is left."""
+    if len(good) < 5:
+        return math.nan, math.nan, math.nan
+    quality = metrics.precision_recall(real, good[: len(real)])
+    return metrics.frechet_distance(real, good), quality.precision.rate, quality.recall.rate
 
 
 def _test(task: Task, side: str) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class Parts:
         lost, gone = int(self.forgotten(self.labels).sum()), int(self.forgotten(self.test_labels).sum())
         return (
             f"{self.name}: {self.source}, {shape}; {len(self.train)} training images ({lost} to forget), "
-            f"{len(self.test)} test images ({gone} to forget)"
+            f"{len(self.test)} test ({gone})"
         )
 
 

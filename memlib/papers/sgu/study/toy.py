@@ -25,6 +25,8 @@ MAIN = ("standard", "unseen", "orthogonal", "obtuse")
 ALPHAS = (0.95, 0.85, 0.7)
 GAP_LEVELS = (0.1, 0.5, 1.0, 3.0)
 STAY_LEVELS = (0.3, 1.0, 3.0)
+SAMPLES = 2000  # of each model that is described
+POINTS = 100  # of each side, whose likelihood is computed
 _ROWS = 128  # points a step for each arm
 _TRACK_LEVEL = 2.0
 
@@ -72,10 +74,10 @@ FORMS: dict[str, Callable[[float], Denoiser]] = {
 
 def describe(denoiser: Denoiser, first: int) -> Tensor:
     """The four numbers of `results.Toy` for a model, (4,); `first` seeds the test points and the samples."""
-    start = sample.start(torch.tensor([50.0]), range(1000 * first, 1000 * first + 2000), (2,))
+    start = sample.start(torch.tensor([50.0]), range(1000 * first, 1000 * first + SAMPLES), (2,))
     x = sample.heun(denoiser, start, noise.karras(25, 0.01, 50.0))
     bits = 2 * torch.log(torch.tensor(2.0))
-    points = [side.sample(100, torch.Generator().manual_seed(first + 77))[0] for side in (RETAIN, FORGET)]
+    points = [side.sample(POINTS, torch.Generator().manual_seed(first + 77))[0] for side in (RETAIN, FORGET)]
     nats = [likelihood.log_likelihood(denoiser, x0, 0.01, 50.0, tol=1e-3).value.mean() for x0 in points]
     far = x.abs().amax(1) > 6
     return torch.stack([*(8 - value / bits for value in nats), _in_the_middle(x).mean(), far.double().mean()])
