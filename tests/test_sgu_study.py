@@ -10,7 +10,7 @@ from scipy.stats import binom
 from memlib import cache, features
 from memlib.errors import Refused
 from memlib.papers.sgu import study
-from memlib.papers.sgu.study import arms, experiment, measures, rules, tables, tasks, toy
+from memlib.papers.sgu.study import arms, bars, experiment, images, measures, rules, summary, tasks, toy
 from memlib.papers.sgu.study.results import (
     SIDES,
     Answers,
@@ -187,3 +187,170 @@ def test_u7_wants_a_turn_that_retraining_lacks():
 
 # Null simulations: results as they come out where unlearning adds nothing to retraining. The noise is that of eight
 # retrained networks of the fast scale, seeds 100 to 107.
+
+
+# The experiment end to end, with tiny settings.
+
+TINY = dataclasses.replace(
+    Settings(),
+    n_train=60,
+    network="mlp",
+    width=8,
+    latent=8,
+    train_steps=10,
+    tune_steps=(2,),
+    batch=16,
+    n_levels=4,
+    n_samples=100,
+    n_likely=2,
+    n_fills=1,
+    toy_steps=10,
+    toy_seeds=2,
+)
+WIDE = dataclasses.replace(
+    TINY, processes=("VE", "VP", "DDPM"), attribute="faces:bangs,n=80", n_seeds=2, as_printed=True, neighbours=True
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Fewer points in the toy and a judge of a few steps, so that a whole study takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy, "SAMPLES", 50)
+        patch.setattr(toy, "POINTS", 3)
+        patch.setattr(toy, "ALPHAS", (0.9,))
+        patch.setattr(features, "classifier", partial(features.classifier, steps=60))
+        patch.setattr(arms, "_CHECKPOINT", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def everything(small) -> Results:
+    return study.run(WIDE, Run("test_sgu"))
+
+
+def test_the_study_runs_and_says_something_about_every_claim(everything):
+    claims = study.verdicts(everything)
+    assert [claim.id for claim in claims] == ["U1", "U2", "U3", "U4", "U5", "U6", "U7"]
+    assert all(claim.n >= 1 for claim in claims)
+    assert sorted(claim.id for claim in claims) == sorted(one for group in study.GROUPS.values() for one in group)
+    assert "digits, 1 x 8 x 8; 60 training images" in everything.description
+    assert "attribute: faces:bangs,n=80" in everything.description
+    made = study.tables(everything)
+    assert len(made) == 10
+    for rows in made.values():
+        assert len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])}
+        assert all(isinstance(cell, str) for row in rows for cell in row)
+    assert set(bars.ratios(everything.samples, "attribute")) == set(everything.samples.arms)
+    assert len(bars.losses_of_class(rules.upper_half(everything.inpainting))) == 6
+    assert all(low <= value <= high for value, (low, high) in bars.rises(everything.likelihoods).values())
+
+
+def test_results_survive_a_file_and_are_small(everything, tmp_path):
+    cache.save(tmp_path / "results.safetensors", everything)
+    assert (tmp_path / "results.safetensors").stat().st_size < 1_000_000
+    back = cache.load(tmp_path / "results.safetensors")
+    assert study.verdicts(back) == study.verdicts(everything)
+    assert study.tables(back) == study.tables(everything)
+
+
+def test_groups_run_alone_and_say_the_same(everything, small):
+    for group, ids in study.GROUPS.items():
+        alone = study.run(WIDE, Run("test_sgu"), [group])
+        assert {claim.id for claim in study.verdicts(alone)} == set(ids)
+        whole = {claim.id: claim for claim in study.verdicts(everything)}
+        assert all(claim == whole[claim.id] for claim in study.verdicts(alone))
+    assert alone.samples is None and alone.description == ""  # the toy needs no image
+
+
+def test_two_processes_give_the_same_bits(small, tmp_path, monkeypatch):
+    found = []
+    for processes in (1, 2):
+        monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / str(processes)))
+        result = study.run(TINY, Run("test_sgu", processes=processes), ["reconstruction"])
+        found.append(result.reconstruction.answers)
+    assert found[0].keys() == found[1].keys()
+    for key, one in found[0].items():
+        assert torch.equal(one.same, found[1][key].same) and torch.equal(one.distance, found[1][key].distance)
+
+
+def test_the_default_dtype_is_left_as_it_was(small):
+    before = torch.get_default_dtype()
+    study.run(TINY, Run("test_sgu"), ["toy"])
+    assert torch.get_default_dtype() == before
+
+
+def test_a_u_net_works_on_pixels(small):
+    z = torch.randn(4, 1, 8, 8)
+    plan = dataclasses.replace(arms.plan("obtuse", "classes", "VE", 0, TINY), network="unet", width=8)
+    assert arms.network(z, plan)(z, torch.ones(4)).shape == z.shape
+
+
+def test_principal_components_give_back_what_they_span():
+    images = torch.randn(30, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, basis = tasks._principal(images, 16)
+    z = tasks._encoded(images, mean, basis)
+    encode, _ = features.latents(images, 16)
+    torch.testing.assert_close(z, encode(images))
+    torch.testing.assert_close((z @ basis).view_as(images) + mean, images)
+
+
+def test_samples_of_photographs_are_not_kept(everything):
+    assert ("attribute", "obtuse") in everything.samples.images  # procedural faces are drawn
+    stand_in = dataclasses.replace(WIDE, data="cifar10:PATH")
+    networks = images.Networks(stand_in, Run("test_sgu"), {}, {}, range(1))
+    assert not images._drawn(networks, "classes") and images._drawn(networks, "attribute")
+
+
+def test_hardly_any_sample_left_is_no_crash():
+    assert all(value != value for value in measures._quality(torch.randn(20, 3), torch.randn(2, 3)))
+
+
+def test_a_kept_run_in_three_sentences():
+    figures = {"U1": dict.fromkeys(ARMS, 5.0), "U2": {f"{arm}, D_f": 2.0 for arm in ARMS}}
+    figures["U7"] = dict.fromkeys(ARMS, 0.1)
+    claims = {
+        name: {"figure": figure, "n": 1000, "verdict": "trend only", "interval": [-0.3, -0.2]}
+        for name, figure in figures.items()
+    }
+    sentences, rows = study.headline({"claims": claims, "tables": {}})
+    assert len(sentences) == 3 and all("trend only" in one for one in sentences)
+    assert rows["retrained (unseen)"][0] == 5.0 and rows["obtuse"][1] == pytest.approx((3.73, 6.54), abs=0.01)
+    table = [["task", "process", "arm", "UR, %", "95 % interval"], ["classes", "VE", "obtuse", "5.0", "[4.0, 6.5]"]]
+    _, rows = study.headline({"claims": claims, "tables": {summary.SAMPLES: table}})
+    assert rows["obtuse"][1] == (4.0, 6.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"data": "nowhere"}, "no data source 'nowhere'"),
+        ({"attribute": "folder:/no/such/place"}, "/no/such/place"),
+        ({"forget": [11]}, "none to forget"),
+        ({"forget": list(range(10))}, "none to retain"),
+        ({"forget": []}, "forget is empty"),
+        ({"processes": []}, "processes is empty"),
+        ({"processes": ["SDE"]}, "choose 'VE'"),
+        ({"alpha_obtuse": [0.5]}, "one number each"),
+        ({"alpha_orthogonal": [0.0, 0.5, 0.5]}, "between 0.01 and 1"),
+        ({"n_train": 1}, "between 50"),
+        ({"widht": 8}, "unknown setting widht"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_trained(values, sentence, monkeypatch):
+    monkeypatch.setattr(experiment, "_each", None)  # nothing may come so far
+    monkeypatch.setattr(tasks, "prepare", None)
+    with pytest.raises(Refused, match=sentence):
+        study.run(changed(TINY, values), Run("test_sgu"))
+
+
+def test_an_unknown_group_is_refused():
+    with pytest.raises(Refused, match="no group 'U1'"):
+        study.run(TINY, Run("test_sgu"), ["U1"])
+
+
+def test_the_scales_are_those_of_the_chapter():
+    assert set(study.SCALES) == {"fast", "book", "gpu", "paper"}
+    assert study.SCALES["fast"] == Settings()
+    for settings in study.SCALES.values():
+        assert changed(settings, {name: getattr(settings, name) for name in vars(settings)}) == settings

@@ -10,7 +10,7 @@ from memlib.papers.sgu.study import rules
 from memlib.papers.sgu.study.experiment import GROUPS, run
 from memlib.papers.sgu.study.results import Results
 from memlib.papers.sgu.study.settings import SCALES, Settings
-from memlib.papers.sgu.study.tables import headline, tables
+from memlib.papers.sgu.study.summary import headline, tables
 
 CHAPTER = "04_sgu"
 

@@ -149,8 +149,9 @@ def u6(tuning: Tuning) -> Claim:
 
 
 def u7(toy: Toy) -> Claim:
-    """Cosine of the learned score with the score of the forgotten mode, at forget points noised to sigma = 0.3, toy.
+    """Cosine of the learned score with the score of the forgotten mode, in the toy.
 
+    It is taken at noised forget points, at the level nearest to sigma = 0.3 (0.32), and averaged over points.
     If obtuse lies below retraining by the interval over seeds, has a mean below 0, and retraining lies within 0.1 of
     the standard model, *reproduced*. If obtuse lies below retraining, *trend only*. Otherwise *not reproduced*.
     """
