@@ -1,7 +1,7 @@
-"""Unlearning a score: retained data fitted, forget data turned away from. SGU.
+"""SGU: unlearning a score, by fitting it to retained data and turning it away from forget data.
 
-`objective` is the loss of two batches, for training from scratch and for fine-tuning alike; `optima` holds what it
-leads to, in closed form, for densities that are known.
+`objective` is the loss, for training from scratch and for fine-tuning. `optima` are its minimisers in closed form, for
+densities that are known. `study` is the experiment.
 """
 
 from memlib.papers.sgu.objective import Draw, ForgetLoss, Weight, mix, objective, ones, rows

@@ -1,7 +1,6 @@
-"""Unlearning a score: retained data fitted, forget data turned away from, in one loss of two batches. SGU.
+"""The loss of SGU: it fits the score to retained data and turns it away from forget data, in one batch of both.
 
-From scratch or by fine-tuning is the caller's choice of the network that is handed to `train.fit`; what is minimised is
-the same.
+Training from scratch and fine-tuning minimise the same loss. They differ in the network that is handed to `train.fit`.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,11 @@ Weight = Callable[[Tensor], Tensor]
 
 
 def rows(points: Tensor) -> Draw:
-    """Draws with replacement from points (N, *S), as batches (n, *S). Raises Refused where there are none."""
+    """Draws with replacement from points (N, *S), as batches (n, *S).
+
+    Raises:
+        Refused: where there are no points.
+    """
     if not len(points):
         raise Refused("there is no image to draw from: check which labels are to be forgotten")
     return lambda n, generator: points[torch.randint(len(points), (n,), generator=generator).to(points.device)]
@@ -53,28 +56,32 @@ def objective(
     weight: Weight = ones,
     forget_weight: Weight = ones,
 ) -> Callable[[nn.Module, torch.Generator], Tensor]:
-    """The loss of `train.fit`: denoising on retained data and `forget_loss` on forget data, mixed by alpha. SGU eq. 11.
+    """The loss for `train.fit`: denoising on retained data, `forget_loss` on forget data, mixed by alpha. SGU eq. 11.
 
-    Every step takes `batch` images through the network once, whatever the arm, so all arms cost the same. The split
-    between the two sets changes the noise of the gradient, not what is minimised.
+    Every step passes `batch` images through the network once, so training costs the same with and without forget data.
+    How the batch is split changes the noise of the gradient, not what is minimised.
 
     Arguments:
         retain: draws of retained data (n, *S).
-        forget, forget_loss: draws of forget data (n, *S), round(forget_fraction * batch) of them a step, and the loss
-            on them. With both None, all images are retained data. That is training as usual: on everything (the
-            standard model), or without the forget data (retraining, or fine-tuning on the rest).
-        sample_sigma: the process, by its draw of levels (n,): `noise.loguniform` for VE, `uniform_time` for VP,
-            `uniform_step` for DDPM.
-        weight, forget_weight: factors of the two terms at each level. SGU's eq. 9 is 1 / sigma_t^2 for the squared
-            inner product, with sigma_t the noise in the process's own coordinates: sigma for VE and
+        forget: draws of forget data (n, *S), or None for training as usual: on everything (the standard model), or
+            without the forget data (retraining, or fine-tuning on the rest).
+        forget_loss: the loss on the forget data; None if and only if `forget` is.
+        sample_sigma: draws of noise levels (n,), which make the process: `noise.loguniform` for VE, `uniform_time` for
+            VP, `uniform_step` for DDPM.
+        alpha: weight of the retained data in the loss.
+        batch: images a step.
+        forget_fraction: fraction of the batch that is forget data, rounded to whole images.
+        weight: factor of the denoising term at each level.
+        forget_weight: factor of the forget term at each level. SGU's eq. 9 has 1 / sigma_t^2 for the squared inner
+            product, where sigma_t is the noise in the process's own coordinates: sigma for VE and
             sigma / sqrt(1 + sigma^2) for VP.
 
     Returns:
         loss(net, generator) -> scalar.
 
     Raises:
-        Refused: for alpha outside (0, 1], for a forget_fraction that leaves either batch empty, and for only one of
-            forget and forget_loss.
+        Refused: for alpha outside (0, 1], for a forget_fraction that leaves one of the two batches empty, and for only
+            one of forget and forget_loss.
     """
     if (forget is None) != (forget_loss is None):
         raise Refused("unlearning needs both forget data and a loss on them: give both, or neither to train as usual")

@@ -1,7 +1,7 @@
-"""What the losses of SGU lead to, if a network could follow them exactly.
+"""The optima of the losses of SGU: what a network would learn if it could follow them exactly.
 
-For every noise level and every point, with p_g and p_f the noised densities of retained and forget data and e_g, e_f
-the noise predicted under each, the loss is a quadratic in eps_hat(x), and its minimiser can be written down.
+At every noise level and point the loss is quadratic in eps_hat(x), so its minimiser has a closed form. Below, p_g and
+p_f are the noised densities of retained and forget data, and e_g and e_f the noise predicted under each.
 """
 
 from typing import Protocol
@@ -27,9 +27,12 @@ class Density(Protocol):
 def obtuse_optimum(retain: Density, forget: Density, alpha: float, weight: Weight = ones) -> Denoiser:
     """The minimiser of eq. 11 with `losses.obtuse`: e_g - c p_f / p_g e_f, with c = weight (1 - alpha) / (2 alpha).
 
-    In scores it is grad (p_g - c p_f) / p_g: uphill of the *difference* of the densities, out of wherever c p_f exceeds
-    p_g, and 1 - c p_f / p_g times the difference's own score. The push grows where retained data are rare.
-    (B, *S) -> (B, *S).
+    As a score it is grad (p_g - c p_f) / p_g: it climbs the *difference* of the densities and leaves every place where
+    c p_f exceeds p_g. Its length is 1 - c p_f / p_g times that of the difference's own score. The push grows where
+    retained data are rare.
+
+    Returns:
+        A denoiser (B, *S) -> (B, *S).
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -42,10 +45,13 @@ def obtuse_optimum(retain: Density, forget: Density, alpha: float, weight: Weigh
 def bounded_optimum(
     retain: Density, forget: Density, alpha: float, reach: float = 1.0, weight: Weight = ones
 ) -> Denoiser:
-    """The minimiser of eq. 11 with `losses.obtuse_bounded`: a mean of e_g and -reach e_f, (B, *S) -> (B, *S).
+    """The minimiser of eq. 11 with `losses.obtuse_bounded`: a weighted mean of e_g and -reach e_f.
 
-    The weight of -reach e_f is that of p_f (1 - alpha) weight / (2 reach) against p_g alpha, so nothing is longer than
-    the longer of the two; reach -> infinity is `obtuse_optimum`.
+    Their weights are in the ratio p_g alpha to p_f (1 - alpha) weight / (2 reach), so the prediction is never longer
+    than the longer of the two. reach -> infinity is `obtuse_optimum`.
+
+    Returns:
+        A denoiser (B, *S) -> (B, *S).
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -57,11 +63,14 @@ def bounded_optimum(
 
 
 def orthogonal_optimum(retain: Density, forget: Density, alpha: float, weight: Weight = ones) -> Denoiser:
-    """The minimiser of eq. 11 with `losses.orthogonal`: [I + k M]^-1 e_g, (B, *S) -> (B, *S).
+    """The minimiser of eq. 11 with `losses.orthogonal`: [I + k M]^-1 e_g.
 
-    k = weight (1 - alpha) / alpha p_f / p_g and M = E[eps eps^T | x] under the forget data, positive definite: the
-    retained score is shrunk, most along the forget score, and never turned by a right angle. One small linear system
-    for each sample, and one pass backwards for each coordinate: for toys.
+    Here k = weight (1 - alpha) / alpha p_f / p_g, and M = E[eps eps^T | x] under the forget data is positive definite.
+    So the retained score is shrunk, most along the forget score, and never turned by a right angle. It takes a linear
+    system for each sample and a backward pass for each coordinate, so it is for toys.
+
+    Returns:
+        A denoiser (B, *S) -> (B, *S).
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -75,9 +84,15 @@ def orthogonal_optimum(retain: Density, forget: Density, alpha: float, weight: W
 
 
 def noise_moment(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """E[eps eps^T | x] of the noise in x (B, *S), (B, d, d): dD/dx + eps_hat eps_hat^T, for any exact denoiser.
+    """E[eps eps^T | x], the second moment of the noise in x, from any exact denoiser: dD/dx + eps_hat eps_hat^T.
 
     The covariance of x0 given x is sigma^2 dD/dx (Efron 2011, eq. 2.8), and x0 = x - sigma eps.
+
+    Arguments:
+        x: noised samples (B, *S) of d coordinates each.
+
+    Returns:
+        One matrix for each sample, (B, d, d).
     """
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()

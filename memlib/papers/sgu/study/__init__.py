@@ -1,0 +1,35 @@
+"""The study of SGU: does unlearning a score work better than leaving the data out?
+
+Four arms are compared at equal budgets: *standard* has seen everything, *unseen* was retrained without the forget data,
+*orthogonal* and *obtuse* are the paper's two losses. The toy is a mixture of three modes, whose optima are known in
+closed form; the image tasks are classes of digits and an attribute of procedural faces.
+"""
+
+from memlib.claim import Claim
+from memlib.papers.sgu.study import rules
+from memlib.papers.sgu.study.experiment import GROUPS, run
+from memlib.papers.sgu.study.results import Results
+from memlib.papers.sgu.study.settings import SCALES, Settings
+from memlib.papers.sgu.study.summary import headline, tables
+
+CHAPTER = "04_sgu"
+
+__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "headline", "run", "tables", "verdicts"]
+
+
+def verdicts(results: Results) -> list[Claim]:
+    """The claims of the groups that were run, in the order of their ids."""
+    found: list[Claim] = []
+    if results.samples:
+        found += [rules.u1(results.samples), rules.u3(results.samples)]
+    if results.likelihoods:
+        found.append(rules.u2(results.likelihoods))
+    if results.inpainting:
+        found.append(rules.u4(results.inpainting))
+    if results.reconstruction:
+        found.append(rules.u5(results.reconstruction))
+    if results.tuning:
+        found.append(rules.u6(results.tuning))
+    if results.toy:
+        found.append(rules.u7(results.toy))
+    return sorted(found, key=lambda claim: claim.id)

@@ -1,0 +1,228 @@
+"""The image networks: three diffusion processes, the arms that are compared, and the training of one network."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memlib import losses, nets, noise, train
+from memlib.denoiser import pair
+from memlib.papers.sgu.objective import Draw, ForgetLoss, objective, rows
+from memlib.papers.sgu.study.settings import Settings
+from memlib.run import Run
+
+PROCESSES = ("VE", "VP", "DDPM")
+_CHECKPOINT = 5000  # steps from which on a training keeps checkpoints
+
+
+# A process is three things: the levels that training draws, the grid that sampling visits, the weight of the loss.
+
+
+def level_draw(process: str) -> Draw:
+    """The levels of training: (n, generator) -> (n,)."""
+    if process == "VE":
+        return lambda n, generator: noise.loguniform(n, 0.02, 20.0, generator)
+    if process == "VP":
+        return lambda n, generator: noise.uniform_time(n, generator=generator)
+    return lambda n, generator: noise.uniform_step(n, _ddpm()[0], generator)
+
+
+def grid(process: str, n: int) -> Tensor:
+    """The levels of sampling, (n + 1,)."""
+    return {"VE": lambda: noise.ve(n, 0.02, 20.0), "VP": lambda: noise.vp(n), "DDPM": lambda: noise.ddpm(n)}[process]()
+
+
+def level_weight(process: str, sigma: Tensor) -> Tensor:
+    """The weight of both terms of the loss, (B,) -> (B,): 1, or for DDPM that of eq. 12 divided by its mean."""
+    if process != "DDPM":
+        return torch.ones_like(sigma)
+    steps, mean = _ddpm()
+    return losses.ddpm_weight(sigma, steps) / mean
+
+
+@cache
+def _ddpm() -> tuple[Tensor, Tensor]:
+    steps = noise.ddpm(1000)
+    return steps, losses.ddpm_weight(steps[:-1], steps).mean()
+
+
+# An arm is a loss on the forget data, and how that is weighted over the levels.
+
+
+def bump(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
+    """exp(-(ln(sigma / sigma*) / 0.8)^2 / 2), (B,) -> (B,): large where the classes part. Found on the explore half."""
+    return torch.exp(-0.5 * ((sigma / sigma_star).log() / 0.8) ** 2)
+
+
+def bump_per_coordinate(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
+    """`bump` divided by the number of coordinates, (B,) -> (B,), since a squared inner product grows like size^2."""
+    return bump(sigma, sigma_star, size) / size
+
+
+def flat(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
+    """1 at every level, (B,) -> (B,)."""
+    return torch.ones_like(sigma)
+
+
+def erase(eps_hat: Tensor, eps: Tensor) -> Tensor:
+    """EraseDiff with the noise of another sample as its target, (B, *S) twice -> (B,)."""
+    return losses.erase(eps_hat, eps.roll(1, 0))
+
+
+class Arm(NamedTuple):
+    """The loss on the forget data (None: none) and its weight (sigma, sigma*, coordinates) -> (B,)."""
+
+    forget_loss: ForgetLoss | None = None
+    weight: Callable[[Tensor, float, int], Tensor] = flat
+
+
+ARMS = {
+    "standard": Arm(),  # trained on everything
+    "unseen": Arm(),  # retrained without the forget data
+    "orthogonal": Arm(losses.orthogonal, bump_per_coordinate),
+    "obtuse": Arm(losses.obtuse, bump),
+    "obtuse, w=1": Arm(losses.obtuse, flat),  # as eq. 10 prints it
+    "rest": Arm(),  # only for fine-tuning, from here on: on the retained data alone
+    "ascent": Arm(losses.ascent, bump),
+    "erase": Arm(erase, bump),
+}
+UNLEARNED = ("orthogonal", "obtuse")
+
+
+def arms_of(settings: Settings) -> tuple[str, ...]:
+    """The arms that are trained from scratch."""
+    return ("standard", "unseen", *UNLEARNED, *(("obtuse, w=1",) if settings.as_printed else ()))
+
+
+def tuned_arms_of(settings: Settings) -> tuple[str, ...]:
+    """The arms of fine-tuning."""
+    return ("rest", "orthogonal", "obtuse", "ascent", "erase") if settings.neighbours else ("rest", "obtuse")
+
+
+def alpha_of(arm: str, task: str, process: str, settings: Settings) -> float:
+    """The weight alpha of the retained data in eq. 11: by arm, task and process."""
+    if task == "attribute" and arm in UNLEARNED:
+        return settings.alpha_attribute
+    chosen = {"orthogonal": settings.alpha_orthogonal, "obtuse": settings.alpha_obtuse}
+    if arm in chosen:
+        return chosen[arm][PROCESSES.index(process)]
+    return {"obtuse, w=1": 0.8, "ascent": 0.9, "erase": 0.8}.get(arm, 1.0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the training of one network depends on, beside the images and the weights that it starts from."""
+
+    process: str
+    arm: str
+    seed: int
+    alpha: float
+    steps: int
+    lr: float
+    batch: int
+    network: str
+    width: int
+
+
+def plan(arm: str, task: str, process: str, seed: int, settings: Settings, steps: int = 0) -> Plan:
+    """The training of one network from scratch, or its fine-tuning for `steps`."""
+    return Plan(
+        process=process,
+        arm=arm,
+        seed=seed,
+        alpha=alpha_of(arm, task, process, settings),
+        steps=steps or settings.train_steps,
+        lr=settings.tune_lr if steps else settings.lr,
+        batch=settings.batch,
+        network=settings.network,
+        width=settings.width,
+    )
+
+
+def network(z: Tensor, plan: Plan) -> nn.Module:
+    """An untrained denoiser of coordinates z (N, *S), in their dtype and on their device."""
+    shape, width = tuple(z.shape[1:]), plan.width
+    if plan.network == "unet":
+        net: nn.Module = nets.UNet(shape[-1], shape[0], (width, 2 * width, 2 * width))
+    else:
+        net = nets.ResidualMLP(shape, width=width, blocks=2)
+    return nets.Preconditioned(net, float(z.std())).to(z)
+
+
+def loaded(z: Tensor, plan: Plan, weights: dict[str, Tensor]) -> nn.Module:
+    """The denoiser of coordinates z (N, *S) with these weights, frozen and in evaluation mode."""
+    with torch.random.fork_rng():
+        net = network(z, plan)
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False)
+
+
+def trained(
+    run: Run, plan: Plan, z: Tensor, forget: Tensor, sigma_star: float, origin: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Train one network and return its running average.
+
+    Arguments:
+        z: coordinates of the training images (N, *S).
+        forget: whether each is to be forgotten (N,).
+        sigma_star: the level about which the weight of the forget loss is centred.
+        origin: weights to start from; None draws them from the plan's seed.
+    """
+    torch.manual_seed(plan.seed)
+    net = network(z, plan)
+    if origin:
+        net.load_state_dict(origin)
+    average = copy.deepcopy(net)
+    arm, size = ARMS[plan.arm], z[0].numel()
+
+    def weight(sigma: Tensor) -> Tensor:
+        return level_weight(plan.process, sigma)
+
+    def forget_weight(sigma: Tensor) -> Tensor:
+        return weight(sigma) * arm.weight(sigma, sigma_star, size)
+
+    loss = objective(
+        rows(z if plan.arm == "standard" else z[~forget]),
+        rows(z[forget]) if arm.forget_loss else None,
+        arm.forget_loss,
+        level_draw(plan.process),
+        alpha=plan.alpha,
+        batch=plan.batch,
+        weight=weight,
+        forget_weight=forget_weight,
+    )
+    folder = run.folder("network", plan, z, forget, sigma_star, origin) if plan.steps >= _CHECKPOINT else None
+    title = f"{plan.process} {plan.arm} {plan.seed}"
+    for _ in train.fit(
+        net, loss, plan.steps, lr=plan.lr, ema=average, decay=0.99, seed=plan.seed, checkpoint=folder, title=title
+    ):
+        pass
+    return dict(average.state_dict())
+
+
+def runaway(plan: Plan, forget_loss: ForgetLoss, z: Tensor, forget: Tensor, origin: dict[str, Tensor]) -> Tensor:
+    """How long the predicted noise grows on forget images while a standard network is fine-tuned at a small alpha.
+
+    Arguments:
+        z: coordinates of the training images (N, *S).
+        forget: whether each is to be forgotten (N,).
+        origin: the weights of the standard network.
+
+    Returns:
+        |eps_hat| / |eps| at sigma = 0.5, mean over a hundred forget images, every ten steps, (steps / 10,).
+    """
+    net = network(z, plan)
+    net.load_state_dict(origin)
+    sides = rows(z[~forget]), rows(z[forget])
+    loss = objective(*sides, forget_loss, level_draw(plan.process), alpha=plan.alpha, batch=plan.batch)
+    shown, lengths = z[forget][:100], []
+    for step in train.fit(net, loss, plan.steps, lr=plan.lr, schedule="constant", seed=plan.seed, title="runaway"):
+        if step.index % 10 == 0:
+            with torch.no_grad():
+                hat, true = pair(net, shown, 0.5, noise.seeded(range(len(shown))))
+            lengths.append(hat.flatten(1).norm(dim=1).mean() / true.flatten(1).norm(dim=1).mean())
+    return torch.stack(lengths).cpu()

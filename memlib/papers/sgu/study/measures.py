@@ -1,0 +1,169 @@
+"""What is measured on an image network: samples, likelihoods, inpainting, reconstruction, membership.
+
+Every function takes a task and a network and is a pure function of them and of seeds.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from memlib import inpaint, likelihood, losses, metrics, noise, sample
+from memlib.denoiser import Denoiser, pair
+from memlib.papers.sgu.study import arms
+from memlib.papers.sgu.study.results import SIDES, Answers
+from memlib.papers.sgu.study.tasks import Task
+from memlib.run import Run
+
+MASKS = ("upper half", "box", "random")
+TIMES = (0.02, 0.1, 0.2, 0.3, 0.5)  # of the VP equation; the first is the paper's
+_DENSITY_LEVEL = 0.05  # grey levels and blank borders have no density of their own: this much noise is added
+_SHOWN = 24  # samples that are kept to be looked at
+_FILLED = 120  # test images of each side that are inpainted
+
+
+def judged(task: Task, process: str, n_levels: int, n_samples: int, seed: int, net: nn.Module) -> dict[str, Tensor]:
+    """Sample a network and let the judge look at the samples.
+
+    Returns:
+        `found` (), samples with forgotten content; `frechet`, `precision` and `recall` (), of the others against
+        retained test images; `images` (24, C, H, W), the first samples.
+    """
+    levels, names = arms.grid(process, n_levels), range(n_samples * seed, n_samples * (seed + 1))
+    blocks = [names[i : i + 1000] for i in range(0, n_samples, 1000)]
+    like = {"dtype": task.z.dtype, "device": task.z.device}
+    starts = (sample.start(levels, block, task.z.shape[1:], **like) for block in blocks)
+    images = torch.cat([task.decode(sample.ancestral(net, x, levels)) for x in starts])
+    bad, real = task.found(images), task.judge.embed(task.test[~task.test_forget])
+    good = task.judge.embed(images[~bad][: n_samples // 2])
+    distance, precision, recall = _quality(real, good)
+    return {
+        "found": bad.sum().cpu(),
+        "frechet": torch.tensor(distance),
+        "precision": torch.tensor(precision),
+        "recall": torch.tensor(recall),
+        "images": images[:_SHOWN].cpu().half(),
+    }
+
+
+def tuned(
+    run: Run,
+    task: Task,
+    plan: arms.Plan,
+    origin: dict[str, Tensor],
+    n_levels: int,
+    n_samples: int,
+) -> dict[str, Tensor]:
+    """Fine-tune the standard network with weights `origin`, and judge its samples as `judged` does, (24, C, H, W)."""
+    weights = arms.trained(run, plan, task.z, task.forget, task.sigma_star, origin)
+    net = arms.loaded(task.z, plan, weights)
+    return judged(task, plan.process, n_levels, n_samples, plan.seed, net)
+
+
+def bits(task: Task, side: str, net: nn.Module, n: int, probes: int | None = 4) -> Tensor:
+    """Negative log-likelihood of the first n noised test images of a side, in bits per dimension, (n,).
+
+    The trace is Hutchinson's from `probes` vectors; None takes the exact one, a gradient for each coordinate.
+    """
+    z = task.encode(_test(task, side)[0][:n])
+    x = noise.add_noise(z, _DENSITY_LEVEL, noise.seeded(range(len(z))))
+    found = [
+        likelihood.log_likelihood(net, part, _DENSITY_LEVEL, 20.0, probes=probes, tol=1e-3) for part in x.split(100)
+    ]
+    return torch.cat([likelihood.bits_per_dim(one.value, z[0].numel()) for one in found]).double().cpu()
+
+
+def refilled(
+    task: Task, process: str, n_levels: int, n_fills: int, seed: int, mask: str, net: nn.Module
+) -> dict[str, Tensor]:
+    """Hide a part of test images and let the network fill it in, several times each.
+
+    Returns:
+        `same side` and `distance side` (images,), means over fillings, as in `results.Answers`; and `images`
+        (12, C, H, W), fillings of forgotten images.
+    """
+    levels, origin = arms.grid(process, n_levels), task.decode(torch.zeros_like(task.z[:1]))
+    out: dict[str, Tensor] = {}
+    for side in SIDES:
+        x, labels = (part[:_FILLED].repeat_interleave(n_fills, 0) for part in _test(task, side))
+        own = noise.seeded(range(len(x) * seed, len(x) * (seed + 1)))
+        there = hidden(mask, x.shape[-1], len(x)).to(x.device)
+        filled = inpaint.inpaint(_on_pixels(task, net), x - origin, there, levels, noise=own) + origin
+        out[f"same {side}"], out[f"distance {side}"] = _compared(task, filled, x, labels, n_fills)
+        out["images"] = filled[::n_fills][:12].cpu().half()
+    return out
+
+
+def hidden(mask: str, size: int, n: int) -> Tensor:
+    """A mask by its name, True where a pixel is hidden, (1, size, size) or (n, 1, size, size)."""
+    if mask == "upper half":
+        return inpaint.upper_half(size)
+    if mask == "box":
+        return inpaint.central_box(size, 0.6)
+    return inpaint.scattered(size, 0.3, n, torch.Generator().manual_seed(0))
+
+
+def restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, net: nn.Module) -> dict[str, Tensor]:
+    """Noise test images to sigma and denoise them: `same side` and `distance side` (images,), as in `results`."""
+    out = {}
+    for side in SIDES:
+        x, labels = _test(task, side)
+        own = noise.seeded(range(len(x) * seed, len(x) * (seed + 1)))
+        back = task.decode(inpaint.reconstruct(net, task.encode(x), sigma, arms.grid(process, n_levels), own))
+        out[f"same {side}"], out[f"distance {side}"] = _compared(task, back, x, labels, 1)
+    return out
+
+
+def sigmas() -> tuple[float, ...]:
+    """The levels of `TIMES`."""
+    return tuple(noise.vp_sigma(torch.tensor(TIMES, dtype=torch.float64)).tolist())
+
+
+def averaged(runs: list[dict[str, Tensor]], side: str) -> Answers:
+    """One value for each test image, mean over seeds, from `refilled` or `restored` of each seed."""
+    mean = {name: torch.stack([run[f"{name} {side}"] for run in runs]).mean(0) for name in ("same", "distance")}
+    return Answers(**mean)
+
+
+def member_auc(task: Task, net: nn.Module) -> tuple[float, tuple[float, float]]:
+    """How well the denoising error tells forget images of the training set from test images of the same labels.
+
+    The area under the ROC curve with its 95 % interval; 1/2 is a coin toss.
+    """
+    inside, outside = task.decode(task.z[task.forget]), task.test[task.test_forget]
+    return metrics.auc(*(-_error(task, net, images) for images in (inside, outside)))
+
+
+def _quality(real: Tensor, good: Tensor) -> tuple[float, float, float]:
+    """Frechet distance, precision and recall of features (N, D) and (M, D); nan where hardly a sample is left."""
+    if len(good) < 5:
+        return math.nan, math.nan, math.nan
+    quality = metrics.precision_recall(real, good[: len(real)])
+    return metrics.frechet_distance(real, good), quality.precision.rate, quality.recall.rate
+
+
+def _test(task: Task, side: str) -> tuple[Tensor, Tensor]:
+    """Test images and labels of a side."""
+    rows = task.test_forget if side == "D_f" else ~task.test_forget
+    return task.test[rows], task.test_labels[rows]
+
+
+def _compared(task: Task, made: Tensor, x: Tensor, labels: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
+    """Whether an image keeps its class, and the distance of features, each (images,), means over repetitions."""
+    same = (task.answers(made) == labels).double()
+    distance = (task.judge.embed(made) - task.judge.embed(x)).norm(dim=1).double()
+    return same.view(-1, repeats).mean(1).cpu(), distance.view(-1, repeats).mean(1).cpu()
+
+
+def _on_pixels(task: Task, net: nn.Module) -> Denoiser:
+    """A network on coordinates as a denoiser of centred pixels: what its coordinates lack goes to the mean."""
+    origin = task.decode(torch.zeros_like(task.z[:1]))
+    return lambda x, sigma: task.decode(net(task.encode(x + origin), sigma)) - origin
+
+
+def _error(task: Task, net: nn.Module, images: Tensor, sigma: float = 0.5, repeats: int = 4) -> Tensor:
+    """Denoising error of each image at sigma, mean over draws of noise, (n,)."""
+    z = task.encode(images).repeat(repeats, *[1] * (task.z.ndim - 1))
+    with torch.no_grad():
+        both = pair(net, z, sigma, noise.seeded(range(len(z))))
+    return losses.denoising(*both).view(repeats, -1).mean(0)

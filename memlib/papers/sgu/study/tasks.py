@@ -1,0 +1,172 @@
+"""The image tasks: which images are to be forgotten, a judge that recognises them, and the level where they part."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from memlib import analytic, data, features, noise
+from memlib.errors import Refused
+from memlib.papers.sgu.study.settings import Settings
+from memlib.run import Run
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images of a task: a training and a test set from one half of a source."""
+
+    name: str
+    source: str
+    wanted: tuple[int, ...]  # labels to be forgotten
+    train: Tensor  # (N, C, H, W)
+    labels: Tensor  # (N,)
+    test: Tensor  # (T, C, H, W)
+    test_labels: Tensor  # (T,)
+
+    def forgotten(self, labels: Tensor) -> Tensor:
+        """Whether a label is among those to be forgotten, (N,) -> (N,)."""
+        return torch.isin(labels, torch.tensor(self.wanted, device=labels.device))
+
+    def describe(self) -> str:
+        """Source and number of images, in one line."""
+        shape = " x ".join(str(side) for side in self.train.shape[1:])
+        lost, gone = int(self.forgotten(self.labels).sum()), int(self.forgotten(self.test_labels).sum())
+        return (
+            f"{self.name}: {self.source}, {shape}; {len(self.train)} training images ({lost} to forget), "
+            f"{len(self.test)} test ({gone})"
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as networks see it: coordinates of the training images, and a judge for what is generated.
+
+    An MLP works on the pixels less their mean, or on principal components where pixels are many; a U-Net on pixels.
+    """
+
+    name: str
+    z: Tensor  # coordinates of the training images, (N, *S)
+    forget: Tensor  # whether each is to be forgotten, (N,)
+    mean: Tensor  # (C, H, W)
+    basis: Tensor | None  # principal components (K, C H W), or None for pixels
+    test: Tensor  # (T, C, H, W)
+    test_labels: Tensor  # (T,)
+    test_forget: Tensor  # (T,)
+    wanted: tuple[int, ...]
+    judge: nn.Module
+    levels: Tensor  # (L,)
+    posterior: Tensor  # how surely a noised forget image is one, at each level, (L,)
+    sigma_star: float  # the level at which half of that certainty is lost
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> coordinates (N, *S)."""
+        return _encoded(images, self.mean, self.basis)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Coordinates (N, *S) -> images (N, C, H, W)."""
+        if self.basis is None:
+            return z + self.mean.to(z)
+        return (z @ self.basis.to(z)).unflatten(1, self.mean.shape) + self.mean.to(z)
+
+    def found(self, images: Tensor) -> Tensor:
+        """Whether the judge finds forgotten content in images (N, C, H, W), (N,)."""
+        return torch.isin(self.answers(images), torch.tensor(self.wanted, device=images.device))
+
+    def answers(self, images: Tensor) -> Tensor:
+        """The judge's label of each image (N, C, H, W), (N,)."""
+        return self.judge.logits(images).argmax(1)
+
+
+def load(settings: Settings, run: Run) -> list[Parts]:
+    """The images of the class task and, where there is one, of the attribute task.
+
+    Raises:
+        Refused: for a source that cannot be read, and for labels that leave nothing to forget or nothing to retain.
+    """
+    parts = [_load("classes", settings.data, settings.forget, settings, run)]
+    if settings.attribute:
+        parts.append(_load("attribute", settings.attribute, (1,), settings, run))
+    return parts
+
+
+def prepare(parts: Parts, settings: Settings, run: Run) -> Task:
+    """Train the judge (once, then cached), choose the coordinates and find sigma*."""
+    x, mean, basis = parts.train, parts.train.mean(0), None
+    if settings.network == "mlp" and x[0].numel() > settings.latent:
+        mean, basis = _principal(x, settings.latent)
+    z, forget = _encoded(x, mean, basis), parts.forgotten(parts.labels)
+    levels, posterior, sigma_star = parting_level(z, forget)
+    build = partial(_blank_judge, x, int(parts.labels.max()) + 1)
+    return Task(
+        name=parts.name, z=z, forget=forget, mean=mean, basis=basis,
+        test=parts.test, test_labels=parts.test_labels, test_forget=parts.forgotten(parts.test_labels),
+        wanted=parts.wanted, judge=run.trained("judge", build, _trained_judge, x, parts.labels, run.seed),
+        levels=levels, posterior=posterior, sigma_star=sigma_star,
+    )  # fmt: skip
+
+
+def parting_level(z: Tensor, forget: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Where the classes part, from the closed-form denoiser of the training set.
+
+    Arguments:
+        z: coordinates of the training images (N, *S).
+        forget: whether each is to be forgotten (N,).
+
+    Returns:
+        Levels (L,); at each the posterior probability that a noised forget image is one, mean over 200 of them, (L,);
+        and sigma*, the last level at which it is more than half-way between the forgotten fraction and certainty. Each
+        image counts its own point, so with many coordinates and few images sigma* is where images part, not classes.
+    """
+    levels = torch.logspace(-1, 1.3, 32)
+    memory, fraction, x0 = analytic.Empirical(z), forget.double().mean().cpu(), z[forget][:200]
+    noised = [noise.add_noise(x0, sigma, noise.seeded(range(len(x0)))) for sigma in levels]
+    posterior = [memory.posterior(x, sigma)[:, forget] for x, sigma in zip(noised, levels, strict=True)]
+    sure = torch.stack([p.sum(1).mean() for p in posterior]).double().cpu()
+    above = levels[sure > (1 + fraction) / 2]
+    return levels, sure, float(above.max() if len(above) else levels[0])
+
+
+def _load(name: str, source: str, wanted: tuple[int, ...], settings: Settings, run: Run) -> Parts:
+    """A task's images, split; or Refused."""
+    images = data.load(source, settings.size or (None if source == "digits" else 16))
+    room = len(images) // 2  # a half
+    n_train = min(settings.n_train, 2 * room // 3)
+    if n_train < 1:
+        raise Refused(f"{source} has {len(images)} images, and half of them are put aside: give more images")
+    cut = data.split(images, {"train": n_train, "test": room - n_train}, settings.half, run.seed)
+    dtype = getattr(torch, settings.image_dtype)
+    x, test = (cut[part].images.to(run.device, dtype) for part in ("train", "test"))
+    labels, test_labels = (cut[part].labels.to(run.device) for part in ("train", "test"))
+    parts = Parts(name, source, tuple(wanted), x, labels, test, test_labels)
+    for part, forgotten in (("training", parts.forgotten(labels)), ("test", parts.forgotten(test_labels))):
+        if forgotten.all() or not forgotten.any():
+            kind = "retain" if forgotten.all() else "forget"
+            raise Refused(
+                f"among the {len(forgotten)} {part} images of {source} there is none to {kind}: check which labels are "
+                f"to be forgotten, now {list(wanted)}"
+            )
+    return parts
+
+
+def _encoded(images: Tensor, mean: Tensor, basis: Tensor | None) -> Tensor:
+    centred = images - mean.to(images)
+    return centred if basis is None else centred.flatten(1) @ basis.to(images).T
+
+
+def _principal(images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Mean (C, H, W) and components (k, C H W) of `features.latents`, in float64: a linear map from its values."""
+    encode, decode = features.latents(images, k)
+    wide = encode(images[:1]).shape[1]
+    units = torch.eye(wide, dtype=torch.float64, device=images.device)
+    mean = decode(torch.zeros_like(units[:1]))[0]
+    return mean, (decode(units) - mean).flatten(1)
+
+
+def _blank_judge(images: Tensor, classes: int) -> nn.Module:
+    return features.ClassifierFeatures(images.shape[1], images.shape[-1], classes).to(images)
+
+
+def _trained_judge(net: nn.Module, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
+    """A classifier of real images; `net` says its shape only, since `features.classifier` draws its own weights."""
+    return features.classifier(images, labels, seed=seed)
