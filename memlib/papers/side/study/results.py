@@ -13,8 +13,9 @@ class Thresholds:
 
     `edges` and `fractions` belong to the bands low, mid and high; `null` and `check` (N,) are the similarities of the
     calibration images and of the non-members to their nearest members. `planted` counts the copies found, of `members`
-    planted ones of each kind, by descriptor and kind. `copied` and `copied_non_members` (N,) say of each unguided
-    sample whether it lies in the high band of a member, and of a non-member.
+    planted ones of each kind, by descriptor and kind. `plain` (N,) are the similarities of unguided samples to their
+    nearest members, and `copied` and `copied_non_members` (N,) whether each lies in the high band of a member, and of a
+    non-member.
     """
 
     descriptor: str
@@ -24,6 +25,7 @@ class Thresholds:
     null: Tensor
     check: Tensor
     planted: dict[str, dict[str, int]]
+    plain: Tensor
     copied: Tensor
     copied_non_members: Tensor
 

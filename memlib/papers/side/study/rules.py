@@ -149,10 +149,8 @@ def s7(weights: Weights) -> Claim:
     those at the largest weight. Trend only: all lie above those at weight 0. Else not reproduced.
     """
     peak, n = peak_of(weights), weights.similarity.shape[1]
-    tops = tuple(one for one in TOPS if one * n >= 20) or TOPS[-1:]
-    again = torch.randint(n // 2, (400, n // 2), generator=_generator())
-    odd = [weights.similarity[i][1::2] for i in (0, peak, -1)]
-    means = [torch.stack([metrics.top_means(values[one], tops) for one in again]) for values in odd]
+    tops = tops_of(n)
+    means = [resampled_tops(weights.similarity[i][1::2], tops) for i in (0, peak, -1)]
     up, down = ((means[1] - means[i]).quantile(0.025, 0) > 0 for i in (0, 2))
     return Claim(
         "S7",
@@ -162,6 +160,18 @@ def s7(weights: Weights) -> Claim:
         text=f"means of the top 0.1, 0.5, 1, 5, 10 % of {weights.arm} at the peak; of the {len(tops)} with ten samples "
         f"or more, {int(up.sum())} lie above weight 0 and {int(down.sum())} above the largest weight, by the bootstrap",
     )
+
+
+def tops_of(n: int) -> tuple[float, ...]:
+    """The top fractions of which half of n samples hold ten or more; the largest where none does."""
+    return tuple(one for one in TOPS if one * n >= 20) or TOPS[-1:]
+
+
+def resampled_tops(similarity: Tensor, tops: tuple[float, ...]) -> Tensor:
+    """Means of the top fractions in 400 bootstrap resamples of similarities (N,), (400, T)."""
+    n = len(similarity)
+    again = torch.randint(n, (400, n), generator=_generator())
+    return torch.stack([metrics.top_means(similarity[one], tops) for one in again])
 
 
 def rates(arms: Arms, *names: str) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """The tables behind the claims, as rows of text; the first row names the columns."""
 
 from memlib import metrics
+from memlib.papers.side.study.curves import by_weight, gains
 from memlib.papers.side.study.judge import distinct
 from memlib.papers.side.study.results import Arms, Labels, Model, Results, Thresholds, Weights
-from memlib.papers.side.study.rules import paired, passed
+from memlib.papers.side.study.rules import passed
 
 Rows = list[list[str]]
 
@@ -68,37 +69,26 @@ def of_arms(arms: Arms) -> Rows:
 
 def of_gains(arms: Arms) -> Rows:
     """Each arm against Random: AMS and distinct members."""
-    first = arms.hits[0]
-    base, rows = first["Random"], [["arm", "AMS", "interval", "distinct", "interval"]]
-    for name, hits in first.items():
-        if name == "Random":
-            continue
-        change = float((hits >= 0).double().mean() - (base >= 0).double().mean())
-        (low, high), (more, (least, most)) = paired(hits, base), metrics.unique_difference(hits, base)
-        rows.append(
-            [name, f"{change:+.3f}", f"[{low:+.3f}, {high:+.3f}]", f"{more:+d}", f"[{least:+.0f}, {most:+.0f}]"]
-        )
+    first, rows = arms.hits[0], [["arm", "AMS", "interval", "distinct", "interval"]]
+    for name, (change, (low, high)) in gains(arms).items():
+        if name != "Random":
+            more, (least, most) = metrics.unique_difference(first[name], first["Random"])
+            ends = f"[{low:+.3f}, {high:+.3f}]", f"[{least:+.0f}, {most:+.0f}]"
+            rows.append([name, f"{change:+.3f}", ends[0], f"{more:+d}", ends[1]])
     return rows
 
 
 def of_weights(weights: Weights) -> Rows:
     """AMS, UMS, the same for non-members, and the means of the most similar samples, at each weight."""
-    rows = [["weight", "AMS", "UMS", "non-members", "top 0.1 %", "0.5 %", "1 %", "5 %", "10 %"]]
-    for weight, ams, ums, other, tops in by_weight(weights):
-        rows.append([f"{weight:g}", f"{ams:.3f}", f"{ums:.3f}", f"{other:.3f}", *(f"{top:.3f}" for top in tops)])
-    return rows
-
-
-def by_weight(weights: Weights) -> list[tuple[float, float, float, float, list[float]]]:
-    """(weight, AMS, UMS, fraction in the high band of a non-member, means of the top fractions) for each weight."""
-    found = []
+    found, rows = (
+        by_weight(weights),
+        [["weight", "AMS", "UMS", "non-members", "top 0.1 %", "0.5 %", "1 %", "5 %", "10 %"]],
+    )
     for i, weight in enumerate(weights.weights):
-        copies = weights.similarity[i] >= weights.high
-        ums = distinct(weights.nearest[i].where(copies, -1)) / len(copies)
-        other = float((weights.to_non_members[i] >= weights.high).double().mean())
-        tops = metrics.top_means(weights.similarity[i]).tolist()
-        found.append((weight, float(copies.double().mean()), ums, other, tops))
-    return found
+        cells = [found[name][i] for name in ("AMS", "UMS", "non-members")]
+        cells += metrics.top_means(weights.similarity[i]).tolist()
+        rows.append([f"{weight:g}", *(f"{cell:.3f}" for cell in cells)])
+    return rows
 
 
 def of_distances(arms: Arms) -> Rows:

@@ -21,6 +21,7 @@ def measure_thresholds(world: World, judge: Judge, measure: Measure, plain: Simi
         null=judge.null.cpu(),
         check=judge.check.cpu(),
         planted=planted_copies(world, measure, run),
+        plain=plain.similarity.cpu(),
         copied=(plain.similarity >= top).cpu(),
         copied_non_members=(plain.to_non_members >= top).cpu(),
     )
