@@ -101,7 +101,7 @@ def compare_arms(
 ) -> Arms:
     """`Arms` of the first network and of `others`; `columns` says which of an arm's weights is the compared one.
 
-    `plain` are the first N unguided samples, for the arm Random.
+    `plain` are the first N unguided samples, for the arm Random; `others` are hits (N,) by arm.
     """
     encode = coders(world)[0]
     fresh = by_distance(encode(world.non_members).flatten(1), encode(world.members).flatten(1))

@@ -27,7 +27,7 @@ def told(kept: Mapping[str, Any]) -> str:
     """What the kept run of a scale found, in two sentences of its own figures and verdicts."""
     claims, where = kept["claims"], kept["provenance"]["parameters"]
     rates = claims["S1"]["figure"] | claims["S4"]["figure"]
-    percent = {arm: f"{100 * rate:.0f} %" for arm, rate in rates.items()}
+    percent = {arm: f"{rate:.0%}" for arm, rate in rates.items()}
     return (
         f"On {where['data']} ({claims['S1']['scale']}), {percent['Random']} of plain samples copy a member, "
         f"{percent['OL-TD']} with real labels (S1: {claims['S1']['verdict']}) and {percent['CL-TD']} with clusters, "

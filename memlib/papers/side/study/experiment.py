@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from memlib.cache import Shards
 from memlib.papers.side.attack import Similarities
@@ -29,7 +30,7 @@ from memlib.papers.side.study.results import Results, Weights
 from memlib.papers.side.study.seconds import TIMED, measure_seconds
 from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.study.thresholds import measure_thresholds
-from memlib.papers.side.study.world import coders, prepare
+from memlib.papers.side.study.world import World, coders, prepare
 from memlib.run import Run
 
 
@@ -68,7 +69,7 @@ def in_dtype(settings: Settings) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def set_stage(world, foreign, settings: Settings, run: Run) -> Stage:
+def set_stage(world: World, foreign: nn.Module | None, settings: Settings, run: Run) -> Stage:
     """Train or wrap the model and draw its unguided samples."""
     target, measure = target_of(world, foreign, settings, run), measure_of(settings)
     judge, decode = judge_of(world, measure, run), coders(world)[1]

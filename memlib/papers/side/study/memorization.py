@@ -5,6 +5,7 @@ from torch import Tensor
 
 from memlib import losses, metrics
 from memlib.denoiser import pair
+from memlib.features import Embed
 from memlib.metrics import Count
 from memlib.noise import seeded
 from memlib.papers.side.study.judge import Judge
@@ -71,7 +72,7 @@ def errors(target: Target, x0: Tensor, levels: Tensor) -> Tensor:
 
 
 def copies_along(
-    states: list[dict[str, Tensor]], network: Network, target: Target, judge: Judge, decode
+    states: list[dict[str, Tensor]], network: Network, target: Target, judge: Judge, decode: Embed
 ) -> dict[str, list[float]]:
     """The fraction of 500 samples in the high band of a member and of a non-member, at each moment of the training.
 
@@ -104,7 +105,9 @@ def memorized_sizes(
     return [(size, count) for size, count in sorted(ended.trace)], (ended.size, ended.above)
 
 
-def planted_duplicates(z: Tensor, network: Network, how: Training, judge: Judge, decode, run: Run) -> dict[str, int]:
+def planted_duplicates(
+    z: Tensor, network: Network, how: Training, judge: Judge, decode: Embed, run: Run
+) -> dict[str, int]:
     """Train on z (N, *S) with ten members five times each, and count which of 2,000 samples copy which members.
 
     `plain second` and `distinct second` are the copies of the ten whose l2-ratio is below 1/3, with the second nearest
