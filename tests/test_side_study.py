@@ -17,7 +17,7 @@ from memlib.metrics import Count
 from memlib.papers import groups_of
 from memlib.papers.side import study
 from memlib.papers.side.study import arms as arms_of
-from memlib.papers.side.study import experiment, rules
+from memlib.papers.side.study import curves, experiment, rules
 from memlib.papers.side.study.model import Network, Training, train_model
 from memlib.papers.side.study.results import Arms, Labels, Results, Seconds, Thresholds, Weights
 from memlib.papers.side.study.seconds import bought, equal_seconds
@@ -219,7 +219,7 @@ class TestRules:
 def resamples(n):
     """How often each of n rows is in each of 2,000 resamples that `paired_interval` draws from seed 0: (2000, n)."""
     drawn = torch.cat([torch.randint(n, (len(part), n), generator=g) for g, part in _parts(n)])
-    return torch.zeros(2000, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(2000, n, dtype=torch.float64))
+    return torch.zeros(2000, n, dtype=torch.float32).scatter_add_(1, drawn, torch.ones(2000, n, dtype=torch.float32))
 
 
 def _parts(n):
@@ -229,7 +229,8 @@ def _parts(n):
 
 def quick_interval(a, b, statistic="difference", generator=None):
     """`metrics.paired_interval` with the resampling of seed 0, drawn once for all calls."""
-    first, second = (resamples(len(a)) @ torch.stack((a, b), 1).double() / len(a)).unbind(1)
+    sums = resamples(len(a)) @ torch.stack((a, b), 1).float()  # whole numbers, exact
+    first, second = (sums.double() / len(a)).unbind(1)
     values = first - second if statistic == "difference" else (first / second).nan_to_num(math.inf, math.inf)
     tail = torch.tensor([0.025, 0.975], dtype=torch.float64)
     return tuple(values.quantile(tail, interpolation="nearest").tolist())
@@ -256,19 +257,19 @@ class TestNull:
     @pytest.mark.parametrize("given", [{}, {"ti": 0.01}, {"random": 0.2, "td": 0.2, "ti": 0.01}])
     def test_s1_null_all_arms_copy_as_random_does(self, given):
         """With OL-TI below Random too: then only the comparison with Random stands in the way."""
-        assert reproduced(lambda seed: rules.s1(arms(seed=seed, **given)), 400) <= allowed(400)
+        assert reproduced(lambda seed: rules.s1(arms(seed=seed, **given)), 250) <= allowed(250)
 
     @pytest.mark.parametrize("levels", [[0.85] * 5, [0.80, 0.85, 0.90, 0.90, 0.90]])
     def test_s2_null_the_weight_does_nothing_or_only_lifts(self, levels):
-        assert reproduced(lambda seed: rules.s2(weights(levels, seed=seed)), 400) <= allowed(400)
+        assert reproduced(lambda seed: rules.s2(weights(levels, seed=seed)), 250) <= allowed(250)
 
     @pytest.mark.parametrize("given", [{}, {"td": 0.2, "ti": 0.2}])
     def test_s3_null_time_makes_no_difference(self, given):
-        assert reproduced(lambda seed: rules.s3(arms(seed=seed, **given)), 400) <= allowed(400)
+        assert reproduced(lambda seed: rules.s3(arms(seed=seed, **given)), 250) <= allowed(250)
 
     @pytest.mark.parametrize("rate", [0.04, 0.3])
     def test_s4_null_random_labels_are_as_good_as_real_ones(self, rate):
-        assert reproduced(lambda seed: rules.s4(arms(seed=seed, td=rate, training=rate)), 400) <= allowed(400)
+        assert reproduced(lambda seed: rules.s4(arms(seed=seed, td=rate, training=rate)), 250) <= allowed(250)
 
     def test_s5_null_is_an_identity_without_noise(self):
         """A search, not a measurement: one training image too many, or none found with the oracle, and it fails."""
@@ -276,7 +277,7 @@ class TestNull:
             assert rules.s5(labels(**shown)).verdict == "not reproduced"
         assert rules.s5(labels()).verdict == "not reproduced"
 
-    @pytest.mark.parametrize("rate", [0.002, 0.01, 0.1])
+    @pytest.mark.parametrize("rate", [0.002, 0.05])
     def test_s6_null_members_are_copied_as_often_as_non_members(self, rate):
         """With SSCD; with any other descriptor the rule never says reproduced."""
         check = torch.rand(300, generator=generator()).double()
@@ -284,8 +285,8 @@ class TestNull:
         def simulate(seed):
             return rules.s6(thresholds(check, "sscd", copied=rate, others=rate, seed=seed))
 
-        assert reproduced(simulate, 200) <= allowed(200)
-        for seed in range(100):
+        assert reproduced(simulate, 150) <= allowed(150)
+        for seed in range(40):
             other = thresholds(torch.rand(300, generator=generator(seed)).double(), seed=seed)
             assert rules.s6(other).verdict != "reproduced"
 
@@ -363,7 +364,7 @@ class TestStudy:
 
     def test_tables(self, results):
         told = study.tables(results)
-        assert len(told) == 8 and all(len({len(row) for row in rows}) == 1 for rows in told.values())
+        assert len(told) == 9 and all(len({len(row) for row in rows}) == 1 for rows in told.values())
         assert study.tables(Results()) == {}
         assert of_planted(results.thresholds)[-1][0] == "fraction of all"
 
@@ -387,6 +388,27 @@ class TestStudy:
         found = [study.run(small, Run("02_side", processes=n, seed=3), ("weights", "arms")) for n in (2, 1)]
         assert same(*found) and found[0].arms.hits[0]["OL-TD"].shape == (101,)
 
+    def test_curves(self, results):
+        """What is drawn agrees with the tables and the records."""
+        lines = curves.by_weight(results.weights)
+        claims = {claim.id: claim for claim in study.verdicts(results)}
+        assert lines["AMS"] == list(claims["S2"].figure.values())
+        assert all(low <= rate <= high for low, rate, high in zip(*(lines[one] for one in ("low", "AMS", "high"))))
+        assert list(curves.top_bands(results.weights)) == ["top 10 %"]
+        budgets, members = curves.distinct_members(results.model)
+        assert budgets[-1] == 120 and members["counted"][-1] == len(results.model.hits.clamp_min(-1).unique()) - 1
+        along = curves.along_training(results.model)
+        assert [value for value, _ in along["members"]] == pytest.approx(results.model.along["members"].tolist())
+        kept = {name: claim.record("fast") for name, claim in claims.items()}
+        assert set(curves.kept_rates(kept)) == {"Random", *arms_of.ARMS}
+        said = curves.told({"claims": kept, "provenance": {"parameters": {"data": "digits"}}})
+        assert said.startswith("On digits (fast), ") and claims["S4"].verdict in said
+
+    @pytest.mark.parametrize("descriptor", ["centred", "copies"])
+    def test_other_descriptors(self, descriptor):
+        found = study.run(changed(TINY, {"descriptor": descriptor}), RUN, ("thresholds",)).thresholds
+        assert found.descriptor == descriptor and list(found.edges) == ["low", "mid", "high"]
+
     def test_pictures(self):
         shown = study.pictures(TINY, RUN)
         assert shown.members.shape == shown.non_members.shape == (16, 1, 8, 8)
@@ -403,6 +425,7 @@ class TestStudy:
             ({"model": "/no/such"}, "/no/such"),
             ({"descriptor": "sscd", "sscd": "/no/such.pt"}, "/no/such.pt"),
             ({"n_train": 10**6}, "fewer"),
+            ({"n_train": 447}, "2 calibration images set no thresholds"),
         ],
     )
     def test_refused_before_anything_is_trained(self, values, said, monkeypatch):
@@ -416,10 +439,10 @@ class TestStudy:
         assert [one.dtype for one in study.SCALES.values()] == ["float64", "float32", "float32", "float32"]
 
 
-def folder_of_images(path, n=60):
-    """n grey images of 8 pixels, without labels."""
+def folder_of_images(path, n=200, shape=(8, 8)):
+    """n images of 8 pixels, without labels: grey, or in colour for the shape (8, 8, 3)."""
     path.mkdir()
-    for i, image in enumerate(torch.rand(n, 8, 8, generator=generator())):
+    for i, image in enumerate(torch.rand(n, *shape, generator=generator())):
         Image.fromarray((255 * image).byte().numpy()).save(path / f"{i:03d}.png")
     return f"folder:{path}"
 
@@ -430,9 +453,8 @@ class TestOtherPeoples:
     def test_a_folder_of_images_without_labels(self, tmp_path):
         values = {"data": folder_of_images(tmp_path / "images"), "n_train": 12, "size": 8, "copy_steps": 1}
         found = study.run(changed(TINY, values | {"networks": 1, "decisive": False}), RUN, ("labels", "thresholds"))
-        assert "60 images" in found.description and "12 members" in found.description
+        assert "200 images" in found.description and "12 members" in found.description
         assert found.labels.shown["RL-TD (oracle)"] and len(study.verdicts(found)) == 2
-        assert "copies" not in found.thresholds.planted  # too few images to train it on
 
     def test_a_diffusers_folder_is_attacked_in_float32(self, tmp_path):
         torch.manual_seed(0)
@@ -442,13 +464,15 @@ class TestOtherPeoples:
         net.save_pretrained(tmp_path / "unet")
         DDPMScheduler(num_train_timesteps=100).save_pretrained(tmp_path / "scheduler")
         settings = changed(TINY, {"model": str(tmp_path), "sweep": [0.0, 4.0]})
-        found = study.run(settings, RUN)
-        assert found.weights.similarity.dtype == torch.float32 and len(found.arms.hits) == 1
-        assert found.model.emm is None and len(found.model.steps) == 0
-        assert "give held_out" in found.description and len(study.verdicts(found)) == 7
-        assert len(study.tables(found)) == 7
+        found = study.run(settings, RUN, ("weights", "model"))
+        assert found.weights.similarity.dtype == torch.float32 and found.weights.similarity.isfinite().all()
+        assert found.model.emm is None and len(found.model.steps) == 0 and torch.get_default_dtype() == torch.float32
+        assert "give held_out" in found.description and [claim.id for claim in study.verdicts(found)] == ["S2", "S7"]
+        with experiment.in_dtype(settings):
+            stage = experiment.set_stage(*experiment.prepare(settings, RUN), settings, RUN)
+            assert stage.bench.recipe.residual and experiment.other_networks(settings, stage, RUN) == []
         with pytest.raises(Refused, match="the model makes images"):
-            study.run(changed(settings, {"size": 4}), RUN)
+            study.run(changed(settings, {"data": folder_of_images(tmp_path / "colour", 60, (8, 8, 3))}), RUN)
 
     def test_held_out_images_of_their_own(self, tmp_path):
         values = {"data": folder_of_images(tmp_path / "a", 30), "held_out": folder_of_images(tmp_path / "b", 100)}

@@ -71,8 +71,9 @@ def in_dtype(settings: Settings) -> Iterator[None]:
 
 def set_stage(world: World, foreign: nn.Module | None, settings: Settings, run: Run) -> Stage:
     """Train or wrap the model and draw its unguided samples."""
-    target, measure = target_of(world, foreign, settings, run), measure_of(settings)
-    judge, decode = judge_of(world, measure, run), coders(world)[1]
+    measure, decode = measure_of(settings), coders(world)[1]
+    judge = judge_of(world, measure, run)  # before the training: it refuses what cannot be judged
+    target = target_of(world, foreign, settings, run)
     shards = plain_samples(target, settings.n_random, 0, run)
     plain = judge.compare(decode(shard["images"].to(target.like)) for shard in shards)
     synthetic = synthetic_samples(target, settings.n_synthetic, run)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from memlib import features, metrics
+from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.papers.side.attack import Similarities, similarities
 from memlib.papers.side.study.settings import Settings
@@ -71,14 +72,19 @@ def seen_by_the_model(world: World) -> dict[str, Tensor]:
     return {name: decode(encode(getattr(world, name))) for name in parts}
 
 
-def descriptors(seen: dict[str, Tensor], measure: Measure, run: Run) -> dict[str, Embed]:
-    """Every descriptor that can be fitted to the reference (M, C, H, W) of `seen`, by name."""
-    reference = seen["reference"]
-    rank = min(40, len(reference) - 1)  # the smallest components are noise to a copy
-    known = {"centred": features.centred(reference), "half_whitened": features.half_whitened(reference, rank)}
+def descriptors(world: World, reference: Tensor, measure: Measure, run: Run) -> dict[str, Embed]:
+    """Every descriptor that can be fitted to the reference (M, C, H, W), as the model can return it, by name."""
+    whitened = features.half_whitened(reference, components(world))
+    known = {"centred": features.centred(reference), "half_whitened": whitened}
     if len(reference) >= FEWEST or measure.descriptor == "copies":
         known["copies"] = _copies(reference, measure, run)
     return known
+
+
+def components(world: World) -> int:
+    """How many principal components a descriptor has: at most 40, since the smallest are noise to a copy."""
+    most = world.latent if world.coordinates == "principal" else world.reference[0].numel()
+    return min(40, len(world.reference) - 1, most)
 
 
 def _copies(reference: Tensor, measure: Measure, run: Run) -> Embed:
@@ -87,12 +93,19 @@ def _copies(reference: Tensor, measure: Measure, run: Run) -> Embed:
 
 
 def judge_of(world: World, measure: Measure, run: Run) -> Judge:
-    """The judge: thresholds are set on the calibration part, or as published where the descriptor is SSCD."""
+    """The judge: thresholds are set on the calibration part, or as published where the descriptor is SSCD.
+
+    Raises Refused where there are too few calibration images for a threshold that five times `fpr` of them reach.
+    """
+    fpr = measure.fpr or max(0.01, 1 / len(world.calibration))
+    if 5 * fpr >= 1:
+        raise Refused(
+            f"{len(world.calibration)} calibration images set no thresholds: give more images, or fewer n_train"
+        )
     seen = seen_by_the_model(world)
-    embed = _chosen(seen["reference"], measure, run)
+    embed = _chosen(world, seen["reference"], measure, run)
     known = embed(seen["members"])
     null, check = (metrics.nearest(embed(seen[part]), known)[0][:, 0] for part in ("calibration", "non_members"))
-    fpr = measure.fpr or max(0.01, 1 / len(null))
     fractions = {"low": 5 * fpr, "mid": 2 * fpr, "high": fpr}
     edges = {band: metrics.threshold(null, fraction) for band, fraction in fractions.items()}
     if measure.descriptor == "sscd":
@@ -100,7 +113,7 @@ def judge_of(world: World, measure: Measure, run: Run) -> Judge:
     return Judge(embed, seen["members"], seen["non_members"], fractions, edges, null, check)
 
 
-def _chosen(reference: Tensor, measure: Measure, run: Run) -> Embed:
+def _chosen(world: World, reference: Tensor, measure: Measure, run: Run) -> Embed:
     """The one descriptor that similarity is measured in."""
     match measure.descriptor:
         case "sscd":
@@ -109,7 +122,7 @@ def _chosen(reference: Tensor, measure: Measure, run: Run) -> Embed:
             return _copies(reference, measure, run)
         case "centred":
             return features.centred(reference)
-    return features.half_whitened(reference, min(40, len(reference) - 1))
+    return features.half_whitened(reference, components(world))
 
 
 def distinct(hits: Tensor) -> int:

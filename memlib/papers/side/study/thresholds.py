@@ -37,7 +37,7 @@ def planted_copies(world: World, measure: Measure, run: Run) -> dict[str, dict[s
     fpr = measure.fpr or max(0.01, 1 / len(world.calibration))
     planted = features.planted(seen["members"], torch.Generator().manual_seed(run.seed))
     table = {}
-    for name, embed in descriptors(seen, measure, run).items():
+    for name, embed in descriptors(world, seen["reference"], measure, run).items():
         traced = features.recall(embed, seen["members"], seen["calibration"], planted, fpr)
         table[name] = {kind: count.k for kind, count in traced.items()}
     return table
