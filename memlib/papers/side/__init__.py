@@ -1,6 +1,7 @@
 """SIDE's surrogate condition: labels for a model that has none, and a classifier of noisy samples distilled from them.
 
-`surrogates` holds the arms, `students` the training (TDKD), `guidance` what is done with the result.
+`surrogates` makes the labels of each arm, `students` trains classifiers on them (TDKD), `guidance` gives the gradient
+that steers a sampler, `attack` draws and compares the samples, and `study` is the experiment of chapter 2.
 """
 
 from memlib.papers.side.guidance import (

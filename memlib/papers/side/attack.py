@@ -1,6 +1,6 @@
-"""SIDE: extraction from an unconditional model by guidance with a classifier of its own making. Chen et al. 2024.
+"""SIDE: extract training images from an unconditional model by guidance with a surrogate classifier. Chen et al. 2024.
 
-`sweep` draws samples at many guidance weights at once, `similarities` looks for the training images in them. Labels and
+`sweep` draws samples at many guidance weights at once. `similarities` looks for the training images in them. Labels and
 classifier come from `surrogates` and `students`, thresholds from held-out images (`metrics.threshold`).
 
     fresh = noise.seeded(seeds)
@@ -24,10 +24,18 @@ from memlib.papers.side import Logits, log_p
 
 
 def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
-    """A label for each of n samples, (n,) integers, uniform on 0 .. classes - 1. SIDE sec. 3.3.3.
+    """Draw a label for each of n samples, (n,) integers, uniform on 0 .. classes - 1. SIDE sec. 3.3.3.
 
-    Drawn from the samples' own noise (`noise.seeded`), so that sample i wants the same label in every arm with as many
-    classes. Raises Refused for fewer than one class.
+    Labels come from the noise of the samples themselves, so sample i wants the same label in every arm with the same
+    number of classes.
+
+    Arguments:
+        noise: `noise.seeded` of the samples' seeds.
+        n: number of samples.
+        classes: number of labels.
+
+    Raises:
+        Refused: for fewer than one class.
     """
     if classes < 1:
         raise Refused(f"labels are drawn among at least one class, not {classes}")
@@ -44,12 +52,24 @@ def sweep(
     weights: Sequence[float] | Tensor,
     sigmas: Tensor,
 ) -> Tensor:
-    """Samples of each start under each guidance weight, (B, W, *S), by DDIM in one batch. SIDE eq. 9-10.
+    """Sample every start under every guidance weight by DDIM, in one batch. SIDE eq. 9-10.
 
-    x (B, *S) at sigmas[0]; labels (B,), one a start; weights (W,), lambda of eq. 10: the exponent of the power prior
-    p(y | x)^lambda that stands for an uncalibrated classifier. sigmas (n+1,), ending in 0. The copies of a start agree
-    until the first step, so there both networks are asked once; afterwards rows of weight 0 skip the classifier and
-    are the unguided samples, bitwise those of `sweep` with any other weights in as many rows.
+    Before the first step all copies of a start are equal, so each network runs once for each start. Afterwards rows of
+    weight 0 skip the classifier. They are the unguided samples, equal bit for bit to those of `sweep` with any other
+    weights in the same number of rows.
+
+    Arguments:
+        x: starts (B, *S) at noise level sigmas[0].
+        labels: the label that each start is guided to, (B,).
+        weights: lambda of eq. 10, (W,): the exponent of the power prior p(y | x)^lambda, which replaces a calibrated
+            classifier.
+        sigmas: decreasing noise levels (n + 1,), the last 0.
+
+    Returns:
+        Samples (B, W, *S).
+
+    Raises:
+        Refused: for weights that are not (W,) and for another number of labels than starts.
     """
     weights = torch.as_tensor(weights, device=x.device).to(x.dtype)
     if weights.dim() != 1 or len(weights) < 1 or len(labels) != len(x):
@@ -82,13 +102,13 @@ def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Te
 
 
 def _push(classifier: Logits, x: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
-    """sigma^2 grad log p(y | x, sigma), (B, *S): what guidance at weight 1 adds to a denoiser."""
+    """sigma^2 grad log p(y | x, sigma), (B, *S): the term that guidance at weight 1 adds to a denoiser."""
     return expand_sigma(sigma, x) ** 2 * gradient(log_p(classifier, labels), x, sigma)
 
 
 class Similarities(NamedTuple):
-    """What N samples resemble: `similarity` (N,) to the `nearest` member (N,), `to_non_members` (N,) to the nearest
-    image that no model saw.
+    """How similar N samples are to training images: `similarity` (N,) to the `nearest` member, whose index is in (N,);
+    `to_non_members` (N,) is the similarity to the nearest image that no model saw.
     """
 
     similarity: Tensor
@@ -96,17 +116,20 @@ class Similarities(NamedTuple):
     to_non_members: Tensor
 
     def hits(self, low: float, high: float = torch.inf) -> Tensor:
-        """The member that each sample copies at a similarity in [low, high), -1 where none, (N,)."""
+        """The index of the member that each sample copies, at a similarity in [low, high); -1 for none. (N,)."""
         return self.nearest.where(metrics.in_band(self.similarity, low, high), torch.full_like(self.nearest, -1))
 
 
 def similarities(
     samples: Tensor | Iterable[Tensor], embed: Embed, members: Tensor, non_members: Tensor
 ) -> Similarities:
-    """The nearest member of each sample, by cosine of `embed`.
+    """Find the nearest member of each sample, by the cosine of features.
 
-    samples (N, C, H, W), or batches of them as they come from disk, are compared with members (M, C, H, W) and with
-    `non_members`, images of the same kind that no model saw: what resemblance alone would earn.
+    Arguments:
+        samples: images (N, C, H, W), or batches of them as they come from disk.
+        embed: images (N, C, H, W) -> features (N, D).
+        members: training images (M, C, H, W).
+        non_members: images of the same kind that no model saw. They show how much similarity chance alone gives.
     """
     known, control = embed(members), embed(non_members)
     found = []

@@ -1,4 +1,4 @@
-"""The pull of a classifier, grad_x log p(y | x, sigma): made for `denoiser.guided`, and judged at every noise level."""
+"""The gradient of a classifier, grad_x log p(y | x, sigma): for `denoiser.guided`, and tested at every noise level."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,9 +20,14 @@ _ROWS = 1024  # images classified at once where no gradient is wanted
 
 
 def log_p(classifier: Logits, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """log p(label | x, sigma), (x, sigma) -> (B,), for `denoiser.guided`; labels (B,), one a sample.
+    """log p(label | x, sigma) as a function (x, sigma) -> (B,), for `denoiser.guided`.
 
-    Raises Refused for a classifier in training mode, in which batch norm makes every sample depend on all others.
+    Arguments:
+        classifier: (x, sigma) -> logits (B, K).
+        labels: one for each sample, (B,).
+
+    Raises:
+        Refused: for a classifier in training mode, in which batch norm makes every sample depend on all others.
     """
     require_eval(classifier)
 
@@ -33,10 +38,10 @@ def log_p(classifier: Logits, labels: Tensor) -> Callable[[Tensor, Tensor], Tens
 
 
 def as_ddpm(classifier: Logits) -> Logits:
-    """The classifier of x_t = x / sqrt(1 + sigma^2): what one without time is shown in a DDPM, (x, sigma) -> (B, K).
+    """The classifier applied to x_t = x / sqrt(1 + sigma^2), the input that a DDPM gives it; (x, sigma) -> (B, K).
 
-    The paper's model holds samples in these coordinates, whose size does not grow with the noise; a time-independent
-    classifier given x itself sees inputs of any size, a harder fate than the paper's.
+    The paper's model keeps samples in these coordinates, whose size does not grow with the noise. A time-independent
+    classifier applied to x itself would see inputs of any size, which is harder than in the paper.
     """
     return lambda x, sigma: classifier(x * (1 + expand_sigma(sigma, x) ** 2).rsqrt(), sigma)
 
@@ -44,7 +49,18 @@ def as_ddpm(classifier: Logits) -> Logits:
 def accuracy(
     classifier: Logits, images: Tensor, labels: Tensor, sigmas: Sequence[float] | Tensor, noise: Noise
 ) -> list[Count]:
-    """How many of the images (N, *S), noised to each of `sigmas` (L,), are given their label (N,): L counts of N."""
+    """How many of the images (N, *S), noised to each level, the classifier labels correctly.
+
+    Arguments:
+        labels: the true labels, (N,).
+        sigmas: noise levels, (L,).
+
+    Returns:
+        L counts out of N.
+
+    Raises:
+        Refused: for a classifier in training mode.
+    """
     require_eval(classifier)
     counts = []
     for sigma in torch.as_tensor(sigmas).to(images):
@@ -62,10 +78,19 @@ def bayes_direction(
     x: Tensor,
     sigma: float | Tensor,
 ) -> Tensor:
-    """The exact grad_x log p(y | x, sigma), (B, *S), where the denoisers of the whole and of K classes are known.
+    """The exact grad_x log p(y | x, sigma), where the denoisers of all data and of each of K classes are known.
 
-    By Bayes' rule it is the score of the class minus that of all: (D_y - D) / sigma^2; conditionals[y] is D_y and
-    labels (B,). From differences of denoisers it stays exact where the posterior underflows.
+    By Bayes' rule it is the score of the class minus the score of all data, (D_y - D) / sigma^2. As a difference of
+    denoisers it stays exact where the posterior underflows.
+
+    Arguments:
+        model: the denoiser D of all data.
+        conditionals: the denoisers D_y, by label.
+        labels: one for each sample, (B,).
+        x: samples (B, *S) at noise level `sigma`, a float, () or (B,).
+
+    Returns:
+        Directions (B, *S).
     """
     level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
     exact = torch.empty_like(x)
@@ -76,9 +101,12 @@ def bayes_direction(
 
 
 class Agreement(NamedTuple):
-    """How a learned direction compares with the exact one: the mean cosine over the samples whose exact one is not 0;
-    the same weighted by its length, so by how much guidance moves them; and the ratio of their root mean squares (1 is
-    right, more overshoots)."""
+    """How learned directions compare with exact ones.
+
+    `cosine` is the mean over samples whose exact direction is not 0. `weighted` weights it by the length of the exact
+    direction, that is by how far guidance moves the sample. `length` is the ratio of the root mean squares: 1 is right,
+    more overshoots.
+    """
 
     cosine: float
     weighted: float
@@ -86,7 +114,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(learned: Tensor, exact: Tensor) -> Agreement:
-    """Agreement of directions (B, *S) with the exact ones of the same shape; NaN if all of these are 0."""
+    """Compare directions (B, *S) with exact ones (B, *S). NaN if all exact ones are 0."""
     learned, exact = learned.flatten(1).double(), exact.flatten(1).double()
     weight = exact.norm(dim=1)
     cosine = (learned * exact).sum(1) / (learned.norm(dim=1) * weight)
@@ -98,11 +126,20 @@ def agreement(learned: Tensor, exact: Tensor) -> Agreement:
 def agreement_on_points(
     classifier: Logits, images: Tensor, labels: Tensor, sigmas: Sequence[float] | Tensor, noise: Noise, n: int = 200
 ) -> list[Agreement]:
-    """Agreement of a classifier's guidance with the exact one at each of `sigmas` (L,), if the data are a finite set.
+    """Compare a classifier's guidance with the exact one at each noise level, where the data are a finite set.
 
-    images (N, *S) with labels (N,) are all there is, so the denoisers of the whole set and of each class are closed
-    forms (`analytic.Empirical`) and so is the direction between them. Asked at n of the images, noised, each for the
-    label of another of them: the attack wants any label anywhere, and at small sigma an image's own gives no direction.
+    Then the denoisers of the whole set and of each class are closed forms (`analytic.Empirical`), and so is the
+    direction of Bayes' rule. It is computed at n of the images, noised, each guided to the label of another: an attack
+    asks for any label anywhere, and at small sigma an image's own label gives no direction.
+
+    Arguments:
+        images: the finite set, (N, *S).
+        labels: of the images, (N,).
+        sigmas: noise levels, (L,).
+        n: how many of the images are compared.
+
+    Returns:
+        One `Agreement` for each level.
     """
     whole, found = Empirical(images), labels.unique()
     classes = dict(zip(found.tolist(), (Empirical(images[labels == label]) for label in found), strict=True))

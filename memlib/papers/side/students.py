@@ -1,7 +1,6 @@
 """Time-dependent knowledge distillation (SIDE sec. 3.3.2): a teacher of clean images, a student of noisy ones.
 
-The teacher is trained on real labelled images and never meets a noisy one; the student is trained on a `Surrogate` and
-touches no other image.
+The teacher is trained on clean, labelled, real images. The student is trained on the images of a `Surrogate` alone.
 """
 
 from pathlib import Path
@@ -27,10 +26,18 @@ def teach(
     seed: int = 0,
     checkpoint: str | Path | None = None,
 ) -> nn.Module:
-    """Train a time-independent classifier on clean real images (N, *S) and their labels (N,); returned in eval mode.
+    """Train a time-independent classifier on clean images by cross-entropy.
 
-    Plain cross-entropy, by `train.fit` (which `checkpoint` goes to). Raises Refused for a classifier with time, which
-    would learn one level alone.
+    Arguments:
+        images: real images, (N, *S).
+        labels: of the images, (N,).
+        checkpoint: see `train.fit`.
+
+    Returns:
+        The teacher, in evaluation mode.
+
+    Raises:
+        Refused: for a classifier with time, which would learn a single level.
     """
     if teacher.time:
         raise Refused("a teacher sees clean images alone: build its network with time=False")
@@ -47,8 +54,9 @@ def teach(
 def tdkd(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(p(y|x) || p^t(y|x_t)), (B,), of targets p (B, K) for the clean x and logits (B, K) for the noisy. SIDE eq. 11.
 
-    A temperature T other than 1 softens both, p^(1/T) and softmax(logits / T), and multiplies by T^2, which keeps the
-    size of the gradient (Hinton et al. 2015, sec. 2.1); the minimiser is the same, the small probabilities count more.
+    A temperature T other than 1 softens both, p^(1/T) and softmax(logits / T), and multiplies the loss by T^2, which
+    keeps the size of the gradient (Hinton et al. 2015, sec. 2.1). The minimiser is the same; small probabilities count
+    more.
     """
     if temperature != 1:
         targets = (targets.log() / temperature).softmax(1)
@@ -68,13 +76,22 @@ def distil(
     seed: int = 0,
     checkpoint: str | Path | None = None,
 ) -> nn.Module:
-    """Time-dependent knowledge distillation: train `student` on the surrogate's images and return it in eval mode.
+    """Time-dependent knowledge distillation: train `student` on the images (N, *S) of a surrogate.
 
-    A student with time sees them noised to ln sigma ~ N(mean, std^2), `levels`; one without sees them clean, which is
-    all that "time-independent" means in SIDE sec. 4.2. The teacher's word on the clean image is the target in either
-    case. `checkpoint` goes to `train.fit`; give each surrogate its own. The paper trains with AdamW at 1e-4 and does
-    not say how long; here Adam, its rate falling along a cosine. Raises Refused for a student whose form is not that
-    of the arm.
+    A student with time sees noisy images. A student without time sees clean ones, which is the meaning of
+    "time-independent" in SIDE sec. 4.2. In both cases the target is the label of the clean image. The paper trains with
+    AdamW at 1e-4 and does not say how long; here it is Adam, with a learning rate that falls along a cosine.
+
+    Arguments:
+        levels: mean and standard deviation of ln sigma.
+        temperature: see `tdkd`.
+        checkpoint: see `train.fit`; each surrogate needs its own.
+
+    Returns:
+        The student, in evaluation mode.
+
+    Raises:
+        Refused: for a student with time where the arm has none, and the reverse.
     """
     if ("-TD" in surrogate.arm and not student.time) or ("-TI" in surrogate.arm and student.time):
         raise Refused(f"the arm {surrogate.arm} needs a student made with time={not student.time}")

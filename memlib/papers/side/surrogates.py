@@ -1,7 +1,6 @@
-"""Where labels come from when the model has none: each arm of SIDE by name, with what it sees of the training set.
+"""Labels for a model that has none: each arm of SIDE by name, with what it sees of the training set.
 
-A function takes what its arm may see and nothing else. Images are samples of any shape (N, *S), latents as well as
-pixels.
+A function takes what its arm may see and nothing else. Images are samples of any shape (N, *S), latents or pixels.
 """
 
 from dataclasses import dataclass
@@ -20,10 +19,13 @@ _ROWS = 1024  # images classified at once where no gradient is wanted
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Images (N, *S) and what a classifier of them is to say, probabilities (N, K).
+    """Images (N, *S) and the probabilities (N, K) that a classifier of them should learn.
 
-    `arm` is its name in the tables, `sees` what of the training set went into it. Raises Refused for targets that do
-    not fit the images and for fewer than two classes, which carry no information (definition 1 of SIDE).
+    `arm` is its name in the tables, `sees` says what of the training set went into it.
+
+    Raises:
+        Refused: for targets that do not fit the images, and for fewer than two classes, which carry no information
+            (definition 1 of SIDE).
     """
 
     arm: str
@@ -40,11 +42,14 @@ class Surrogate:
 def teacher_labels(
     teacher: Logits, generated: Tensor, arm: Literal["OL-TD", "OL-TI", "RL-TD (training)"] = "OL-TD"
 ) -> Surrogate:
-    """What a classifier of clean images says of `generated` (N, *S), read at sigma = 0. SIDE sec. 3.3.2.
+    """Label generated images (N, *S) by a classifier of clean images, at sigma = 0. SIDE sec. 3.3.2.
 
-    OL: the teacher knows the training set's original labels. OL-TD, for a student with time, is the paper's SIDE.
-    OL-TI is for one without; the paper puts the teacher itself there, which `log_p` takes just as well. RL-TD
+    OL: the teacher knows the original labels of the training set. OL-TD, for a student with time, is the paper's SIDE.
+    OL-TI is for a student without time; the paper uses the teacher itself there, and `log_p` takes that too. RL-TD
     (training): the teacher was trained on one label per training image, the random labels of sec. 4.2.
+
+    Raises:
+        Refused: for a teacher in training mode.
     """
     sees = {
         "OL-TD": "training images and their labels, through the teacher",
@@ -59,8 +64,11 @@ def teacher_labels(
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters of N features: `labels` (N,) from 0 to K - 1, -1 in a cluster that was dropped; and of all that were
-    found, `sizes` and `cohesion` (the mean cosine of members to their centroid) with whether each was `kept`."""
+    """Clusters of N features: `labels` (N,) from 0 to K - 1, and -1 in a cluster that was dropped.
+
+    For each cluster found: its `sizes`, its `cohesion` (mean cosine of its features to their centroid), and whether it
+    was `kept`.
+    """
 
     labels: Tensor
     sizes: Tensor
@@ -77,11 +85,17 @@ class Clusters:
 
 
 def cluster(features: Tensor, k: int, cohesion: float = 0.0, smallest: int = 2, seed: int = 0) -> Clusters:
-    """k-means of the directions of `features` (N, D), which drops clusters less cohesive than `cohesion` (a cosine).
+    """k-means of the directions of `features` (N, D), without clusters that are loose or small.
 
-    Clusters of fewer than `smallest` images are dropped too: an image alone is as cohesive as can be. The paper names
-    clusters of features (sec. 3.3.1) and leaves both thresholds open. Deterministic by seed. Raises Refused for k
-    outside 2..N and when fewer than two clusters are left.
+    The paper names clusters of features (sec. 3.3.1) and leaves both thresholds open. Deterministic by seed.
+
+    Arguments:
+        k: number of clusters, 2 to N.
+        cohesion: smallest mean cosine to the centroid of a cluster that is kept.
+        smallest: fewest images of a cluster that is kept; a single image always has cohesion 1.
+
+    Raises:
+        Refused: for k outside 2..N, and when fewer than two clusters are left.
     """
     if not 2 <= k <= len(features):
         raise Refused(f"{len(features)} images cannot be put into {k} clusters: give 2 to {len(features)}")
@@ -91,10 +105,13 @@ def cluster(features: Tensor, k: int, cohesion: float = 0.0, smallest: int = 2, 
 
 
 def prune(features: Tensor, labels: Tensor, cohesion: float = 0.0, smallest: int = 2) -> Clusters:
-    """Cohesion of each of the clusters `labels` (N,) of `features` (N, D), and only those of enough of it and of size.
+    """Keep the clusters `labels` (N,) of `features` (N, D) that are cohesive and large enough.
 
-    The mean cosine of unit vectors to their mean direction is the length of their mean. The labels of the clusters
-    that stay are renumbered from 0. Raises Refused when fewer than two stay.
+    The mean cosine of unit vectors to their mean direction is the length of their mean. The labels that stay are
+    renumbered from 0.
+
+    Raises:
+        Refused: when fewer than two clusters stay.
     """
     rows, count = normalize(features.double()), int(labels.max()) + 1
     sizes = torch.bincount(labels, minlength=count)
@@ -112,9 +129,9 @@ def prune(features: Tensor, labels: Tensor, cohesion: float = 0.0, smallest: int
 
 
 def cluster_labels(generated: Tensor, clusters: Clusters) -> Surrogate:
-    """CL-TD: the clusters of `generated` (N, *S) as hard labels, without the images of clusters that were dropped.
+    """CL-TD: the clusters of generated images (N, *S) as hard labels, without the images of dropped clusters.
 
-    The attacker with nothing but the model, as long as the features were fitted to generated images or are public.
+    This attacker has only the model, as long as the features were fitted to generated images or are public.
     """
     stay = clusters.labels >= 0
     targets = one_hot(clusters.labels[stay], int(clusters.kept.sum())).to(generated)
@@ -122,15 +139,15 @@ def cluster_labels(generated: Tensor, clusters: Clusters) -> Surrogate:
 
 
 def random_labels(generated: Tensor, classes: int, generator: torch.Generator) -> Surrogate:
-    """RL-TD: labels of `generated` (N, *S) drawn by chance, so nothing that a classifier could learn: a control."""
+    """RL-TD: random labels of generated images (N, *S). A classifier can learn nothing from them: a control."""
     labels = torch.randint(classes, (len(generated),), generator=generator).to(generated.device)
     return Surrogate("RL-TD", "nothing", generated, one_hot(labels, classes).to(generated))
 
 
 def training_indices(members: Tensor) -> Surrogate:
-    """RL-TD (oracle): every training image (N, *S) its own label, N classes: the labels of sec. 4.2 without a teacher.
+    """RL-TD (oracle): every training image (N, *S) is its own class, N classes: sec. 4.2 without a teacher.
 
-    No attacker has this; it is what guidance could do with perfect labels.
+    No attacker has this. It shows what guidance could do with perfect labels.
     """
     indices = torch.arange(len(members), device=members.device)
     return Surrogate("RL-TD (oracle)", "training images, themselves", members, one_hot(indices).to(members))

@@ -1,0 +1,21 @@
+"""The study of chapter 2: does guidance with a classifier of its own making get more training images out of a model?"""
+
+from memlib.papers.side.study.experiment import run
+from memlib.papers.side.study.pictures import pictures
+from memlib.papers.side.study.results import Results
+from memlib.papers.side.study.rules import verdicts
+from memlib.papers.side.study.settings import SCALES, Settings
+from memlib.papers.side.study.tables import tables
+
+CHAPTER = "02_side"
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "thresholds": ("S6",),
+    "weights": ("S2", "S7"),
+    "labels": ("S5",),
+    "arms": ("S1", "S3", "S4"),
+    "model": (),
+    "seconds": (),
+}
+
+__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "pictures", "run", "tables", "verdicts"]
