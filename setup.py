@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel carries the chapters and their kept claims, so that `memlib run` finds them."""
+"""What pyproject.toml cannot say: a wheel carries the chapters and their kept claims, for `memlib run` to find."""
 
 import shutil
 from pathlib import Path

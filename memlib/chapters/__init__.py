@@ -53,8 +53,8 @@ class Page:
     def verdicts(self, rows: Mapping[str, tuple[str, str, str]]) -> None:
         """The closing table of a chapter: claim, paper, here, verdict, why.
 
-        `rows` are (paper, here, why) by claim id. The verdict is that of this run or, where it measured nothing, that of
-        the kept run at `book`, marked as such.
+        `rows` are (paper, here, why) by claim id. The verdict is that of this run. Where it measured nothing, the
+        verdict is that of the kept run at `book`, marked as such.
         """
         earlier = (kept(self.chapter, "book") or {"claims": {}})["claims"]
         told = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import features, metrics, nets, noise
-from memlib.cache.fingerprint import code_fingerprint
+from memlib.cache._fingerprint import code_fingerprint
 from memlib.cache.shards import Shards, stream
 from memlib.papers.side import students, surrogates
 from memlib.papers.side.attack import Similarities, sweep, uniform_labels

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from memlib import losses, nets, noise, sample, train
 from memlib.cache import load, save
-from memlib.cache.fingerprint import code_fingerprint
+from memlib.cache._fingerprint import code_fingerprint
 from memlib.cache.shards import Shards, stream
 from memlib.denoiser import pair
 from memlib.noise import noise_from
