@@ -253,7 +253,7 @@ def test_null_l3_where_each_push_leaves_by_chance(chance):
 
 @pytest.mark.xfail(
     strict=True,
-    reason="says reproduced in 14 % of null runs (16 networks, limits scattered over two decades): multiples of one "
+    reason="says reproduced in 15 % of null runs (16 networks, limits scattered over two decades): multiples of one "
     "network count as several networks, and any network leaves more often at larger steps",
 )
 def test_null_l3_where_networks_leave_at_steps_unrelated_to_the_edge():

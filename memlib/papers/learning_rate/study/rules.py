@@ -135,7 +135,8 @@ def l6(results: Smoothness) -> Claim:
     power of $\eta$ in the roughness of the learnt score at the lowest noise level lies below 0 (its interval), and
     that of $\sigma/\mu$ in the roughness of $s^*$, from 0.2 to 0.1, below $-3$ (arithmetic, without chance). *Trend
     only*: the mean power of $\eta$ is below 0. *Not reproduced*: otherwise. A flat network counts with a roughness of
-    $10^{-6}$.
+    $10^{-6}$. Known weakness: *trend only* looks at a sign, so it comes in about half of the runs in which the rate has
+    no effect.
     """
     mean, interval = roughness_power(results)
     star = star_power(results)
