@@ -303,7 +303,6 @@ def test_u7_null(seeds, level):
 TINY = dataclasses.replace(
     Settings(),
     data="digits:limit=240",
-    size=8,
     n_train=60,
     network="mlp",
     width=8,
@@ -321,7 +320,6 @@ WIDE = dataclasses.replace(
     TINY,
     processes=("VE", "VP", "DDPM"),
     attribute="faces:bangs,n=160",
-    size=16,
     latent=8,
     n_seeds=2,
     as_printed=True,
@@ -351,7 +349,7 @@ def test_the_study_runs_and_says_something_about_every_claim(everything):
     assert [claim.id for claim in claims] == ["U1", "U2", "U3", "U4", "U5", "U6", "U7"]
     assert all(claim.n >= 1 for claim in claims)
     assert sorted(claim.id for claim in claims) == sorted(one for group in study.GROUPS.values() for one in group)
-    assert "digits:limit=240, 1 x 16 x 16; 60 training images" in everything.description
+    assert "digits:limit=240, 1 x 8 x 8; 60 training images" in everything.description
     assert "attribute: faces:bangs,n=160" in everything.description
     made = study.tables(everything)
     assert len(made) == 10

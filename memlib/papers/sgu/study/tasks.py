@@ -131,7 +131,8 @@ def parting_level(z: Tensor, forget: Tensor) -> tuple[Tensor, Tensor, float]:
 
 def _load(name: str, source: str, wanted: tuple[int, ...], settings: Settings, run: Run) -> Parts:
     """A task's images, split; or Refused."""
-    images = data.load(source, settings.size or (None if source == "digits" else 16))
+    stored = source.partition(":")[0] == "digits"  # at 8 pixels, and at no other size
+    images = data.load(source, settings.size or (None if stored else 16))
     room = len(images) // 2  # a half
     n_train = min(settings.n_train, 2 * room // 3)
     if n_train < 1:
