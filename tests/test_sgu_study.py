@@ -256,14 +256,14 @@ def fillings_without_effect(generator, arm_rate):
 
 
 def test_u4_null():
-    """Two arms may each pass by chance, at 2.5 to 3 % each: together 5.5 % in 20,000 runs, at the edge of what is right.
+    """Two arms may each pass by chance, at 2.5 to 3 % each: together 5.5 % in 20,000 runs, at the edge.
 
     Among the eight networks themselves no arm fell below another, in 56 pairs.
     """
     assert not reproduced_too_often(lambda generator: rules.u4(inpainting(fillings_without_effect(generator, 0.08))))
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.01, 0.08])  # as measured; two images in a hundred; as at larger noise
+@pytest.mark.parametrize("rate", [0.01, 0.08])  # more than was measured, which is 0; as at larger noise
 def test_u5_null(rate):
     assert not reproduced_too_often(
         lambda generator: rules.u5(reconstruction(fillings_without_effect(generator, rate)))
@@ -302,10 +302,10 @@ def test_u7_null(seeds, level):
 
 TINY = dataclasses.replace(
     Settings(),
+    data="digits:limit=240",
     n_train=60,
     network="mlp",
     width=8,
-    latent=8,
     train_steps=10,
     tune_steps=(2,),
     batch=16,
@@ -317,7 +317,13 @@ TINY = dataclasses.replace(
     toy_seeds=2,
 )
 WIDE = dataclasses.replace(
-    TINY, processes=("VE", "VP", "DDPM"), attribute="faces:bangs,n=80", n_seeds=2, as_printed=True, neighbours=True
+    TINY,
+    processes=("VE", "VP", "DDPM"),
+    attribute="faces:bangs,n=160",
+    latent=8,
+    n_seeds=2,
+    as_printed=True,
+    neighbours=True,
 )
 
 
@@ -326,9 +332,9 @@ def small():
     """Fewer points in the toy and a judge of a few steps, so that a whole study takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy, "SAMPLES", 50)
-        patch.setattr(toy, "POINTS", 3)
+        patch.setattr(toy, "POINTS", 2)
         patch.setattr(toy, "ALPHAS", (0.9,))
-        patch.setattr(features, "classifier", partial(features.classifier, steps=60))
+        patch.setattr(features, "classifier", partial(features.classifier, steps=15))
         patch.setattr(arms, "_CHECKPOINT", 10)
         yield
 
@@ -343,8 +349,8 @@ def test_the_study_runs_and_says_something_about_every_claim(everything):
     assert [claim.id for claim in claims] == ["U1", "U2", "U3", "U4", "U5", "U6", "U7"]
     assert all(claim.n >= 1 for claim in claims)
     assert sorted(claim.id for claim in claims) == sorted(one for group in study.GROUPS.values() for one in group)
-    assert "digits, 1 x 8 x 8; 60 training images" in everything.description
-    assert "attribute: faces:bangs,n=80" in everything.description
+    assert "digits:limit=240, 1 x 8 x 8; 60 training images" in everything.description
+    assert "attribute: faces:bangs,n=160" in everything.description
     made = study.tables(everything)
     assert len(made) == 10
     for rows in made.values():
@@ -372,15 +378,17 @@ def test_groups_run_alone_and_say_the_same(everything, small):
     assert alone.samples is None and alone.description == ""  # the toy needs no image
 
 
-def test_two_processes_give_the_same_bits(small, tmp_path, monkeypatch):
-    found = []
+def test_two_processes_give_the_same_bits(tmp_path, monkeypatch):
+    z = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    forget, found = torch.arange(40) < 10, []
     for processes in (1, 2):
         monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / str(processes)))
-        result = study.run(TINY, Run("test_sgu", processes=processes), ["reconstruction"])
-        found.append(result.reconstruction.answers)
-    assert found[0].keys() == found[1].keys()
-    for key, one in found[0].items():
-        assert torch.equal(one.same, found[1][key].same) and torch.equal(one.distance, found[1][key].distance)
+        one = Run("test_sgu", processes=processes)
+        plans = {arm: arms.plan(arm, "classes", "VE", 0, TINY) for arm in ("unseen", "obtuse")}
+        calls = {arm: (arms.trained, one, plan, z, forget, 1.0) for arm, plan in plans.items()}
+        found.append(experiment._each(one, "trained", calls))
+    for arm, weights in found[0].items():
+        assert all(torch.equal(value, found[1][arm][name]) for name, value in weights.items())
 
 
 def test_the_default_dtype_is_left_as_it_was(small):

@@ -106,8 +106,8 @@ def _stacked(runs: Iterable[dict[str, Tensor]]) -> Judged:
 
 def _errors(task: Task) -> tuple[float, float, float]:
     """Accuracy of the judge on test images, and how often it finds content in real retained and forgotten ones."""
-    right = (task.answers(task.test) == task.test_labels).double().mean()
-    rates = [task.found(task.test[rows]).double().mean() for rows in (~task.test_forget, task.test_forget)]
+    right = (task.answers(task.features) == task.test_labels).double().mean()
+    rates = [task.found(task.features[rows]).double().mean() for rows in (~task.test_forget, task.test_forget)]
     return float(right), float(rates[0]), float(rates[1])
 
 

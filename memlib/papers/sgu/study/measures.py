@@ -34,9 +34,9 @@ def judged(task: Task, process: str, n_levels: int, n_samples: int, seed: int, n
     like = {"dtype": task.z.dtype, "device": task.z.device}
     starts = (sample.start(levels, block, task.z.shape[1:], **like) for block in blocks)
     images = torch.cat([task.decode(sample.ancestral(net, x, levels)) for x in starts])
-    bad, real = task.found(images), task.judge.embed(task.test[~task.test_forget])
-    good = task.judge.embed(images[~bad][: n_samples // 2])
-    distance, precision, recall = _quality(real, good)
+    seen = task.judge.embed(images)
+    bad = task.found(seen)
+    distance, precision, recall = _quality(task.features[~task.test_forget], seen[~bad][: n_samples // 2])
     return {
         "found": bad.sum().cpu(),
         "frechet": torch.tensor(distance),
@@ -85,11 +85,11 @@ def refilled(
     levels, origin = arms.grid(process, n_levels), task.decode(torch.zeros_like(task.z[:1]))
     out: dict[str, Tensor] = {}
     for side in SIDES:
-        x, labels = (part[:_FILLED].repeat_interleave(n_fills, 0) for part in _test(task, side))
+        x, labels, real = (part[:_FILLED].repeat_interleave(n_fills, 0) for part in _test(task, side))
         own = noise.seeded(range(len(x) * seed, len(x) * (seed + 1)))
         there = hidden(mask, x.shape[-1], len(x)).to(x.device)
         filled = inpaint.inpaint(_on_pixels(task, net), x - origin, there, levels, noise=own) + origin
-        out[f"same {side}"], out[f"distance {side}"] = _compared(task, filled, x, labels, n_fills)
+        out[f"same {side}"], out[f"distance {side}"] = _compared(task, filled, labels, real, n_fills)
         out["images"] = filled[::n_fills][:12].cpu().half()
     return out
 
@@ -107,10 +107,10 @@ def restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, n
     """Noise test images to sigma and denoise them: `same side` and `distance side` (images,), as in `results`."""
     out = {}
     for side in SIDES:
-        x, labels = _test(task, side)
+        x, labels, real = _test(task, side)
         own = noise.seeded(range(len(x) * seed, len(x) * (seed + 1)))
         back = task.decode(inpaint.reconstruct(net, task.encode(x), sigma, arms.grid(process, n_levels), own))
-        out[f"same {side}"], out[f"distance {side}"] = _compared(task, back, x, labels, 1)
+        out[f"same {side}"], out[f"distance {side}"] = _compared(task, back, labels, real, 1)
     return out
 
 
@@ -142,16 +142,16 @@ def _quality(real: Tensor, good: Tensor) -> tuple[float, float, float]:
     return metrics.frechet_distance(real, good), quality.precision.rate, quality.recall.rate
 
 
-def _test(task: Task, side: str) -> tuple[Tensor, Tensor]:
-    """Test images and labels of a side."""
+def _test(task: Task, side: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Test images of a side, their labels and the judge's features of them."""
     rows = task.test_forget if side == "D_f" else ~task.test_forget
-    return task.test[rows], task.test_labels[rows]
+    return task.test[rows], task.test_labels[rows], task.features[rows]
 
 
-def _compared(task: Task, made: Tensor, x: Tensor, labels: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
+def _compared(task: Task, made: Tensor, labels: Tensor, real: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
     """Whether an image keeps its class, and the distance of features, each (images,), means over repetitions."""
-    same = (task.answers(made) == labels).double()
-    distance = (task.judge.embed(made) - task.judge.embed(x)).norm(dim=1).double()
+    seen = task.judge.embed(made)
+    same, distance = (task.answers(seen) == labels).double(), (seen - real).norm(dim=1).double()
     return same.view(-1, repeats).mean(1).cpu(), distance.view(-1, repeats).mean(1).cpu()
 
 

@@ -54,7 +54,8 @@ class Task:
     test_labels: Tensor  # (T,)
     test_forget: Tensor  # (T,)
     wanted: tuple[int, ...]
-    judge: nn.Module
+    judge: features.ClassifierFeatures
+    features: Tensor  # the judge's features of the test images, (T, D)
     levels: Tensor  # (L,)
     posterior: Tensor  # how surely a noised forget image is one, at each level, (L,)
     sigma_star: float  # the level at which half of that certainty is lost
@@ -69,13 +70,13 @@ class Task:
             return z + self.mean.to(z)
         return (z @ self.basis.to(z)).unflatten(1, self.mean.shape) + self.mean.to(z)
 
-    def found(self, images: Tensor) -> Tensor:
-        """Whether the judge finds forgotten content in images (N, C, H, W), (N,)."""
-        return torch.isin(self.answers(images), torch.tensor(self.wanted, device=images.device))
+    def answers(self, seen: Tensor) -> Tensor:
+        """The judge's labels of images of which it saw the features (N, D), (N,)."""
+        return self.judge.head(seen).argmax(1)
 
-    def answers(self, images: Tensor) -> Tensor:
-        """The judge's label of each image (N, C, H, W), (N,)."""
-        return self.judge.logits(images).argmax(1)
+    def found(self, seen: Tensor) -> Tensor:
+        """Whether the judge finds forgotten content in images of which it saw the features (N, D), (N,)."""
+        return torch.isin(self.answers(seen), torch.tensor(self.wanted, device=seen.device))
 
 
 def load(settings: Settings, run: Run) -> list[Parts]:
@@ -98,10 +99,11 @@ def prepare(parts: Parts, settings: Settings, run: Run) -> Task:
     z, forget = _encoded(x, mean, basis), parts.forgotten(parts.labels)
     levels, posterior, sigma_star = parting_level(z, forget)
     build = partial(_blank_judge, x, int(parts.labels.max()) + 1)
+    judge = run.trained("judge", build, _trained_judge, x, parts.labels, run.seed)
     return Task(
         name=parts.name, z=z, forget=forget, mean=mean, basis=basis,
         test=parts.test, test_labels=parts.test_labels, test_forget=parts.forgotten(parts.test_labels),
-        wanted=parts.wanted, judge=run.trained("judge", build, _trained_judge, x, parts.labels, run.seed),
+        wanted=parts.wanted, judge=judge, features=judge.embed(parts.test),
         levels=levels, posterior=posterior, sigma_star=sigma_star,
     )  # fmt: skip
 
@@ -129,7 +131,8 @@ def parting_level(z: Tensor, forget: Tensor) -> tuple[Tensor, Tensor, float]:
 
 def _load(name: str, source: str, wanted: tuple[int, ...], settings: Settings, run: Run) -> Parts:
     """A task's images, split; or Refused."""
-    images = data.load(source, settings.size or (None if source == "digits" else 16))
+    stored = source.partition(":")[0] == "digits"  # at 8 pixels, and at no other size
+    images = data.load(source, settings.size or (None if stored else 16))
     room = len(images) // 2  # a half
     n_train = min(settings.n_train, 2 * room // 3)
     if n_train < 1:
