@@ -393,7 +393,8 @@ class TestStudy:
         lines = curves.by_weight(results.weights)
         claims = {claim.id: claim for claim in study.verdicts(results)}
         assert lines["AMS"] == list(claims["S2"].figure.values())
-        assert all(low <= rate <= high for low, rate, high in zip(*(lines[one] for one in ("low", "AMS", "high"))))
+        ends = zip(lines["low"], lines["AMS"], lines["high"], strict=True)
+        assert all(low <= rate <= high for low, rate, high in ends)
         assert list(curves.top_bands(results.weights)) == ["top 10 %"]
         budgets, members = curves.distinct_members(results.model)
         assert budgets[-1] == 120 and members["counted"][-1] == len(results.model.hits.clamp_min(-1).unique()) - 1
