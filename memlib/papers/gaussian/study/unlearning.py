@@ -55,7 +55,7 @@ class Unlearning:
 
 
 def bits(nats: float | Tensor) -> float:
-    """The NLL of a point (d = 2), a scalar, in bits per dimension plus 8: the unit of code for uncentred 8-bit images."""
+    """The NLL of a point (d = 2), a scalar, in bits per dimension plus 8, the unit of code for uncentred images."""
     return float(bits_per_dim(-torch.as_tensor(nats, dtype=torch.float64), dims=2, bits=8, low=0.0, high=1.0))
 
 
