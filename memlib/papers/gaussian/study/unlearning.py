@@ -50,12 +50,12 @@ class Unlearning:
     shown: dict[str, Tensor]  # samples of the first seed, at most (SHOWN, 2), float32
 
     def column(self, arm: str, name: str) -> Tensor:
-        """One quantity of an arm over the seeds, (n_seeds,), such as "middle"."""
+        """One quantity of an arm over its K seeds, (K,), such as "middle"."""
         return torch.tensor([getattr(one, name) for one in self.arms[arm]], dtype=torch.float64)
 
 
 def bits(nats: float | Tensor) -> float:
-    """An NLL of a point (d = 2) in bits per dimension plus 8, as code for uncentred 8-bit images would print it."""
+    """The NLL of a point (d = 2), a scalar, in bits per dimension plus 8, the unit of code for uncentred images."""
     return float(bits_per_dim(-torch.as_tensor(nats, dtype=torch.float64), dims=2, bits=8, low=0.0, high=1.0))
 
 
@@ -109,7 +109,7 @@ def fit(
 
 
 def network(arm: str, seed: int, width: int, *training: Any) -> dict[str, Tensor]:
-    """The parameters, by name, of a network of this arm and seed, trained from nothing.
+    """The parameters, by name and of any shape, of a network of this arm and seed, trained from nothing.
 
     `training` is steps, alpha, batch, rate and device, as `fit` takes them.
     """
@@ -125,7 +125,7 @@ def inputs(settings: Settings, run: Run, arm: str, seed: int) -> tuple[Any, ...]
 
 
 def load(state: dict[str, Tensor], width: int, device: torch.device) -> nn.Module:
-    """A frozen network with these parameters."""
+    """A frozen network of points (B, 2) with these parameters."""
     net = toy_network(width).to(device)
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
@@ -138,7 +138,7 @@ def first(settings: Settings, run: Run, arm: str) -> nn.Module:
 
 
 def measured(state: dict[str, Tensor], width: int, *sizes: Any) -> tuple[Measured, Tensor]:
-    """`judge` for the network with these parameters."""
+    """`judge` for the network with these parameters: its measures, and samples (N, 2) to be drawn."""
     n_samples, n_tested, device = sizes
     return judge(load(state, width, device), n_samples, n_tested, device)
 
