@@ -355,6 +355,7 @@ def test_a_rule_without_its_measurements_says_so():
 # The experiment.
 
 TINY = {"train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4}
+THREE = {"retain": [0], "forget": [1], "proxy": [2]}  # classes: a third of the images
 
 
 @pytest.fixture
@@ -416,7 +417,7 @@ class TestWorld:
 
 
 def test_alone_groups_and_their_gate(cache):
-    found = study.run(tiny(), Run("03"), ("data",))
+    found = study.run(tiny(**THREE), Run("03"), ("data",))
     assert found.methods is None and [claim.id for claim in study.verdicts(found)] == ["I4"]
     assert found.gate.losses.shape == (2, 2) and found.gate.weight == 2.0
     assert list(found.data.losses)[:3] == ["all", "proxy", "1 a class"]
@@ -428,7 +429,7 @@ def test_alone_groups_and_their_gate(cache):
 def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
     monkeypatch.setattr(ablations, "SWEEP", (0.25,))
     monkeypatch.setattr(ablations, "PER_CLASS", (1,))
-    settings = changed(study.SCALES["book"], TINY | {"alphas": [0.5], "families": ["mae", "diffusion"]})
+    settings = changed(study.SCALES["book"], TINY | THREE | {"alphas": [0.5], "families": ["mae", "diffusion"]})
     found = study.run(settings, Run("03", "book"), tuple(study.GROUPS))
     assert list(found.methods) == ["mae", "diffusion"] and found.methods["diffusion"].stages.shape[1] == 3
     assert found.methods["diffusion"].stages[:, 0].sum() == pytest.approx(1, abs=1e-5)
@@ -452,6 +453,23 @@ def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
     assert set(study.findings.in_families(tables)) == {
         f"{name}, {method}" for name in ("MAE", "diffusion") for method in (LI2024, study.findings.BARE)
     }
+
+
+def test_the_method_by_hand_finds_the_model_that_the_study_trains(cache):
+    task = study.pictures.main(tiny(**THREE), Run("03"))
+    assert len(list(cache.glob("*original-mae*.safetensors"))) == 1
+    assert list(task.sheet(task.original)) == ["truth", "T(x)", "original", "unlearned"]
+    assert torch.equal(task.sheet(task.original)["original"], task.sheet(task.original)["unlearned"])
+    assert task.error(task.original, "F") > 0
+    pair = comparison.main_pair(
+        Run("03"),
+        models.plan_for(tiny(**THREE), "mae", task.world),
+        task.world,
+        comparison.judges_of(tiny(**THREE)),
+        2.0,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in (pair[0], task[1])), strict=True))
+    assert len(list(cache.glob("*original-mae*.safetensors"))) == 1
 
 
 def test_the_weight_is_tuned_on_validation_images():
@@ -508,7 +526,8 @@ def test_two_processes_give_the_same_bits(tmp_path, monkeypatch):
         monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / str(count)))
         run = Run("03", processes=count)
         torch.set_num_threads(1)
-        made.append(comparison.compare(tiny(), run, study.worlds(tiny(), run), (LI2024,))["mae"].losses(LI2024))
+        worlds = study.worlds(tiny(**THREE), run)
+        made.append(comparison.compare(tiny(**THREE), run, worlds, (LI2024,))["mae"].losses(LI2024))
     assert torch.equal(*made)
 
 

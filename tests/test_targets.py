@@ -25,7 +25,7 @@ def drawn(target, n=20_000, seed=0):
 def generating_matrix(target, size, monkeypatch):
     """The affine map z -> mean + A z of a target, read off by giving it unit vectors for noise: mean, A A^T."""
     basis = torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
-    monkeypatch.setattr(targets, "drawn", lambda generator: lambda like: basis.to(like))
+    monkeypatch.setattr(targets, "noise_from", lambda generator: lambda like: basis.to(like))
     made = target(size + 1, torch.Generator()).flatten(1)
     columns = made[1:] - made[0]  # (D, D), row i is A e_i
     return made[0], columns.T @ columns

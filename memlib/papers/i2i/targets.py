@@ -73,7 +73,7 @@ def low_rank(images: Tensor, k: int) -> Target:
     samples, size = rows.shape
     if not 1 <= k < min(samples, size):
         raise Refused(
-            f"{samples} images of {size} coordinates do not have {k} principal directions: give 1 to "
+            f"{k} principal directions do not exist for {samples} images of {size} coordinates: give 1 to "
             f"{min(samples, size) - 1}"
         )
     mean = rows.mean(0)
