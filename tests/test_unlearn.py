@@ -211,7 +211,7 @@ def test_arms_cost_the_same_and_draw_what_they_say():
         return 0 * x
 
     retain, forget = torch.zeros(5, 3), torch.full((5, 3), 100.0)
-    common = {"batch": 40, "sigma": lambda n, g: torch.full((n,), 0.5)}
+    common = {"batch": 40, "sample_sigma": lambda n, g: torch.full((n,), 0.5)}
     loss = sgu.objective(sgu.rows(retain), sgu.rows(forget), losses.obtuse, forget_fraction=0.25, **common)
     loss(net, keyed(0, 0))
     sgu.objective(sgu.rows(retain), None, None, **common)(net, keyed(0, 0))
