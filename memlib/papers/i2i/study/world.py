@@ -81,11 +81,11 @@ def part_sizes(settings: Settings, total: int) -> dict[str, int]:
 
 
 def description(settings: Settings, world: World) -> str:
-    """One line: where the images come from, how many there are in each part, and which classes are which."""
+    """Two lines: where the images come from and how many there are in each part; which classes are which."""
     counts = ", ".join(f"{len(images)} to {_USE[part]}" for part, images in world.images.items())
     groups = f"classes {_listed(settings.retain)} retained, {_listed(settings.forget)} forgotten"
     size = "x".join(map(str, world.shape))
-    return f"{settings.data} ({settings.half} half), {size}: {counts}; {groups}, {_listed(settings.proxy)} proxies"
+    return f"{settings.data} ({settings.half} half), {size}: {counts}\n{groups}, {_listed(settings.proxy)} proxies"
 
 
 _USE = {"train": "train", "validation": "validate", "test": "test"}
