@@ -19,9 +19,11 @@ class Density(Protocol):
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         """Posterior mean of x0 given x (B, *S) at level sigma, (B, *S)."""
+        ...
 
     def log_prob(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Log-density at level sigma of x (B, *S), (B,)."""
+        ...
 
 
 def obtuse_optimum(retain: Density, forget: Density, alpha: float, weight: Weight = ones) -> Denoiser:

@@ -100,7 +100,8 @@ def cluster(features: Tensor, k: int, cohesion: float = 0.0, smallest: int = 2, 
     if not 2 <= k <= len(features):
         raise Refused(f"{len(features)} images cannot be put into {k} clusters: give 2 to {len(features)}")
     rows = normalize(features.detach().flatten(1).double())
-    found = KMeans(k, n_init=1, random_state=seed).fit_predict(rows.cpu().numpy())
+    means = KMeans(k, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]  # declared as "auto"
+    found = means.fit_predict(rows.cpu().numpy())
     return prune(rows, torch.from_numpy(found).long().to(rows.device), cohesion, smallest)
 
 

@@ -168,7 +168,7 @@ def judge(
     nll = [float(-log_likelihood(denoiser, x0, LOW, HIGH, tol=tol).value.mean()) for x0 in tests]
     middle = float((torch.cdist(x, means(device)).argmin(1) == MIDDLE).double().mean())
     thrown = float((x.abs().amax(1) > FRAME).double().mean())
-    return Measured(*nll, middle, thrown), x[:SHOWN].float().cpu()
+    return Measured(nll[0], nll[1], middle, thrown), x[:SHOWN].float().cpu()
 
 
 def closed_forms(

@@ -150,7 +150,7 @@ def _likelihoods(networks: Networks, found: Mapping[Any, Any]) -> Likelihoods:
             for arm in networks.arms
             for side in SIDES
         },
-        check=tuple(float(found["check", probes].mean()) for probes in (None, 4)) if checked else None,
+        check=(float(found["check", None].mean()), float(found["check", 4].mean())) if checked else None,
         member={arm: measures.member_auc(task, net) for arm, net in nets.items()},
     )
 

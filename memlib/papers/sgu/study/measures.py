@@ -131,7 +131,7 @@ def member_auc(task: Task, net: nn.Module) -> tuple[float, tuple[float, float]]:
     The area under the ROC curve with its 95 % interval; 1/2 is a coin toss.
     """
     inside, outside = task.decode(task.z[task.forget]), task.test[task.test_forget]
-    return metrics.auc(*(-_error(task, net, images) for images in (inside, outside)))
+    return metrics.auc(-_error(task, net, inside), -_error(task, net, outside))
 
 
 def _quality(real: Tensor, good: Tensor) -> tuple[float, float, float]:

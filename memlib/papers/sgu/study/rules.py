@@ -196,7 +196,7 @@ def below(samples: Samples, process: str, arm: str, other: str) -> bool:
     a, b = (samples.judged["classes", process, name].found for name in (arm, other))
     if len(a) > 1:
         return metrics.mean_interval((a - b) / samples.n)[1] < 0
-    return metrics.ratio_interval(*(metrics.Count(int(found), samples.n) for found in (a, b)))[1] < 1
+    return metrics.ratio_interval(metrics.Count(int(a), samples.n), metrics.Count(int(b), samples.n))[1] < 1
 
 
 def obtuse_minus_orthogonal(samples: Samples, task: str) -> tuple[float, float]:
@@ -228,7 +228,7 @@ def hole(likelihoods: Likelihoods) -> dict[str, tuple[float, tuple[float, float]
     """How well the rise over retraining tells forgotten from retained images, for each unlearned arm: AUC, interval."""
     rise = rises(likelihoods)
     apart = {
-        arm: [rise[arm, side] - rise["unseen", side] for side in ("D_f", "D_g")]
+        arm: (rise[arm, "D_f"] - rise["unseen", "D_f"], rise[arm, "D_g"] - rise["unseen", "D_g"])
         for arm in likelihoods.arms
         if arm not in ("standard", "unseen")
     }

@@ -7,7 +7,17 @@ from torch import Tensor
 
 from memlib import metrics
 from memlib.papers.sgu.study import rules
-from memlib.papers.sgu.study.results import SIDES, Judged, Results
+from memlib.papers.sgu.study.results import (
+    SIDES,
+    Inpainting,
+    Judged,
+    Likelihoods,
+    Reconstruction,
+    Results,
+    Samples,
+    Toy,
+    Tuning,
+)
 
 Rows = list[list[str]]
 
@@ -25,18 +35,20 @@ def tables(results: Results) -> dict[str, Rows]:
     """Title -> rows, for the groups that were run; the first row names the columns."""
     made: dict[str, Rows] = {}
     if results.toy:
-        made |= {"The toy in closed form": _exact(results), "The toy, trained": _trained(results)}
-        made["Distance to the closed forms"] = _distances(results)
+        made |= {"The toy in closed form": _exact(results.toy), "The toy, trained": _trained(results.toy)}
+        made["Distance to the closed forms"] = _distances(results.toy)
     if results.samples:
-        made |= {"The judges": _judges(results), SAMPLES: _samples(results)}
+        assert results.sigma_star is not None  # found with the tasks, before any group is run
+        made |= {"The judges": _judges(results.samples, results.sigma_star), SAMPLES: _samples(results.samples)}
     if results.likelihoods:
-        made |= {"Likelihoods": _likelihoods(results), "What an auditor can tell": _auditor(results)}
+        made["Likelihoods"] = _likelihoods(results.likelihoods)
+        made["What an auditor can tell"] = _auditor(results.likelihoods)
     if results.inpainting:
-        made["Inpainting"] = _inpainting(results)
+        made["Inpainting"] = _inpainting(results.inpainting)
     if results.reconstruction:
-        made["Reconstruction"] = _reconstruction(results)
+        made["Reconstruction"] = _reconstruction(results.reconstruction)
     if results.tuning:
-        made["Fine-tuning"] = _tuning(results)
+        made["Fine-tuning"] = _tuning(results.tuning)
     return made
 
 
@@ -74,26 +86,25 @@ def _kept_interval(kept: Mapping[str, Any], arm: str, percent: float, n: int) ->
     return 100 * low, 100 * high
 
 
-def _exact(results: Results) -> Rows:
-    toy, rows = results.toy, [["closed form", "α", "NLL D_g", "NLL D_f", "in the middle", "astray"]]
+def _exact(toy: Toy) -> Rows:
+    rows = [["closed form", "α", "NLL D_g", "NLL D_f", "in the middle", "astray"]]
     for name, values in toy.exact.items():
         for alpha, (g, f, middle, astray) in zip(toy.alphas if len(values) > 1 else (1.0,), values, strict=True):
             rows.append([name, f"{alpha:.2f}", f"{g:.2f}", f"{f:.1f}", f"{middle:.2f}", f"{astray:.2f}"])
     return rows
 
 
-def _trained(results: Results) -> Rows:
+def _trained(toy: Toy) -> Rows:
     rows = [["arm", "NLL D_g", "NLL D_f", "in the middle", "95 % interval", "astray"]]
-    for i, arm in enumerate(results.toy.arms):
-        values = results.toy.trained[:, i]
+    for i, arm in enumerate(toy.arms):
+        values = toy.trained[:, i]
         (low, high), (g, f, middle, astray) = metrics.mean_interval(values[:, 2]), values.mean(0)
         ends = f"[{max(low, 0):.3f}, {high:.3f}]"
         rows.append([arm, f"{g:.2f}", f"{f:.2f}", f"{middle:.3f}", ends, f"{astray:.3f}"])
     return rows
 
 
-def _distances(results: Results) -> Rows:
-    toy = results.toy
+def _distances(toy: Toy) -> Rows:
     rows = [["σ", *[f"{arm} (adds)" for arm in toy.off]]]
     for i, sigma in enumerate(toy.gap_levels):
         cells = [f"{toy.off[arm][:, i].mean():.2f} ({toy.adds[arm][i]:.2f})" for arm in toy.off]
@@ -101,15 +112,15 @@ def _distances(results: Results) -> Rows:
     return rows
 
 
-def _judges(results: Results) -> Rows:
+def _judges(samples: Samples, sigma_star: dict[str, tuple[float, Tensor, Tensor]]) -> Rows:
     rows = [["task", "right, %", "found in retained images, %", "in forgotten images, %", "σ*"]]
-    for task, rates in results.samples.judge.items():
-        rows.append([task, *[f"{100 * rate:.1f}" for rate in rates], f"{results.sigma_star[task][0]:.1f}"])
+    for task, rates in samples.judge.items():
+        rows.append([task, *[f"{100 * rate:.1f}" for rate in rates], f"{sigma_star[task][0]:.1f}"])
     return rows
 
 
-def _samples(results: Results) -> Rows:
-    samples, rows = results.samples, [["task", "process", "arm", "UR, %", "95 % interval", "Frechet", "prec.", "rec."]]
+def _samples(samples: Samples) -> Rows:
+    rows = [["task", "process", "arm", "UR, %", "95 % interval", "Frechet", "prec.", "rec."]]
     for (task, process, arm), judged in samples.judged.items():
         percent = 100 * rules.rate(samples, task, process, arm)
         low, high = (100 * end for end in rules.ratio_interval(samples, task, process, arm))
@@ -123,8 +134,8 @@ def _quality(judged: Judged) -> list[str]:
     return [f"{means[0]:.1f}", f"{means[1]:.2f}", f"{means[2]:.2f}"]
 
 
-def _likelihoods(results: Results) -> Rows:
-    likelihoods, rows = results.likelihoods, [["process", "arm", "D_g, bits per dim.", "D_f, bits per dim."]]
+def _likelihoods(likelihoods: Likelihoods) -> Rows:
+    rows = [["process", "arm", "D_g, bits per dim.", "D_f, bits per dim."]]
     for process in likelihoods.processes:
         for arm in likelihoods.arms:
             cells = [_with_error(likelihoods.bits[process, arm, side].mean(0)) for side in SIDES]
@@ -136,10 +147,10 @@ def _with_error(values: Tensor) -> str:
     return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
 
-def _auditor(results: Results) -> Rows:
+def _auditor(likelihoods: Likelihoods) -> Rows:
     questions = {
-        "forgotten or retained": rules.hole(results.likelihoods),
-        "trained on or not": results.likelihoods.member,
+        "forgotten or retained": rules.hole(likelihoods),
+        "trained on or not": likelihoods.member,
     }
     rows = [["question", "arm", "AUC", "95 % interval"]]
     for question, areas in questions.items():
@@ -148,19 +159,18 @@ def _auditor(results: Results) -> Rows:
     return rows
 
 
-def _inpainting(results: Results) -> Rows:
+def _inpainting(inpainting: Inpainting) -> Rows:
     rows = [["task", "hidden", "arm", "class kept D_g, %", "D_f, %", "distance D_g", "D_f"]]
-    for task in dict.fromkeys(key[0] for key in results.inpainting.answers):
-        for mask in results.inpainting.masks:
-            for arm in results.inpainting.arms:
-                pair = [results.inpainting.answers[task, mask, arm, side] for side in SIDES]
+    for task in dict.fromkeys(key[0] for key in inpainting.answers):
+        for mask in inpainting.masks:
+            for arm in inpainting.arms:
+                pair = [inpainting.answers[task, mask, arm, side] for side in SIDES]
                 kept = [f"{100 * one.same.mean():.1f}" for one in pair]
                 rows.append([task, mask, arm, *kept, *[f"{one.distance.mean():.2f}" for one in pair]])
     return rows
 
 
-def _reconstruction(results: Results) -> Rows:
-    found = results.reconstruction
+def _reconstruction(found: Reconstruction) -> Rows:
     rows = [["t", "σ", "side", *[f"{arm}, %" for arm in found.arms]]]
     for time, sigma in zip(found.times, found.sigmas, strict=True):
         for side in SIDES:
@@ -169,8 +179,8 @@ def _reconstruction(results: Results) -> Rows:
     return rows
 
 
-def _tuning(results: Results) -> Rows:
-    tuning, rows = results.tuning, [["process", "arm", "steps", "UR, %", "95 % interval", "Frechet", "prec.", "rec."]]
+def _tuning(tuning: Tuning) -> Rows:
+    rows = [["process", "arm", "steps", "UR, %", "95 % interval", "Frechet", "prec.", "rec."]]
     for (process, arm, steps), judged in tuning.tuned.items():
         rates = judged.found.double() / tuning.n
         if len(rates) > 1:

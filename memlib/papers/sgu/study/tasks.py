@@ -100,6 +100,7 @@ def prepare(parts: Parts, settings: Settings, run: Run) -> Task:
     levels, posterior, sigma_star = parting_level(z, forget)
     build = partial(_blank_judge, x, int(parts.labels.max()) + 1)
     judge = run.trained("judge", build, _trained_judge, x, parts.labels, run.seed)
+    assert isinstance(judge, features.ClassifierFeatures)
     return Task(
         name=parts.name, z=z, forget=forget, mean=mean, basis=basis,
         test=parts.test, test_labels=parts.test_labels, test_forget=parts.forgotten(parts.test_labels),

@@ -187,9 +187,9 @@ def found(by_weight: list[Similarities], at: int, batches: Iterable[Tensor], jud
         first = metrics.medoids(torch.cat(rows), metrics.cliques(torch.cat(rows), top, least))
         right, wrong = chosen.hits(top)[first], chosen.to_non_members[first] >= top
         lines.append([len(first), int((right >= 0).sum()), distinct(right), int(wrong.sum())])
-    columns = (torch.stack(column).cpu() for column in zip(*by_weight, strict=True))
+    similarity, nearest, to_non_members = (torch.stack(column).cpu() for column in zip(*by_weight, strict=True))
     pairs = {band: len(torch.cat(members).unique()) for band, members in near.items()}
-    return Found(*columns, pairs, ratio, adaptive, torch.tensor(lines))
+    return Found(similarity, nearest, to_non_members, pairs, ratio, adaptive, torch.tensor(lines))
 
 
 def by_distance(rows: Tensor, members: Tensor) -> tuple[int, int]:

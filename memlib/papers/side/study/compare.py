@@ -77,9 +77,10 @@ def judged(net: Logits, given: Surrogate, bench: Bench, sigmas: Tensor, seed: in
     closed forms, and their difference is the direction of Bayes' rule. Without labels of non-members, members are used.
     """
     world = bench.world
-    known = world.fresh_labels is not None
-    fresh = coders(world)[0](world.non_members if known else world.members)
-    truth = world.fresh_labels if known else world.labels
+    images, truth = world.non_members, world.fresh_labels
+    if truth is None:
+        images, truth = world.members, world.labels
+    fresh = coders(world)[0](images)
     counts = accuracy(net, fresh, truth, sigmas, noise.seeded(range(len(fresh))))
     said = given.targets.argmax(1)
     pull = agreement_on_points(net, given.images, said, sigmas, noise_from(keyed(seed, 0)))

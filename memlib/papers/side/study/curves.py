@@ -16,11 +16,18 @@ from memlib.papers.side.study.rules import paired, resampled_tops, tops_of
 Bar = tuple[float, tuple[float, float]]  # a value and its 95 % interval
 
 
+def ends_of(count: Count) -> tuple[float, float]:
+    """The exact interval of a count of samples, which has one: k is at most n."""
+    ends = count.interval()
+    assert ends is not None
+    return ends
+
+
 def kept_rates(claims: Mapping[str, Any]) -> dict[str, Bar]:
     """The fraction of samples that copy a member, by arm, with exact intervals, from the records of S1 and S4."""
     n = claims["S1"]["n"]
     rates = claims["S1"]["figure"] | claims["S4"]["figure"]
-    return {arm: (rate, Count(round(rate * n), n).interval()) for arm, rate in rates.items()}
+    return {arm: (rate, ends_of(Count(round(rate * n), n))) for arm, rate in rates.items()}
 
 
 def told(kept: Mapping[str, Any]) -> str:
@@ -49,7 +56,7 @@ def by_weight(weights: Weights) -> dict[str, list[float]]:
     """AMS, its exact interval, UMS and the fraction in the high band of a non-member, at each weight."""
     copies = weights.similarity >= weights.high
     n = copies.shape[1]
-    ends = [Count(int(one.sum()), n).interval() for one in copies]
+    ends = [ends_of(Count(int(one.sum()), n)) for one in copies]
     nearest = [one.where(where, -1) for one, where in zip(weights.nearest, copies, strict=True)]
     return {
         "AMS": copies.double().mean(1).tolist(),
@@ -86,5 +93,5 @@ def along_training(model: Model) -> dict[str, list[Bar]]:
     found = {}
     for name, values in model.along.items():
         counts = [Count(round(STARTS * value), STARTS) for value in values.tolist()]
-        found[name] = [(count.rate, count.interval()) for count in counts]
+        found[name] = [(count.rate, ends_of(count)) for count in counts]
     return found

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from memlib.adapters import Discrete
 from memlib.cache import Shards
 from memlib.papers.side.attack import Similarities
 from memlib.papers.side.study.arms import ARMS, Bench, Found, Recipe, attack
@@ -69,7 +69,7 @@ def in_dtype(settings: Settings) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def set_stage(world: World, foreign: nn.Module | None, settings: Settings, run: Run) -> Stage:
+def set_stage(world: World, foreign: Discrete | None, settings: Settings, run: Run) -> Stage:
     """Train or wrap the model and draw its unguided samples."""
     measure, decode = measure_of(settings), coders(world)[1]
     judge = judge_of(world, measure, run)  # before the training: it refuses what cannot be judged

@@ -1,5 +1,7 @@
 """What the model shows without an attack: its errors, its copies along training, and which training sets it keeps."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -102,7 +104,8 @@ def memorized_sizes(
         return Count(int((metrics.l2_ratio(made, everything[:n].flatten(1)) < 1 / 3).sum()), 300)
 
     ended = metrics.emm(memorized, FEWEST, 2 * len(z))
-    return [(size, count) for size, count in sorted(ended.trace)], (ended.size, ended.above)
+    trace = cast(list[tuple[int, Count]], ended.trace)  # of what `memorized` returns
+    return sorted(trace), (ended.size, ended.above)
 
 
 def planted_duplicates(

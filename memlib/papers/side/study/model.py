@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import losses, nets, noise, sample, train
+from memlib.adapters import Discrete
 from memlib.cache import load, save
 from memlib.cache._fingerprint import code_fingerprint
 from memlib.cache.shards import Shards, stream
@@ -77,6 +78,7 @@ def train_model(z: Tensor, network: Network, how: Training, seed: int, run: Run)
     folder = run.folder("model", code_fingerprint(__name__), z, network, how, seed)
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+        assert isinstance(model, nets.Preconditioned)
         x0 = z[torch.randint(len(z), (how.batch,), generator=generator)]
         sigma = noise.lognormal(how.batch, -0.5, 1.2, generator).to(z)
         return losses.denoising(*pair(model, x0, sigma, noise_from(generator)), model.weight(sigma)).mean()
@@ -114,7 +116,7 @@ def trained(z: Tensor, network: Network, how: Training, seed: int, run: Run) -> 
     return Target(denoiser_with(state, network, z[:0]), noise.karras(50, 0.02, 20.0, rho=5), z[:0])
 
 
-def target_of(world: World, foreign: nn.Module | None, settings: Settings, run: Run) -> Target:
+def target_of(world: World, foreign: Discrete | None, settings: Settings, run: Run) -> Target:
     """The model that is attacked: the foreign one with 50 of its own levels, or one trained on the members."""
     z = coders(world)[0](world.members)
     if foreign is not None:

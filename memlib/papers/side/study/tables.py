@@ -1,7 +1,7 @@
 """The tables behind the claims, as rows of text; the first row names the columns."""
 
 from memlib import metrics
-from memlib.papers.side.study.curves import by_weight, gains
+from memlib.papers.side.study.curves import by_weight, ends_of, gains
 from memlib.papers.side.study.judge import distinct
 from memlib.papers.side.study.results import Arms, Labels, Model, Results, Thresholds, Weights
 from memlib.papers.side.study.rules import passed
@@ -44,7 +44,7 @@ def of_thresholds(thresholds: Thresholds) -> Rows:
     """Edge, what it was set for, and the non-members above it."""
     rows = [["band", "cosine from", "set for", "non-members", "95 % interval"]]
     for band, count in passed(thresholds).items():
-        low, high = count.interval()
+        low, high = ends_of(count)
         origin = "published" if thresholds.descriptor == "sscd" else f"{100 * thresholds.fractions[band]:.1f} %"
         interval = f"[{100 * low:.1f}, {100 * high:.1f}] %"
         rows.append([band, f"{thresholds.edges[band]:.3f}", origin, f"{count.k} of {count.n}", interval])
@@ -97,7 +97,7 @@ def of_distances(arms: Arms) -> Rows:
     for name in ("non-members", "Random", "OL-TD", "CL-TD"):
         cells = []
         for count in (arms.l2_ratio[name], arms.adaptive[name]):
-            low, high = count.interval()
+            low, high = ends_of(count)
             cells += [f"{count.k} of {count.n}", f"[{low:.3f}, {high:.3f}]"]
         rows.append([name, *cells])
     return rows

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memlib import adapters, data, features
 from memlib.data.images import Images
@@ -37,7 +37,7 @@ class World:
     latent: int
 
 
-def prepare(settings: Settings, run: Run) -> tuple[World, nn.Module | None]:
+def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | None]:
     """The world, and the foreign model to attack, None where one is to be trained.
 
     Raises Refused, before anything is trained, for settings that do not fit one another, for images or a model that
@@ -55,7 +55,10 @@ def prepare(settings: Settings, run: Run) -> tuple[World, nn.Module | None]:
     if settings.descriptor == "sscd":
         features.sscd(Path(settings.sscd) if settings.sscd else None, device=run.device)
     foreign = adapters.from_diffusers(settings.model, device=run.device) if settings.model else None
-    native = foreign.shape[-1] if foreign else None if settings.data == "digits" else 16
+    native = None if settings.data == "digits" else 16
+    if foreign:
+        assert foreign.shape is not None  # it comes from a folder
+        native = foreign.shape[-1]
     images = data.load(settings.data, settings.size or native)
     others = data.load(settings.held_out, settings.size or native) if settings.held_out else None
     shape = tuple(images.images.shape[1:])
