@@ -122,7 +122,7 @@ def s6(thresholds: Thresholds) -> Claim:
     """
     official, passing = thresholds.descriptor == "sscd", passed(thresholds)
     n = len(thresholds.null)
-    set_on = {band: Count(int(share * n + 1e-9), n) for band, share in thresholds.fractions.items()}
+    set_on = {band: Count(int(fraction * n + 1e-9), n) for band, fraction in thresholds.fractions.items()}
     ratios = [metrics.ratio_interval(passing[band], set_on[band]) for band in passing]
     agrees = all(low <= 1 <= high for low, high in ratios)
     total = thresholds.members

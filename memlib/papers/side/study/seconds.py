@@ -21,7 +21,7 @@ STARTS = 250  # samples of a timing
 
 
 def measure_seconds(bench: Bench, weight: float, hits: dict[str, Tensor], run: Run) -> Seconds:
-    """Time samples of each kind, now and alone on this machine; `hits` (N,) by arm are kept beside."""
+    """Time samples of each kind, now and alone on this machine; `hits` (N,) by arm are kept with the times."""
     target, few = bench.target, torch.arange(STARTS)
     like = target.like
     x = sample.start(target.sigmas, few, like.shape[1:], dtype=like.dtype, device=like.device)
@@ -50,7 +50,7 @@ def _seconds(run: Run, work: Callable[..., Any], *arguments: Any) -> float:
 
 def bought(found: Seconds, times: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Distinct members copied after each of `times` (T,) in seconds, by arm: (T,), extrapolated where more samples
-    would be needed than were drawn, and (T,) bool, whether it was counted."""
+    would be needed than there are, and (T,) bool, whether it was counted."""
     curves = {}
     for arm, hits in found.hits.items():
         start, each = found.before.get(arm, 0.0), found.each.get(arm, found.plain)
