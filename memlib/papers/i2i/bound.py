@@ -61,7 +61,7 @@ def infonce(queries: Tensor, keys: Tensor) -> Tensor:
     """log K + mean_i log(e^(q_i . k_i) / sum_j e^(q_i . k_j)) of (K, D) and (K, D), a scalar, in nats. B.11-B.12.
 
     In expectation over independent pairs at most their mutual information, and never above log K (van den Oord et al.
-    2018). The paper's B.11-B.18 have a minus before the mean, a slip that eq. 8 and 9 do not share.
+    2018). The paper's B.11-B.18 have a minus before the mean, a slip that is not in eq. 8 and 9.
     """
     similarity = queries @ keys.T
     return math.log(len(queries)) + similarity.log_softmax(1).diagonal().mean()

@@ -1,6 +1,6 @@
 """A conditional diffusion inpainter in the manner of Palette (Saharia et al. 2022), on diffusers' U-Net.
 
-The network sees a noisy image beside T(x) and predicts the noise; completion runs it down from pure noise. Its encoder
+The network sees a noisy image and T(x) and predicts the noise; completion runs it down from pure noise. Its encoder
 is the descending half of the U-Net, with an output at every resolution and one at the bottom; its decoder ascends.
 """
 
@@ -142,7 +142,7 @@ class Inpainter(nn.Module):
         return paste(images, sample.ancestral(denoiser, float(grid[0]) * noise(images), grid), mask)
 
     def _noised(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Noisy, Tensor]:
-        """T(seen) beside `truth` at levels drawn from `generator`, and the noise gamma in it."""
+        """T(seen) and noisy `truth`, its levels drawn from `generator`; and the noise gamma in it."""
         t = torch.randint(len(self.alphas_cumprod), (len(seen),), generator=generator)
         eta = expand_sigma(self.alphas_cumprod[t], truth)
         gamma = noise_from(generator)(truth)

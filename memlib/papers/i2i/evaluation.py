@@ -118,7 +118,7 @@ def outcome(losses: Tensor, margin: float, level: float = 0.9) -> Outcome:
 def compare(
     losses: Tensor, reference: Tensor, margin: float, level: float = 0.9
 ) -> Literal["succeeds", "fails", "unclear"]:
-    """Whether a method succeeds beside a reference, such as the paper's own.
+    """Whether a method succeeds, compared with a reference such as the paper's own.
 
     It fails if it damages, remembers, or is shown to forget less than the reference: the interval of the difference of
     their forget losses, paired by repetition, lies below 0. It succeeds if it keeps, forgets and does not fail.

@@ -22,7 +22,7 @@ IMAGENET_MEAN: tuple[float, float, float] = (-0.03, -0.088, -0.188)
 """ImageNet's mean colour, R G B, of images in [-1, 1] as `data.load` gives them: 2 m - 1 of m in [0, 1]."""
 
 IMAGENET_STD: tuple[float, float, float] = (0.458, 0.448, 0.45)
-"""The deviations beside it, 2 s. A checkpoint trained on (x01 - m) / s reads (x - IMAGENET_MEAN) / IMAGENET_STD."""
+"""Its standard deviations, 2 s. A checkpoint trained on (x01 - m) / s reads (x - IMAGENET_MEAN) / IMAGENET_STD."""
 
 
 class Masked(NamedTuple):

@@ -6,8 +6,8 @@ standardised (its mean subtracted, divided by its standard deviation) before a n
 space with Sigma = I (appendix C.4): give these functions images as the network sees them. In pixels of [-1, 1], N(0, I)
 leaves the range of images three times in ten.
 
-`gaussian`, `covariance` and `low_rank` turn one and the same draw of N(0, I) into their noise: arms that share a
-generator's seed share their luck.
+`gaussian`, `covariance` and `low_rank` turn the same draw of N(0, I) into their noise, so arms whose generators have
+the same seed differ in nothing else.
 """
 
 import math
