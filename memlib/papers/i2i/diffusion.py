@@ -6,13 +6,13 @@ is the descending half of the U-Net, with an output at every resolution and one 
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from memlib import adapters, sample
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 from memlib.noise import Noise, discrete, expand_sigma, noise_from
 from memlib.papers.i2i.masks import hide, paste
 
@@ -45,7 +45,8 @@ class Inpainter(nn.Module):
 
     def __init__(self, net: "UNet2DModel", alphas_cumprod: Tensor) -> None:
         super().__init__()
-        inner, channels, size = net.config.in_channels, net.config.out_channels, net.config.sample_size
+        config = cast(Any, net.config)  # a FrozenDict, whose entries are attributes too
+        inner, channels, size = config.in_channels, config.out_channels, config.sample_size
         if inner not in (2 * channels, 2 * channels + 1) or net.class_embedding is not None:
             raise Refused(
                 f"an inpainter takes the noisy image and the known one, {2 * channels} channels or with the mask "
@@ -64,7 +65,8 @@ class Inpainter(nn.Module):
 
         Raises Refused where it cannot be halved so often.
         """
-        from diffusers import UNet2DModel  # heavy: only where a model is wanted
+        with needs("models"):
+            from diffusers import UNet2DModel  # heavy: only where a model is wanted
 
         channels, size, _ = shape
         if size % 2 ** (len(widths) - 1):
@@ -86,7 +88,7 @@ class Inpainter(nn.Module):
         found = adapters.from_diffusers(folder)
         if found.predicts != "eps":
             raise Refused(f"an inpainter predicts the noise (epsilon), and that of {str(folder)!r} {found.predicts}")
-        return cls(found.net, found.alphas_cumprod).eval()
+        return cls(cast("UNet2DModel", found.net), found.alphas_cumprod).eval()
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Noisy:
         """What the encoder is given in training on images (B, C, H, W), level and noise drawn from `generator`.
@@ -158,7 +160,7 @@ class _Descent(nn.Module):
 
     def __init__(self, net: "UNet2DModel") -> None:
         super().__init__()
-        self.enter, self.blocks, self.bottom = net.conv_in, net.down_blocks, net.mid_block
+        self.enter, self.blocks, self.bottom = net.conv_in, net.down_blocks, cast(nn.Module, net.mid_block)
 
     def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         x = self.enter(x)
@@ -180,7 +182,7 @@ class _Ascent(nn.Module):
     def forward(self, codes: tuple[Tensor, ...], time: Tensor) -> Tensor:
         *skips, x = codes
         for block in self.blocks:
-            taken = len(block.resnets)
+            taken = len(cast(nn.ModuleList, block.resnets))
             x = block(x, tuple(skips[-taken:]), time)
             del skips[-taken:]
         return self.leave(x)

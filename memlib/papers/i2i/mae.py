@@ -5,12 +5,12 @@ pass, nothing is drawn: an MAE completes with something like the mean of what co
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, paste
 
@@ -38,22 +38,27 @@ class MAE(nn.Module):
     Both are transformers' own modules; `MAE.small` makes one to train, `MAE.load` reads a folder.
     """
 
+    patch: int
+    shape: tuple[int, int, int]
+
     def __init__(self, net: "ViTMAEForPreTraining") -> None:
         super().__init__()
-        if net.config.norm_pix_loss:
+        config = cast(Any, net.config)  # whose sizes are declared as a number or a pair; a ViTMAE has numbers
+        if config.norm_pix_loss:
             raise Refused(
                 "this MAE predicts each patch divided by its own deviation (norm_pix_loss), which is not known for a "
                 "hidden one: give a checkpoint trained on plain pixels"
             )
-        self.encoder, self.decoder, self.patch = net.vit, net.decoder, net.config.patch_size
-        self.shape = (net.config.num_channels, net.config.image_size, net.config.image_size)
+        self.encoder, self.decoder, self.patch = net.vit, net.decoder, config.patch_size
+        self.shape = (config.num_channels, config.image_size, config.image_size)
 
     @classmethod
     def small(
         cls, shape: tuple[int, int, int], patch: int, width: int = 64, depth: int = 3, heads: int = 4, decoder: int = 1
     ) -> Self:
         """An untrained MAE for images of `shape` (C, H, H): `depth` blocks encode, `decoder` blocks decode."""
-        from transformers import ViTMAEConfig, ViTMAEForPreTraining  # heavy: only where a model is wanted
+        with needs("models"):
+            from transformers import ViTMAEConfig, ViTMAEForPreTraining  # heavy: only where a model is wanted
 
         net = ViTMAEForPreTraining(ViTMAEConfig(
             num_channels=shape[0], image_size=shape[1], patch_size=patch,
@@ -76,12 +81,14 @@ class MAE(nn.Module):
         Raises:
             Refused: for a folder that is missing, without safetensors or of another model.
         """
-        from transformers import ViTMAEForPreTraining
+        with needs("models"):
+            from transformers import ViTMAEForPreTraining
 
         if not (Path(folder).expanduser() / "config.json").is_file():
             raise Refused(f"{str(folder)!r} holds no config.json: give the folder of a ViTMAE checkpoint")
         try:
-            net, told = ViTMAEForPreTraining.from_pretrained(
+            # With output_loading_info it returns a pair, which transformers does not declare.
+            net, told = ViTMAEForPreTraining.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 Path(folder).expanduser(), local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:

@@ -8,14 +8,14 @@ method and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin ove
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from memlib import train
 from memlib.errors import Refused
-from memlib.noise import noise_from
+from memlib.noise import Noise, noise_from
 
 Codes = Tensor | tuple[Tensor, ...]
 Terms = tuple[Tensor, Tensor]
@@ -29,18 +29,27 @@ class Completer(Protocol):
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
         """What the encoder is given for images (B, C, H, W) in training."""
+        ...
 
     def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator) -> Any:
         """What it is given for images (B, C, H, W) when a completion begins; no hidden pixel is used."""
+        ...
 
     def with_noise(self, inputs: Any, noise: Tensor) -> Any:
         """The same with noise (B, C, H, W) as the content."""
+        ...
 
     def encode(self, inputs: Any) -> Codes:
         """Codes (B, ...), several where the encoder has several stages."""
+        ...
 
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """The family's training loss, (B,), when T(seen) should become `truth`."""
+        ...
+
+    def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like) -> Tensor:
+        """Images (B, C, H, W) with the hidden pixels filled in and the others untouched."""
+        ...
 
 
 class UnlearningBatch(NamedTuple):
@@ -157,7 +166,7 @@ def unlearn(
         images = [part[i] for part, i in zip((retain, forget), rows, strict=True)]
         kept, lost = images if vary is None else (vary(part, generator) for part in images)
         material = UnlearningBatch(kept, lost, noise(batch, generator), mask(generator))
-        held, sent = method(model, frozen, material, generator)
+        held, sent = method(cast(Completer, model), cast(Completer, frozen), material, generator)
         return (held + alpha * sent).mean()
 
     for step in train.fit(model, loss, steps, lr=lr, seed=seed, title=method.__name__.replace("_", " ")):

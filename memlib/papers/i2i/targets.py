@@ -80,6 +80,7 @@ def low_rank(images: Tensor, k: int) -> Target:
     centred = (rows - mean).cpu().numpy()
     start = torch.randn(min(samples, size), generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
     _, singular, components = svds(centred, k, v0=start, solver="arpack")
+    assert components is not None  # svds computes the vectors of both sides unless told otherwise
     variances = torch.as_tensor(singular.copy()).square() / (samples - 1)  # (k,), ascending
     total = float((rows - mean).square().sum()) / (samples - 1)
     rest = math.sqrt(max(total - float(variances.sum()), 0.0) / (size - k))

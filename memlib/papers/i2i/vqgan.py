@@ -8,14 +8,14 @@ hidden one, and its decoder gives each hidden place a distribution over the code
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlib.errors import Refused
+from memlib.errors import Refused, needs
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, hide, paste
 
@@ -40,9 +40,10 @@ class VQGAN(nn.Module):
     def __init__(self, tokenizer: "VQModel", size: int, width: int, depth: int, heads: int, decoder: int) -> None:
         super().__init__()
         self.tokenizer = tokenizer.requires_grad_(False)
-        self.patch = 2 ** (len(tokenizer.config.block_out_channels) - 1)
-        self.grid, codes = size // self.patch, tokenizer.config.num_vq_embeddings
-        self.shape = (tokenizer.config.in_channels, size, size)
+        config = cast(Any, tokenizer.config)  # a FrozenDict, whose entries are attributes too
+        self.patch = 2 ** (len(config.block_out_channels) - 1)
+        self.grid, codes = size // self.patch, config.num_vq_embeddings
+        self.shape = (config.in_channels, size, size)
         self.encoder = _Blocks(codes + 1, self.grid**2, width, depth, heads)
         self.decoder = _Head(codes, self.grid**2, width, decoder, heads)
 
@@ -55,7 +56,8 @@ class VQGAN(nn.Module):
 
         Train the tokenizer first (`tokenizer_loss`), then the transformer (`loss`).
         """
-        from diffusers import VQModel  # heavy: only where a model is wanted
+        with needs("models"):
+            from diffusers import VQModel  # heavy: only where a model is wanted
 
         halvings = int(math.log2(patch))
         if 2**halvings != patch:
@@ -77,7 +79,8 @@ class VQGAN(nn.Module):
         Raises:
             Refused: for what is missing or does not fit.
         """
-        from diffusers import VQModel
+        with needs("models"):
+            from diffusers import VQModel
 
         root = Path(folder).expanduser()
         for part in ("vqvae/config.json", "transformer.json", "transformer.safetensors"):
@@ -110,7 +113,7 @@ class VQGAN(nn.Module):
         """Images (B, C, H, W) of codebook indices (B, L)."""
         book = self.tokenizer.quantize.embedding
         latents = book(indices).unflatten(1, (self.grid, self.grid)).movedim(3, 1)
-        return self.tokenizer.decode(latents, force_not_quantize=True).sample
+        return cast(Any, self.tokenizer.decode(latents, force_not_quantize=True)).sample  # a DecoderOutput
 
     def tokenizer_loss(self, images: Tensor) -> Tensor:
         """Reconstruction and codebook terms on images (B, C, H, W), a scalar: van den Oord et al. 2017, eq. 3.

@@ -5,12 +5,15 @@ P^1/2 H P^1/2 is at most 2 / eta. The update of the slides has P = m, so m lambd
 has no such line, because its P changes from step to step.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.papers.learning_rate.descent import ScoreNetworks
 from memlib.papers.learning_rate.fixed_level import NoisyBatch, Problem, risk
+from memlib.papers.learning_rate.shallow import TwoLayer
 from memlib.random import keyed
 
 
@@ -39,7 +42,7 @@ def sharpness(
         grads = torch.autograd.grad(risk(net.with_parameters(leaves), batch).sum(), leaves, create_graph=True)
     if problem is not None and (problem.points.shape[2] != 1 or not hasattr(net, "kinks")):
         raise Refused("kinks are known for a TwoLayer on a line: leave out `problem`")
-    extra = net.kinks(problem) if problem is not None else [torch.zeros_like(p) for p in leaves]
+    extra = [torch.zeros_like(p) for p in leaves] if problem is None else cast(TwoLayer, net).kinks(problem)
     sizes = [p[0].numel() for p in leaves]
 
     def product(v: Tensor) -> Tensor:

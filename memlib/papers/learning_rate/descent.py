@@ -23,15 +23,19 @@ class ScoreNetworks(Protocol):
 
     def __call__(self, y: Tensor, /) -> Tensor:
         """Scores at y, (M, B, d) -> (M, B, d)."""
+        ...
 
     def members(self, index: Tensor, /) -> "ScoreNetworks":
         """A copy of some members, by index or mask (M,)."""
+        ...
 
     def with_parameters(self, trained: list[Tensor], /) -> "ScoreNetworks":
         """The same networks with these tensors (M, ...) instead of `trained`."""
+        ...
 
     def gradient(self, batch: NoisyBatch, /) -> list[Tensor]:
         """Gradients of the risk on a batch with y (M, B, d), in the order of `trained`."""
+        ...
 
 
 class Progress(NamedTuple):

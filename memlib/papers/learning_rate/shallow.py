@@ -39,7 +39,7 @@ class TwoLayer:
 
     def to(self, other: Tensor) -> "TwoLayer":
         """The networks in the dtype and on the device of a tensor of any shape."""
-        return TwoLayer(*(t.to(other) for t in (self.w1, self.b, self.w2)), self.free)
+        return TwoLayer(*(t.to(other) for t in (self.w1, self.b, self.w2)), free=self.free)
 
     def with_parameters(self, trained: list[Tensor]) -> "TwoLayer":
         """The same networks with these tensors (M, ...) instead of `trained`."""

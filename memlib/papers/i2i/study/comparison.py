@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.noise import noise_from
+from memlib.papers.i2i.diffusion import Inpainter
 from memlib.papers.i2i.evaluation import Judge
 from memlib.papers.i2i.study.judging import Judges, Scores, best_filling, judge_of, scored, stacked
 from memlib.papers.i2i.study.models import (
@@ -191,6 +192,7 @@ def stages(settings: Settings, run: Run, worlds: Sequence[World], families: Mapp
 def _stages(settings: Settings, run: Run, world: World, weight: float) -> Tensor:
     plan = plan_for(settings, "diffusion", world)
     frozen, model = main_pair(run, plan, world, judges_of(settings), weight)
+    assert isinstance(frozen, Inpainter) and isinstance(model, Inpainter)  # what the plan says
     mask = centre(plan, settings.crops[0])
     moved, fraction = {}, torch.empty(0)
     for group in "RF":

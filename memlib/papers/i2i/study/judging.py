@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from memlib import features, noise
 from memlib.papers.i2i.diffusion import Inpainter
 from memlib.papers.i2i.evaluation import Judge, Quality, quality, region
+from memlib.papers.i2i.methods import Completer
 from memlib.papers.i2i.study.world import World
 from memlib.run import Run
 
@@ -54,7 +55,11 @@ def judge_of(run: Run, world: World, judges: Judges, holes: Sequence[Tensor]) ->
     """
     if judges.inception:
         net = features.inception(judges.inception, device=world.device)
-        judge = Judge(lambda x: net.embed(world.pixels(x)), lambda x: net.probabilities(world.pixels(x)), None)
+        judge = Judge(
+            lambda x: net.embed(world.pixels(x)),
+            lambda x: net.probabilities(world.pixels(x)),
+            lambda x: net.embed(world.pixels(x)),
+        )
     else:
         images, places = world.images["train"].to(world.device), world.places["train"]
         seen = torch.cat([region(images, mask) for mask in holes])
@@ -62,6 +67,7 @@ def judge_of(run: Run, world: World, judges: Judges, holes: Sequence[Tensor]) ->
         shape = (images.shape[1], images.shape[-1], int(places.max()) + 1)
         inputs = (seen, answers, judges.steps, world.seed)
         net = run.trained("judge", partial(_classifier, *shape, world.device), _fit_judge, *inputs)
+        net = cast(features.ClassifierFeatures, net)
         judge = Judge(net.embed, net.probabilities, net.embed)
     if not judges.clip:
         return judge._replace(resemble=judge.embed)
@@ -87,8 +93,8 @@ def completed(model: nn.Module, images: Tensor, mask: Tensor) -> Tensor:
     """Images (N, C, H, W) with what the mask (1 or N, 1, H, W) hides filled in; image i with the noise of seed i."""
     mask = mask.expand(len(images), 1, *images.shape[2:])
     few = {"steps": DDIM_STEPS} if isinstance(model, Inpainter) else {}
-    parts = torch.arange(len(images)).split(BATCH)
-    return torch.cat([model.complete(images[i], mask[i], noise.seeded(i.tolist()), **few) for i in parts])
+    completer, parts = cast(Completer, model), torch.arange(len(images)).split(BATCH)
+    return torch.cat([completer.complete(images[i], mask[i], noise.seeded(i.tolist()), **few) for i in parts])
 
 
 def scored(model: nn.Module, world: World, judge: Judge, mask: Tensor, part: str = "test") -> Scores:

@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from memlib import train
 from memlib.papers.i2i.evaluation import Judge, counted, linear_probe, relearning
-from memlib.papers.i2i.methods import flatten_codes
+from memlib.papers.i2i.methods import Completer, flatten_codes
 from memlib.papers.i2i.study.comparison import (
     LI2024,
     Family,
@@ -84,8 +85,8 @@ def _codes(model: nn.Module | None, world: World, part: str, mask: Tensor) -> Te
     images = world.images[part].to(world.device)
     if model is None:
         return images[:, :, ~mask[0, 0]].flatten(1).cpu()
-    generator = torch.Generator().manual_seed(world.seed - world.index)
-    return flatten_codes(model.encode(model.initial_inputs(images, mask, generator))).cpu()
+    completer, generator = cast(Completer, model), torch.Generator().manual_seed(world.seed - world.index)
+    return flatten_codes(completer.encode(completer.initial_inputs(images, mask, generator))).cpu()
 
 
 def _relearned(model: nn.Module, plan: Plan, world: World, judge: Judge, mask: Tensor) -> list[float]:
@@ -94,7 +95,7 @@ def _relearned(model: nn.Module, plan: Plan, world: World, judge: Judge, mask: T
     images, truth = world.few("F", PER_CLASS), world.of("F")
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
-        return model.loss(images, images, mask, generator).mean()
+        return cast(Completer, model).loss(images, images, mask, generator).mean()
 
     def score() -> float:
         return cosine(completed(model.eval(), truth, mask), truth, judge, mask)

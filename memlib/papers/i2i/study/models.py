@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ def fit_original(
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         x = some(generator)
-        return model.loss(x, x, hole(generator), generator).mean()
+        return cast(methods.Completer, model).loss(x, x, hole(generator), generator).mean()
 
     if isinstance(model, VQGAN):
         words = model.tokenizer.requires_grad_(True)

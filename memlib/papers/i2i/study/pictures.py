@@ -1,7 +1,7 @@
 """Completions to look at, of the first repetition: read from the cache, or made."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from memlib.papers.i2i.masks import hide
 from memlib.papers.i2i.study.comparison import LI2024, PAPER_WEIGHT, Family, judges_of, main_hole, main_pair
 from memlib.papers.i2i.study.judging import completed
 from memlib.papers.i2i.study.models import centre, original, plan_for, unlearned
+from memlib.papers.i2i.study.settings import Family as FamilyName
 from memlib.papers.i2i.study.settings import Settings
 from memlib.papers.i2i.study.world import World, worlds
 from memlib.run import Run
@@ -36,7 +37,7 @@ def by_family(settings: Settings, run: Run, world: World, families: dict[str, Fa
     rows, judges = [], judges_of(settings)
     mask = torch.empty(0)
     for name, family in families.items():
-        plan = plan_for(settings, name, world)
+        plan = plan_for(settings, cast(FamilyName, name), world)
         mask = centre(plan, settings.crops[0])
         for title, model in main_pair(run, plan, world, judges, family.best[LI2024])._asdict().items():
             rows.append((f"{name}, {title}", completed(model, shown(world), mask)))

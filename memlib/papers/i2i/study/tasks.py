@@ -19,7 +19,7 @@ from memlib.run import Run
 RATIOS = (0.25, 0.5)  # fractions of the patches to hide, as nearly as the grid allows
 CENTRES = ("truth", "original", "unlearned", "another class")  # where the centre of a second completion is from
 
-Job = tuple[str, float]  # a task, and the fraction of the pixels that it really hides
+Job = tuple[masks.Task, float]  # a task, and the fraction of the pixels that it really hides
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Second:
 
 
 def hole(
-    plan: Plan, task: str, ratio: float, seed: int, generator: torch.Generator | None = None, n: int = 1
+    plan: Plan, task: masks.Task, ratio: float, seed: int, generator: torch.Generator | None = None, n: int = 1
 ) -> Tensor:
     """The mask of a task, (1, 1, H, W); of random patches n masks, drawn by `generator`, else by `seed`."""
     generator = generator or torch.Generator().manual_seed(seed)
@@ -96,7 +96,7 @@ def measure_tasks(
 
 
 def _three(
-    world: World, judge: Judge, first: nn.Module, last: nn.Module, plan: Plan, task: str, ratio: float, seed: int
+    world: World, judge: Judge, first: nn.Module, last: nn.Module, plan: Plan, task: masks.Task, ratio: float, seed: int
 ) -> Tensor:
     """Mean cosines (3, 2) by the original, by the unlearned model, and of the best filling."""
     columns = []

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from sklearn.manifold import TSNE
@@ -52,18 +53,20 @@ def distances(settings: Settings, run: Run, worlds: Sequence[World], family: Fam
         rows.append([truth_separation(*four)[0] for four in sets.values()])
         if world.index == 0:
             maps = {name: run.cached("map", _map, torch.cat(four).cpu()) for name, four in sets.items()}
-            counts = tuple(len(part) for part in sets["original"])
+            a, b, c, d = sets["original"]
+            counts = (len(a), len(b), len(c), len(d))
     original, unlearned = torch.tensor(rows).T
     return Distances(original, unlearned, maps, counts)
 
 
-def _features(model: nn.Module, world: World, judge: Judge, mask: Tensor) -> list[Tensor]:
+def _features(model: nn.Module, world: World, judge: Judge, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features of completed and of true regions, (N, D) each: of retain images, then of forget images."""
-    found = []
-    for group in "RF":
-        truth = world.of(group)
-        found += [judge.resemble(region(x, mask)) for x in (completed(model, truth, mask), truth)]
-    return found
+
+    def both(truth: Tensor) -> tuple[Tensor, Tensor]:
+        made = completed(model, truth, mask)
+        return judge.resemble(region(made, mask)), judge.resemble(region(truth, mask))
+
+    return (*both(world.of("R")), *both(world.of("F")))
 
 
 def _map(features: Tensor) -> Tensor:
@@ -162,10 +165,11 @@ def _bounds(model: nn.Module, frozen: nn.Module, world: World, mask: Tensor) -> 
 def _bound(model: nn.Module, frozen: nn.Module, world: World, mask: Tensor, group: str, seed: int) -> bound.Bound:
     """Theorem 1 between codes of test images and of their reference: themselves (R), or noise (F)."""
     images, generator = world.of(group), torch.Generator().manual_seed(seed)
-    inputs = frozen.inputs(images, mask, generator)
+    new, old = cast(methods.Completer, model), cast(methods.Completer, frozen)
+    inputs = old.inputs(images, mask, generator)
     reference = inputs
     if group == "F":
-        reference = frozen.with_noise(inputs, targets.gaussian(images)(len(images), generator).to(images))
+        reference = old.with_noise(inputs, targets.gaussian(images)(len(images), generator).to(images))
     with torch.no_grad():
-        codes = [methods.flatten_codes(net.encode(x)) for net, x in ((model, inputs), (frozen, reference))]
+        codes = [methods.flatten_codes(net.encode(x)) for net, x in ((new, inputs), (old, reference))]
     return bound.theorem1(*codes)

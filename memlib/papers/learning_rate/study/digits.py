@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,8 @@ def fitted(
     def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
         x0 = z[torch.randint(n, (batch,), generator=generator)]
         sigma = noise.lognormal(batch, *_LEVELS, generator).to(z)
-        return losses.denoising(*pair(net, x0, sigma, noise.noise_from(generator)), net.weight(sigma)).mean()
+        weight = cast(nets.Preconditioned, net).weight(sigma)
+        return losses.denoising(*pair(net, x0, sigma, noise.noise_from(generator)), weight).mean()
 
     marks = [steps // 8, steps // 4, steps // 2, steps]
     for step in train.fit(net, loss, steps, lr=rate, schedule=schedule, seed=key, title=f"n = {n}"):  # type: ignore

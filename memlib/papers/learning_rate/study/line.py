@@ -123,4 +123,4 @@ def joined(parts: list[Sweep]) -> Sweep:
     weights = [torch.cat([getattr(part, name) for part in parts]) for name in ("w1", "b", "w2")]
     stack = Problem(*(torch.cat(tensors) for tensors in zip(*(part.problem for part in parts), strict=True)))
     excess = torch.cat([part.excess for part in parts], 1)
-    return Sweep(excess, torch.cat([part.alive for part in parts]), *weights, stack)
+    return Sweep(excess, torch.cat([part.alive for part in parts]), *weights, problem=stack)

@@ -227,8 +227,12 @@ def factors(results: Theorem) -> dict[str, tuple[int, Tensor, Tensor | list[floa
     levels = torch.tensor(results.levels)
     sigmas = (levels / (1 + levels**2).sqrt()).double()
     stated = {"n": 5, "Delta": 3, "A": -4}
-    found = {"sigma": (4, results.relative[1:].transpose(1, 2) / sigmas[:, None] ** 2, sigmas)}
-    return found | {name: (stated[name], one.excess, one.values) for name, one in results.factors.items()}
+    found: dict[str, tuple[int, Tensor, Tensor | list[float]]] = {
+        "sigma": (4, results.relative[1:].transpose(1, 2) / sigmas[:, None] ** 2, sigmas)
+    }
+    for name, one in results.factors.items():
+        found[name] = (stated[name], one.excess, one.values)
+    return found
 
 
 def roughness_power(results: Smoothness) -> tuple[float, tuple[float, float]]:
