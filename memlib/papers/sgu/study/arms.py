@@ -115,7 +115,7 @@ def alpha_of(arm: str, task: str, process: str, settings: Settings) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the training of one network depends on, beside the images and the weights that it starts from."""
+    """All that the training of one network depends on, apart from the images and the weights that it starts from."""
 
     process: str
     arm: str

@@ -104,7 +104,7 @@ def hidden(mask: str, size: int, n: int) -> Tensor:
 
 
 def restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, net: nn.Module) -> dict[str, Tensor]:
-    """Noise test images to sigma and denoise them: `same side` and `distance side` (images,), as in `results`."""
+    """Noise test images to sigma and denoise them: `same side` and `distance side` (N,), as in `results`."""
     out = {}
     for side in SIDES:
         x, labels, real = _test(task, side)
@@ -120,7 +120,7 @@ def sigmas() -> tuple[float, ...]:
 
 
 def averaged(runs: list[dict[str, Tensor]], side: str) -> Answers:
-    """One value for each test image, mean over seeds, from `refilled` or `restored` of each seed."""
+    """One value for each test image, (N,), mean over seeds, from `refilled` or `restored` of each seed."""
     mean = {name: torch.stack([run[f"{name} {side}"] for run in runs]).mean(0) for name in ("same", "distance")}
     return Answers(**mean)
 

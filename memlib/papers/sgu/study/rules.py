@@ -206,7 +206,7 @@ def obtuse_minus_orthogonal(samples: Samples, task: str) -> tuple[float, float]:
 
 
 def rises(likelihoods: Likelihoods) -> dict[tuple[str, str], Tensor]:
-    """Arm, side -> rise over the standard model of each test image, mean over seeds, (images,)."""
+    """Arm, side -> rise over the standard model of each test image, mean over seeds, (N,)."""
     process = likelihoods.processes[0]
     mean = {key[1:]: bits.mean(0) for key, bits in likelihoods.bits.items() if key[0] == process}
     return {
@@ -218,7 +218,7 @@ def rises(likelihoods: Likelihoods) -> dict[tuple[str, str], Tensor]:
 
 
 def unlikely(rise: dict[tuple[str, str], Tensor], arm: str) -> tuple[bool, bool, bool]:
-    """Of rises (images,): D_f beyond retraining; D_g below a quarter of it; D_f under retraining below a quarter."""
+    """Of rises (N,): D_f beyond retraining; D_g below a quarter of it; D_f under retraining below a quarter."""
     generator, mean = torch.Generator().manual_seed(0), rise[arm, "D_f"].mean()
     low, _ = metrics.paired_interval(rise[arm, "D_f"], rise["unseen", "D_f"], generator=generator)
     return low > 0, bool(rise[arm, "D_g"].mean() < mean / 4), bool(rise["unseen", "D_f"].mean() < mean / 4)

@@ -8,7 +8,7 @@ from memlib.settings import Between
 
 @dataclass(frozen=True)
 class Settings:
-    """What the study is run with, beside a `Run`. The defaults are those of the scale `fast`.
+    """What the study is run with, together with a `Run`. The defaults are those of the scale `fast`.
 
     "As published" means SGU, section 4 and appendix B; where the paper states nothing, the value is our choice, made on
     the explore half.

@@ -119,7 +119,7 @@ def trained(seed: int, steps: int, first: int) -> dict[str, Tensor]:
 
 
 def gathered(seeds: Iterable[dict[str, Tensor]], forms: dict[str, Tensor], first: int) -> Toy:
-    """Results of `trained` for each seed and of `closed_form` for each name, put together."""
+    """Results of `trained` for each of S seeds and of `closed_form` for each name, put together: (S, ...) tensors."""
     runs = list(seeds)
     every = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
     return Toy(
@@ -144,7 +144,7 @@ def cosine_levels() -> Tensor:
 
 
 def distances(a: Denoiser, b: Denoiser, first: int) -> Tensor:
-    """Root mean squared distance between two noise predictions along the noised data, (levels,)."""
+    """Root mean squared distance of two noise predictions along the noised data, one for each of L levels, (L,)."""
     points, values = MIXTURE.sample(2000, torch.Generator().manual_seed(first))[0], []
     for level in GAP_LEVELS:
         x, sigma = noise.add_noise(points, level, noise.seeded(range(2000))), torch.tensor(level)
