@@ -82,16 +82,20 @@ class Run:
         One pool of processes serves them all, in this order; starting one costs seconds.
         """
         calls = [(name, make, tuple(one)) for name, make, one in calls]
-        if min(self.processes, len(calls)) < 2:
-            return [self.cached(name, make, *one) for name, make, one in tqdm(calls, disable=len(calls) < 2)]
+        missing = [call for call in calls if store.forced() or not self._place(*call).exists()]
+        workers = min(self.processes, len(missing))
+        if workers < 2:
+            return [self.cached(name, make, *one) for name, make, one in tqdm(calls, disable=not missing)]
         setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
-        with ProcessPoolExecutor(
-            min(self.processes, len(calls)), mp_context=get_context("spawn"), initializer=_worker, initargs=setup
-        ) as pool:
-            waiting = [pool.submit(_call, self, name, make, one) for name, make, one in calls]
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup)
+        with pool:
+            waiting = [pool.submit(_call, self, *call) for call in missing]
             for one in tqdm(waiting):
                 one.result()
         return [self.cached(name, make, *one, fresh=False) for name, make, one in calls]
+
+    def _place(self, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> Path:
+        return store.place(f"{self.name}-{name}", make, inputs, self.seed)
 
 
 _PROCESS_STARTED = time.time()

@@ -370,3 +370,12 @@ def test_a_class_of_memlib_is_imported_for_a_file_that_names_it(tmp_path):
     read = "from pathlib import Path; from memlib.cache import store; print(store.load(Path('kept.safetensors')))"
     done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.startswith("LogLikelihood(value=tensor([1., 1.])")
+
+
+def test_a_function_whose_shapes_are_checked_counts_as_itself():
+    """The tests wrap the core's functions; a cache key must not depend on that, nor fail at it."""
+    from memlib import losses, noise
+
+    assert hasattr(losses.obtuse, "__wrapped__")  # else this says nothing
+    assert fingerprint(losses.obtuse) != fingerprint(losses.orthogonal)
+    assert fingerprint(partial(noise.lognormal, mean=1.0)) == fingerprint(partial(noise.lognormal, mean=1.0))

@@ -5,6 +5,7 @@ import dataclasses
 import dis
 import functools
 import hashlib
+import inspect
 import sys
 import sysconfig
 import types
@@ -125,7 +126,8 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif isinstance(thing, types.MethodType):
         yield from (thing.__func__, thing.__self__)
     elif isinstance(thing, types.FunctionType):
-        yield from _function(thing)
+        # What the tests wrap around memlib's own functions, to check shapes, is not part of them.
+        yield from _function(inspect.unwrap(thing) if thing.__module__.startswith("memlib.") else thing)
     elif isinstance(thing, types.CodeType):
         yield from (thing.co_code, thing.co_names, thing.co_freevars, thing.co_consts)
     elif isinstance(thing, types.ModuleType):

@@ -49,6 +49,12 @@ def forced() -> bool:
     return os.environ.get("MEMLIB_FRESH", "0") not in ("", "0")
 
 
+def place(name: str, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int = 0) -> Path:
+    """The file of `cached(name, make, *inputs, seed=seed)`, which may not exist yet."""
+    key = fingerprint(name, make, inputs, seed, code_fingerprint(getattr(make, "__module__", "")))
+    return folder() / f"{name}-{key[:32]}.safetensors"
+
+
 def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fresh: bool | None = None) -> Any:
     """`make(*inputs)`, computed once and then read from disk.
 
@@ -67,8 +73,7 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
     Raises:
         TypeError: if an input cannot be hashed, or the result cannot be stored.
     """
-    key = fingerprint(name, make, inputs, seed, code_fingerprint(getattr(make, "__module__", "")))
-    path = folder() / f"{name}-{key[:32]}.safetensors"
+    path = place(name, make, inputs, seed)
     with FileLock(f"{path}.lock"):
         if not (forced() if fresh is None else fresh):
             with contextlib.suppress(*_UNREADABLE):
