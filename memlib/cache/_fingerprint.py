@@ -127,7 +127,7 @@ def _parts(thing: Any) -> Iterator[Any]:
         yield from (thing.__func__, thing.__self__)
     elif isinstance(thing, types.FunctionType):
         # What the tests wrap around memlib's own functions, to check shapes, is not part of them.
-        yield from _function(inspect.unwrap(thing) if thing.__module__.startswith("memlib.") else thing)
+        yield from _function(inspect.unwrap(thing) if str(thing.__module__).startswith("memlib.") else thing)
     elif isinstance(thing, types.CodeType):
         yield from (thing.co_code, thing.co_names, thing.co_freevars, thing.co_consts)
     elif isinstance(thing, types.ModuleType):
