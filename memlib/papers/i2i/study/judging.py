@@ -117,7 +117,7 @@ def cosine(made: Tensor, truth: Tensor, judge: Judge, mask: Tensor) -> float:
 
 
 def best_filling(world: World, judge: Judge, mask: Tensor, group: str) -> float:
-    """The highest mean cosine of three fillings of test images that complete nothing.
+    """The highest mean cosine, a scalar, of three fillings of test images that complete nothing.
 
     They are an empty region, noise, and the region of an image of the other group.
     """

@@ -67,7 +67,7 @@ def pairs(keys: Tensor, gap: float) -> Tensor:
 
 
 def noise_levels(lowest: float, count: int) -> Tensor:
-    """Levels sigma / mu from 4 down to `lowest`, evenly spaced on a logarithmic scale, (count,)."""
+    """Levels sigma / mu from 4 down to `lowest`, evenly spaced on a logarithmic scale, (L,)."""
     return torch.logspace(0.6, torch.log10(torch.tensor(lowest)), count)
 
 

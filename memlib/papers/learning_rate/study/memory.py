@@ -59,7 +59,7 @@ def measure(main: Sweep, full: Sweep, points: Tensor, first: int, rates: list[fl
 
 
 def smoothness(main: Sweep, first: int, rates: list[float], levels: Tensor) -> Smoothness:
-    """`Smoothness` of the learnt scores, and of s* for the points of run 0."""
+    """`Smoothness` of the learnt scores at the levels (L,), and of s* for the points of run 0."""
     count = main.problem.points.shape[1]
     target, learnt = curves(main)
     bends = [curve.double().diff(dim=-1).diff(dim=-1).abs().sum(-1).cpu() for curve in (learnt, target)]

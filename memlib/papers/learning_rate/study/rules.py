@@ -176,7 +176,7 @@ def l7(results: Digits) -> Claim:
 
 
 def power(values: Tensor, over: list[float] | Tensor) -> tuple[float, tuple[float, float]]:
-    """Power of `over` (arms,) in each run of values (arms, R), by least squares on logarithms: mean and interval."""
+    """Power of `over` (A,) in each run of values (A, R), by least squares on logarithms: mean and interval."""
     a = torch.log10(torch.as_tensor(over).double())
     b = torch.log10(values.double())
     powers = ((a - a.mean())[:, None] * (b - b.mean(0))).sum(0) / (a - a.mean()).square().sum()
@@ -201,12 +201,12 @@ def left_of_edge(results: Edge, arm: str = "full batch") -> tuple[metrics.Count,
 
 
 def peak(results: Edge) -> dict[str, Tensor]:
-    """The largest median sharpness over runs from the third look on, in units of the edge, by arm."""
+    """The largest median sharpness over runs from the third look on, in units of the edge: a scalar for each arm."""
     return {name: sharp[2:].median(2).values.amax() for name, sharp in results.sharpness.items()}
 
 
 def better(values: Tensor) -> Tensor:
-    """Of each dimension the arm with the larger mean over runs, (dims, arms, R) -> (dims, R)."""
+    """Of each dimension the arm with the larger mean over runs, (D, A, R) -> (D, R) for D dimensions and A arms."""
     return torch.stack([one[one.mean(1).argmax()] for one in values])
 
 
@@ -256,7 +256,7 @@ def of_rate(results: Digits, rate: float) -> Bracket:
 
 
 def mean_sizes(results: Digits) -> dict[float, Tensor]:
-    """EMM by rate, a mean over models."""
+    """EMM by rate, a mean over models, (A,)."""
     return {rate: of_rate(results, rate).sizes[:, 0].mean() for rate in results.rates}
 
 
@@ -267,7 +267,7 @@ def peak_rate(results: Digits) -> float:
 
 
 def costs(results: Digits) -> dict[str, Tensor]:
-    """Squared Frechet distance at the largest rate's end, and the best among early looks of the other rates.
+    """Squared Frechet distance at the largest rate's end, and the best among early looks of other rates, two scalars.
 
     An early look copies one image in twenty at most, or as few as any look does.
     """

@@ -60,7 +60,7 @@ def headline(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def bounds(results: Theorem) -> dict[str, Tensor]:
-    """The right side of the theorem with C = 1 for points at a distance of 1, and its ceiling, by sigma: (levels,)."""
+    """The right side of the theorem with C = 1 for points at a distance of 1, and its ceiling, by sigma: (L,)."""
     levels = torch.tensor(results.levels).double()
     sigma = levels / (1 + levels**2).sqrt()
     even = torch.arange(results.n_points).double()[:, None].expand(len(sigma), -1, -1)
