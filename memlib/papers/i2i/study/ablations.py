@@ -82,7 +82,7 @@ def crops(settings: Settings, run: Run, worlds: Sequence[World], family: Family)
 
 
 def measure_crops(run: Run, plan: Plan, world: World, judges: Judges, weight: float) -> Tensor:
-    """Mean cosines (C, 3, 2) of C crops: by the original, by the unlearned model, of the best filling; retain and forget."""
+    """Mean cosines (C, 3, 2) by crop: of the original, the unlearned model and the best filling; retain and forget."""
     judge, pair = main_judge(run, plan, world, judges), crops_pair(run, plan, world, judges.crops, weight)
     rows = []
     for k in judges.crops:
