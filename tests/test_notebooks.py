@@ -280,9 +280,11 @@ def _png(width):
     return base64.b64encode(header + bytes(40)).decode()
 
 
-def _image(png="x", **metadata):
+def _image(png=None, **metadata):
     def spoil(cells):
-        cells[5]["outputs"] = [{"output_type": "display_data", "data": {"image/png": png, "text/plain": "<Figure>"}}]
+        cells[5]["outputs"] = [
+            {"output_type": "display_data", "data": {"image/png": png or _png(600), "text/plain": "<Figure>"}}
+        ]
         cells[5]["metadata"] |= metadata
 
     return spoil

@@ -37,7 +37,9 @@ for sigma in (0.1, 1.0):
     figure, axes = plt.subplots()
     axes.scatter(*(points * sigma).T)
     pictures.append(plots.png(figure, dpi=50))
-interactive.frames(pictures, ["0.1", "1"], "noise level σ", lambda sigma: f"points at noise level {sigma}")"""
+interactive.frames(
+    pictures, ["0.1", "1"], "noise level σ", lambda sigma: f"points at {sigma}"
+)"""
 
 CLOSING = """page.verdicts({"X1": ("one", "one", "by construction")})"""
 

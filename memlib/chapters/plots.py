@@ -161,7 +161,7 @@ def runs(
 ) -> Axes:
     """Mean over runs of `values` (n, R) over x (n,) with its 95 % interval; `name` is written near point `at`."""
     mean, ends = values.mean(1), [mean_interval(one) for one in values]
-    colour = str(ax.plot(x, mean, marker, ls="-", ms=4)[0].get_color())
+    colour: Any = ax.plot(x, mean, marker, ls="-", ms=4)[0].get_color()
     ax.fill_between(x, [low for low, _ in ends], [high for _, high in ends], alpha=0.2, color=colour)
     return note(ax, x[at], mean[at], name, colour, "right" if at == -1 else "left", up)
 

@@ -267,7 +267,7 @@ def peak_rate(results: Digits) -> float:
 
 
 def costs(results: Digits) -> dict[str, Tensor]:
-    """Squared Frechet distance at the largest rate's end, and the best among early looks of other rates, two scalars.
+    """Squared Frechet distance at the largest rate's end, and the best of early looks at other rates: each a scalar.
 
     An early look copies one image in twenty at most, or as few as any look does.
     """
