@@ -1,5 +1,6 @@
 # make book    the executed book in _build/html   (SCALE=fast|book|gpu|paper, CHAPTER=02 for one chapter)
 # make test    unit tests, every notebook re-run and compared, the book built with warnings as errors
+# make gpu     device tests and benchmarks on a GPU, at most eight minutes
 # make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
 # make lint    ruff, pyright   make clean   removes what was built; caches of trained models stay
 
@@ -14,7 +15,7 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENDORED  := book/_static/vendor/versions.json
 
-.PHONY: book test outputs lint clean install vendor
+.PHONY: book test gpu outputs lint clean install vendor
 .DEFAULT_GOAL := book
 
 book: install vendor
@@ -26,6 +27,11 @@ test: install vendor
 	$(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
 	$(BIN)/python -m pytest --nbval notebooks || status=1; \
 	exit $$status
+
+# What only a GPU can show (benchmarks/gpu.py), with the torch of that machine: nothing is installed.
+GPU_PYTHON ?= python3
+gpu:
+	MEMLIB_COMMIT=$${MEMLIB_COMMIT:-$$(git rev-parse HEAD 2>/dev/null)} $(GPU_PYTHON) -m benchmarks.gpu
 
 outputs: install
 	$(BIN)/python -m memlib.cli outputs

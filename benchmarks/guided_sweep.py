@@ -10,14 +10,16 @@ import json
 from functools import partial
 
 import torch
-from interleaved import row
+from interleaved import DEVICE, row
 from torch import Tensor, nn
 
-from memlib import nets, noise
+from memlib import nets, noise, sample
 from memlib.papers.side import attack
 
 PATH, PEER = "guided sampling, weight sweep", "a guided-diffusion style loop"
-WEIGHTS, PIXELS = [float(w) for w in range(8)], 16
+WEIGHTS = [float(w) for w in range(8)]
+# Pixels a side, channels of the U-Net, and (starts, target, repeats) of each row.
+SMALL, LARGE = (16, (16, 32), ((1, 3.0, 7), (8, 1.5, 5))), (32, (64, 128), ((1, 3.0, 3), (32, 3.0, 3)))
 
 
 class Judge(nn.Module):
@@ -40,7 +42,7 @@ def one_by_one(denoiser: nn.Module, judge: nn.Module, start: Tensor, labels: Ten
     runs = []
     for weight in WEIGHTS:
         x = start
-        for sigma, target in zip(sigmas, sigmas[1:], strict=False):
+        for sigma, target in zip(sigmas.to(start), sigmas[1:].to(start), strict=False):
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 log_p = judge(leaf, sigma).log_softmax(1).gather(1, labels[:, None]).sum()
@@ -61,15 +63,17 @@ def main() -> None:
     """Print one row a number of seeds."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    pixels, channels, rows = SMALL if DEVICE.type == "cpu" else LARGE
     sigmas = noise.karras(50, 0.02, 20.0, rho=5)
-    denoiser = nets.Preconditioned(nets.UNet(PIXELS, 3, (16, 32), layers=1, attention=0)).eval().requires_grad_(False)
-    judge = Judge().eval().requires_grad_(False)
-    for seeds, target, repeats in ((1, 3.0, 7), (8, 1.5, 5)):
-        start = sigmas[0] * noise.seeded(range(seeds))(torch.empty(seeds, 3, PIXELS, PIXELS))
-        labels = torch.arange(seeds) % 10
+    denoiser = nets.Preconditioned(nets.UNet(pixels, 3, channels, layers=1, attention=0))
+    denoiser = denoiser.to(DEVICE).eval().requires_grad_(False)
+    judge = Judge().to(DEVICE).eval().requires_grad_(False)
+    for seeds, target, repeats in rows:
+        start = sample.start(sigmas, range(seeds), (3, pixels, pixels), device=DEVICE)
+        labels = torch.arange(seeds, device=DEVICE) % 10
         theirs = partial(one_by_one, denoiser, judge, start, labels, sigmas)
         ours = partial(attack.sweep, denoiser, judge, start, labels, WEIGHTS, sigmas)
-        size = f"{seeds} x {len(WEIGHTS)} weights, U-Net 16-32, {PIXELS} px, 50 steps"
+        size = f"{seeds} x {len(WEIGHTS)} weights, U-Net {channels[0]}-{channels[1]}, {pixels} px, 50 steps"
         print(json.dumps(row(PATH, PEER, size, theirs, ours, close, target, repeats)), flush=True)
 
 

@@ -1,19 +1,50 @@
-"""One row of a benchmark: a peer and ours, timed in turns in one process, one thread, minimum wall time."""
+"""One row of a benchmark: a peer and ours, timed in turns in one process, one thread, minimum wall time.
 
+MEMLIB_DEVICE names the device, the CPU by default. A row from another device has the times of both, in seconds.
+"""
+
+import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-from threadpoolctl import threadpool_limits
+import torch
+
+DEVICE = torch.device(os.environ.get("MEMLIB_DEVICE", "cpu"))
+
+
+def one_thread() -> AbstractContextManager:
+    """Numpy's and SciPy's products on one thread, as torch's; on an accelerator they do not matter."""
+    if DEVICE.type != "cpu":
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+def clock() -> float:
+    """Seconds, once the device has done what it was asked."""
+    if DEVICE.type != "cpu":
+        torch.accelerator.synchronize(DEVICE)
+    return time.perf_counter()
+
+
+def compared(times: list[tuple[float, float]]) -> dict:
+    """Ratio of the smallest times (theirs, ours), and of the turns the smallest and the largest ratio."""
+    slow, fast = (min(t) for t in zip(*times, strict=True))
+    ratios = sorted(a / b for a, b in times)
+    found = {"ratio": round(slow / fast, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)]}
+    return found | ({} if DEVICE.type == "cpu" else {"seconds": [float(f"{slow:.3g}"), float(f"{fast:.3g}")]})
 
 
 def seconds(run: Callable[[], object], repeats: int = 3) -> float:
     """Minimum wall time of a call."""
     times = []
-    with threadpool_limits(1):
+    with one_thread():
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = clock()
             run()
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
     return min(times)
 
 
@@ -33,18 +64,13 @@ def row(
     `agree` is asked of the first results of both. `reason` says what bounds the ratio, or what else must be known.
     """
     times, results = [], ()
-    with threadpool_limits(1):
+    with one_thread():
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = clock()
             their_result = theirs()
-            middle = time.perf_counter()
+            middle = clock()
             our_result = ours()
-            times.append((middle - start, time.perf_counter() - middle))
+            times.append((middle - start, clock() - middle))
             results = results or (their_result, our_result)
-    slow, fast = (min(t) for t in zip(*times, strict=True))
-    ratios = sorted(a / b for a, b in times)
-    return {
-        "path": path, "peer": peer, "size": size,
-        "ratio": round(slow / fast, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)], "target": target,
-        "agrees": bool(agree(*results)), "reason": reason,
-    }  # fmt: skip
+    size_of = {"path": path, "peer": peer, "size": size}
+    return size_of | compared(times) | {"target": target, "agrees": bool(agree(*results)), "reason": reason}

@@ -10,7 +10,7 @@ import json
 from functools import partial
 
 import torch
-from interleaved import row
+from interleaved import DEVICE, row
 from torch import Tensor, nn
 
 from memlib.papers import learning_rate
@@ -65,8 +65,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for members, width, size, steps, target in SIZES:
         seeds, rates = torch.arange(members), torch.logspace(-3, -2, members)
-        problem = learning_rate.problem(torch.linspace(-1.5, 1.5, 4)[:, None], torch.full((members,), 0.3))
-        start = learning_rate.two_layer(seeds, width)
+        points, seeds, rates = torch.linspace(-1.5, 1.5, 4, device=DEVICE)[:, None], seeds.to(DEVICE), rates.to(DEVICE)
+        problem = learning_rate.problem(points, torch.full((members,), 0.3, device=DEVICE))
+        start = learning_rate.two_layer(seeds, width).to(points)
         batches = list(learning_rate.minibatches(problem, seeds, size, steps))
         runs = partial(loop, start, batches, rates), partial(stack, start, problem, batches, rates)
         for run in runs:

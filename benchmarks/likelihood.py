@@ -9,10 +9,10 @@ size: `python benchmarks/likelihood.py`.
 import copy
 import json
 import math
-import time
 
 import numpy as np
 import torch
+from interleaved import DEVICE, clock, compared
 from scipy.integrate import solve_ivp
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -28,19 +28,19 @@ def peer(denoiser: nn.Module, x0: Tensor, probe: Tensor, tol: float = TOL) -> tu
     shape, ratio = x0.shape, math.log(SIGMA_MAX / SIGMA_MIN)
 
     def drift(x: Tensor, t: float) -> Tensor:
-        return ratio * (x - denoiser(x, torch.full((len(x),), SIGMA_MIN * math.exp(ratio * t))))
+        return ratio * (x - denoiser(x, torch.full((len(x),), SIGMA_MIN * math.exp(ratio * t), device=x.device)))
 
     def field(t: float, state: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(state[: x0.numel()].reshape(shape)).to(torch.float32)
+        x = torch.from_numpy(state[: x0.numel()].reshape(shape)).to(x0)
         with torch.no_grad():
             velocity = drift(x, t)
         with torch.enable_grad():
             x.requires_grad_(True)
             gradient = torch.autograd.grad((drift(x, t) * probe).sum(), x)[0]
         divergence = (gradient * probe).flatten(1).sum(1)
-        return np.concatenate([velocity.numpy().reshape(-1), divergence.numpy()])
+        return np.concatenate([velocity.cpu().numpy().reshape(-1), divergence.cpu().numpy()])
 
-    start = np.concatenate([x0.numpy().reshape(-1), np.zeros(len(x0))])
+    start = np.concatenate([x0.cpu().numpy().reshape(-1), np.zeros(len(x0))])
     found = solve_ivp(field, (0.0, 1.0), start, rtol=tol, atol=tol, method="RK45")
     end, gained = found.y[: x0.numel(), -1].reshape(shape), found.y[x0.numel() :, -1]
     square = (end.reshape(len(end), -1) ** 2).sum(1)
@@ -62,7 +62,7 @@ def trained(net: nn.Module, data: Tensor, steps: int) -> nn.Module:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return model.eval()
+    return model.to(DEVICE).eval()
 
 
 def row(size: str, denoiser: nn.Module, x0: Tensor, tol: float = TOL, repeats: int = 7) -> dict:
@@ -77,30 +77,26 @@ def row(size: str, denoiser: nn.Module, x0: Tensor, tol: float = TOL, repeats: i
         return denoiser(x, sigma)
 
     coins = torch.randint(2, x0.shape, generator=torch.Generator().manual_seed(1))
-    probe = 2.0 * coins - 1
+    probe, x0 = 2.0 * coins.to(DEVICE) - 1, x0.to(DEVICE)
     theirs, evaluations = peer(denoiser, x0, probe)
     ours = log_likelihood(counted, x0, SIGMA_MIN, SIGMA_MAX, probe[None], tol=tol).value
     double = copy.deepcopy(denoiser).double()
     exact = log_likelihood(double, x0.double(), SIGMA_MIN, SIGMA_MAX, probe[None].double(), tol=TOL / 100).value
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         peer(denoiser, x0, probe)
-        middle = time.perf_counter()
+        middle = clock()
         log_likelihood(denoiser, x0, SIGMA_MIN, SIGMA_MAX, probe[None], tol=tol)
-        times.append((middle - start, time.perf_counter() - middle))
-    slow, fast = (min(t) for t in zip(*times, strict=True))
-    ratios = sorted(a / b for a, b in times)
-    off = [float((v - exact).abs().max()) for v in (ours, theirs)]
-    ratio = slow / fast
+        times.append((middle - start, clock() - middle))
+    off = [float((v.cpu() - exact.cpu()).abs().max()) for v in (ours, theirs)]
     reason = (
         f"{calls[0]} evaluations (one forward) against {evaluations} (two forwards); largest error of a sample "
         f"{off[0]:.1e} against {off[1]:.1e} nats"
     )
     return {
         "path": "likelihood", "peer": "score_sde-like loop, scipy RK45, one probe", "size": size,
-        "ratio": round(ratio, 2), "spread": [round(ratios[0], 2), round(ratios[-1], 2)], "target": TARGET,
-        "agrees": max(off) < 1e-3 * x0[0].numel(), "reason": reason,
+        **compared(times), "target": TARGET, "agrees": max(off) < 1e-3 * x0[0].numel(), "reason": reason,
     }  # fmt: skip
 
 

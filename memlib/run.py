@@ -108,22 +108,16 @@ def begin(
 
     Arguments:
         name: names the artefacts.
-        scale: `fast` runs on the CPU; larger scales run on a GPU if torch sees one.
+        scale: `fast` runs on the CPU; larger scales run on an accelerator (CUDA, MPS or XPU) if torch sees one.
         seed: of torch's global generator, and the key of all random numbers.
-        device: such as "cpu" or "cuda:1"; None follows the scale.
+        device: such as "cpu" or "cuda:1"; None is MEMLIB_DEVICE, or follows the scale.
         processes: worker processes for independent parts; None is MEMLIB_PROCESSES, or 2 if there are two cores.
 
     Raises:
-        Refused: for the scales `gpu` and `paper` without a GPU or a `device`, and for a device that torch lacks.
+        Refused: for the scales `gpu` and `paper` without an accelerator or a `device`, and for a device that torch
+            lacks.
     """
-    if device is None and scale in ("gpu", "paper") and not torch.cuda.is_available():
-        raise Refused(f"scale {scale!r} needs a CUDA GPU and torch sees none here: choose 'fast' or 'book'")
-    wanted = device or ("cuda" if scale != "fast" and torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.empty(0, device=wanted).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"device {wanted!r} cannot be used ({reason}): choose 'cpu' or one that torch sees") from None
+    chosen = _device(scale, device or os.environ.get("MEMLIB_DEVICE"))
     if processes is None:
         processes = int(os.environ.get("MEMLIB_PROCESSES") or min(2, os.cpu_count() or 1))
     _repeatable(chosen.type)
@@ -131,11 +125,24 @@ def begin(
     return Run(name, scale, seed, chosen, 1 if chosen.type != "cpu" else max(1, processes))
 
 
+def _device(scale: str, wanted: str | None) -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if wanted is None:
+        if scale in ("gpu", "paper") and found is None:
+            raise Refused(f"scale {scale!r} needs an accelerator and torch sees none here: choose 'fast' or 'book'")
+        wanted = "cpu" if scale == "fast" or found is None else found.type
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"device {wanted!r} cannot be used ({reason}): choose 'cpu' or one that torch sees") from None
+
+
 def _repeatable(kind: str) -> None:
     """Deterministic kernels, and one thread."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    # Some CUDA kernels (scatter, interpolation backwards) have no deterministic form: a warning there, not a stop.
-    torch.use_deterministic_algorithms(True, warn_only=kind == "cuda")
+    # Some kernels of a GPU (scatter, interpolation backwards) have no deterministic form: a warning there, not a stop.
+    torch.use_deterministic_algorithms(True, warn_only=kind != "cpu")
     # One thread, since two would sum in another order: bits must not depend on OMP_NUM_THREADS. Two threads gain little
     # on the networks of a chapter, and on two busy cores they were ten times slower.
     torch.set_num_threads(1)

@@ -25,10 +25,10 @@ def elsewhere(tmp_path, monkeypatch):
     torch.use_deterministic_algorithms(strict)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("scale", ["gpu", "paper"])
 def test_a_gpu_scale_without_a_gpu_says_what_to_do(scale):
-    with pytest.raises(Refused, match="needs a CUDA GPU .* choose 'fast' or 'book'"):
+    with pytest.raises(Refused, match="needs an accelerator .* choose 'fast' or 'book'"):
         runs.begin("07_tiny", scale)
     assert runs.begin("07_tiny", scale, device="cpu").device.type == "cpu"  # who insists may
 
@@ -101,3 +101,10 @@ def test_processes_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("MEMLIB_PROCESSES", "3")
     assert runs.begin("07_tiny").processes == 3
     assert runs.begin("07_tiny", processes=1).processes == 1
+
+
+def test_the_environment_names_a_device(monkeypatch):
+    monkeypatch.setenv("MEMLIB_DEVICE", "tpu9")
+    with pytest.raises(Refused, match="device 'tpu9' cannot be used"):
+        runs.begin("07_tiny")
+    assert runs.begin("07_tiny", device="cpu").device.type == "cpu"  # an argument wins

@@ -2,11 +2,12 @@
 
 A discrete-time network (DDPM, DDIM, schedules in the style of Stable Diffusion) is a denoiser D(x, sigma) at T levels:
 `from_discrete` makes it one. `from_diffusers` reads such a network from a diffusers folder or the hub, and
-`to_diffusers` writes one.
+`to_diffusers` writes one. `compiled` makes a denoiser fast for sampling.
 """
 
 from memlib.adapters.checkpoints import from_diffusers
+from memlib.adapters.compile import compiled
 from memlib.adapters.discrete import Discrete, from_discrete
 from memlib.adapters.export import to_diffusers
 
-__all__ = ["Discrete", "from_diffusers", "from_discrete", "to_diffusers"]
+__all__ = ["Discrete", "compiled", "from_diffusers", "from_discrete", "to_diffusers"]

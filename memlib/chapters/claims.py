@@ -7,6 +7,7 @@ The record in the notebook has only values that are the same on every machine. D
 import contextlib
 import html
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -129,10 +130,11 @@ def provenance(device: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def machine(device: Any) -> str:
-    """The name of the device: that of the GPU, or the architecture of the CPU."""
+    """The name of the device: that of the card where torch tells it, else its type and the machine's architecture."""
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    named = getattr(torch.get_device_module(device), "get_device_name", None) if device.type != "cpu" else None
+    return named(device) if named else f"{device.type} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
@@ -143,10 +145,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of this checkout of memlib, with `+changes` if memlib was edited since; None outside of a checkout."""
+    """The commit of this checkout of memlib, with `+changes` if memlib was edited since.
+
+    For a copy of the files alone it is MEMLIB_COMMIT, or None.
+    """
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
-        return None
+        return os.environ.get("MEMLIB_COMMIT")
     try:
         name = _git(folder, "rev-parse", "HEAD")
         return name + ("+changes" if _git(folder, "status", "--porcelain", "--", "memlib") else "")

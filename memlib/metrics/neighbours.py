@@ -7,6 +7,8 @@ equal training images tie exactly.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from memlib.metrics.counts import in_band
 from memlib.shapes import Float, Int, Shaped
 
 _ROWS = 1024  # queries held at once
-_COLUMNS = 2048  # training rows held at once
+_COLUMNS = 2048  # training rows held at once; on an accelerator 32 times as many, or launching takes the time
 _BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
 _FEW = 64  # proposed blocks per query up to which exact cosines cost less than a finer product
 _CELLS = 1 << 19  # numbers held at once while pairs are computed exactly: they fit into a cache
@@ -191,9 +193,13 @@ def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
 
 
 def _products(train: Tensor) -> list[torch.dtype]:
-    """The dtypes to multiply in, from the fastest to the finest. bfloat16 only where the processor multiplies in it."""
-    capable = torch.cpu.get_capabilities() if train.device.type == "cpu" else {}
-    fast = [torch.bfloat16] if capable.get("avx512_bf16") or capable.get("amx_bf16") else []
+    """The dtypes to multiply in, from the fastest to the finest. bfloat16 only where the device multiplies in it."""
+    if train.device.type == "cpu":
+        capable = torch.cpu.get_capabilities()
+        able = capable.get("avx512_bf16") or capable.get("amx_bf16")
+    else:
+        able = train.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = [torch.bfloat16] if able else []
     return [*fast, torch.float32, train.dtype] if train.dtype is torch.float64 else [*fast, train.dtype]
 
 
@@ -208,7 +214,9 @@ def _bound(dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: fl
 def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The blocks that may hold one of the k best, (M / block, n) bool, and the product that those must reach, (n,)."""
     rows = tile.to(copy.dtype)
-    tops = torch.cat([(part @ rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part in copy.split(_COLUMNS)])
+    columns = _COLUMNS if copy.device.type == "cpu" else 32 * _COLUMNS
+    with _whole_sums(copy):
+        tops = torch.cat([(part @ rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part in copy.split(columns)])
     # k blocks reach the k-th best of these, so k rows do; with fewer blocks than k nothing can be left out.
     if k <= len(tops):
         best = (tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1]).to(tile.dtype)
@@ -216,6 +224,20 @@ def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, 
         best = tile.new_full((len(tile),), -4.0)  # no product is lower than -2
     error = _bound(copy.dtype, tile.shape[1], lost, best.abs())
     return tops >= best - 2 * error, best - error
+
+
+@contextmanager
+def _whole_sums(rows: Tensor) -> Iterator[None]:
+    """Sums of bfloat16 products in float32 to the end, as `_bound` assumes; CUDA may round parts of them otherwise."""
+    if rows.device.type != "cuda" or rows.dtype is not torch.bfloat16:
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    before, settings.allow_bf16_reduced_precision_reduction = settings.allow_bf16_reduced_precision_reduction, False
+    try:
+        yield
+    finally:
+        settings.allow_bf16_reduced_precision_reduction = before
 
 
 def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Tensor, k: int) -> tuple[Tensor, Tensor]:

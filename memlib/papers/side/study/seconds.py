@@ -43,8 +43,8 @@ def measure_seconds(bench: Bench, weight: float, hits: dict[str, Tensor], run: R
 def _seconds(run: Run, work: Callable[..., Any], *arguments: Any) -> float:
     started = perf_counter()
     work(*arguments)
-    if run.device.type == "cuda":
-        torch.cuda.synchronize()
+    if run.device.type != "cpu":
+        torch.accelerator.synchronize(run.device)
     return perf_counter() - started
 
 

@@ -1,0 +1,83 @@
+"""Everything that only a GPU can show, in one script for the day that one is at hand: `python -m benchmarks.gpu`.
+
+It needs torch with CUDA, numpy, scipy, scikit-learn and safetensors, no network and no notebook, and takes at most
+eight minutes. Each part has a limit of its own and writes its results as they come, so a part that fails or is stopped
+costs no other. Parts by name run those alone: `python -m benchmarks.gpu tests sampling`.
+
+- tests: the device tests of the library on the GPU, among them the loops that must not wait for it.
+- precision: chapter 2, shrunk, in bfloat16 and in float32: do the verdicts agree?
+- sampling, guided_sweep, copy_scoring, likelihood, learning_rates: rows of results/benchmarks-gpu.json.
+- chapter: chapter 2 at the gpu scale, cut to some two minutes, into results/gpu/.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+HOME = Path(__file__).parent.parent
+# Fewer images and steps than the gpu scale, and the arms, bands and tables of chapter 2 as they are.
+CUT = {
+    "n_train": 500, "train_steps": 3000, "n_samples": 1000, "n_random": 6000, "n_synthetic": 2000, "student_steps": 300,
+    "clusters": 150, "cohesion": 0.5,
+}  # fmt: skip
+
+
+def parts(device: str) -> dict[str, tuple[list[str], float]]:
+    """The command of each part, after `python -m`, and its limit in seconds."""
+    bench = {
+        name: (["benchmarks", name, "--device", device, "--limit", str(limit)], limit + 5)
+        for name, limit in
+        {"sampling": 110, "guided_sweep": 40, "copy_scoring": 60, "likelihood": 40, "learning_rates": 40}.items()
+    }  # fmt: skip
+    cut = [word for name, value in CUT.items() for word in ("--set", f"{name}={value}")]
+    model = [] if diffusers() else ["--set", "network=mlp"]
+    chapter = ["memlib.cli", "study", "side", "--scale", "gpu", *cut, *model, "--out", "results/gpu"]
+    tests = ["pytest", "-q", "-p", "no:cacheprovider", "tests/test_devices.py"]
+    return {
+        "tests": (tests, 90.0),
+        "precision": (["benchmarks.precision", "--device", device, *([] if diffusers() else ["--mlp"])], 90.0),
+        "chapter": (chapter, 150.0),
+        **bench,
+    }
+
+
+def diffusers() -> bool:
+    """Whether diffusers, whose blocks the U-Net is made of, is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec("diffusers") is not None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts and print what each took; 1 if one failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
+    parser.add_argument("names", nargs="*", metavar="PART")
+    parser.add_argument("--device", default=os.environ.get("MEMLIB_DEVICE", "cuda"))
+    chosen = parser.parse_args(arguments)
+    every = parts(chosen.device)
+    if unknown := set(chosen.names) - set(every):
+        parser.error(f"no part is called {', '.join(sorted(unknown))}: choose from {', '.join(every)}")
+    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit("torch sees no CUDA GPU here: run this where one is, or name a --device")
+    environment = os.environ | {"MEMLIB_DEVICE": chosen.device, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
+    bad = []
+    for name in chosen.names or every:
+        command, limit = every[name]
+        print(f"\n== {name}: {' '.join(command)}", flush=True)
+        started = time.perf_counter()
+        try:
+            code = subprocess.run([sys.executable, "-m", *command], cwd=HOME, env=environment, timeout=limit).returncode
+        except subprocess.TimeoutExpired:
+            code = f"stopped after {limit:.0f} s"
+        print(f"== {name}: {time.perf_counter() - started:.0f} s, {'done' if code == 0 else code}", flush=True)
+        bad += [name] if code else []
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

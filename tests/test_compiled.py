@@ -1,0 +1,59 @@
+"""A compiled denoiser is the same function, for a network in sigma and for one of discrete levels."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from memlib import nets, noise, sample
+from memlib.adapters import compiled, from_discrete
+from memlib.analytic import Empirical
+from memlib.errors import Refused
+
+
+class Shrinking(nn.Module):
+    """A denoiser D(x, sigma). Not one of `nets`, whose shapes are checked in the tests, which the compiler cannot see."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, sigma):
+        return self.layer(x) / (1 + sigma**2)
+
+
+class Linear(nn.Module):
+    """A network of (x, t)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, t):
+        return self.layer(x) + t[:, None] / 1000
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_samples_as_the_network_itself_does(kind):
+    torch.manual_seed(0)
+    bar = torch.linspace(0.99, 0.01, 20).double()
+    net = Shrinking() if kind == "continuous" else from_discrete(Linear(), bar, "eps")
+    sigmas = noise.karras(3) if kind == "continuous" else noise.discrete(bar, 4)
+    x = sample.start(sigmas, range(5), (2,))
+    fast = compiled(net)
+    # The compiler fuses, so the last bits may differ.
+    assert torch.allclose(sample.ancestral(fast, x, sigmas), sample.ancestral(net.eval(), x, sigmas), atol=1e-5)
+    assert next(net.parameters()).requires_grad  # the network itself is as it was
+
+
+def test_only_networks_can_be_compiled():
+    with pytest.raises(Refused, match="only a module with parameters"):
+        compiled(Empirical(torch.zeros(2, 2)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_bfloat16_needs_a_gpu():
+    with pytest.raises(Refused, match="precision bf16 needs a GPU"):
+        compiled(nets.MLP(2), "bf16")
