@@ -72,7 +72,9 @@ def _perform(op, args, kwargs):
     if op is _OPS._local_scalar_dense.default or target == "cpu" or not (walled or target == DEVICE):
         return result
     written = {id(one.inner): one for one in walled}  # an operation in place returns the very tensor it was given
-    return tree_map_only(torch.Tensor, lambda one: written[id(one)] if id(one) in written else Walled.around(one), result)
+    return tree_map_only(
+        torch.Tensor, lambda one: written[id(one)] if id(one) in written else Walled.around(one), result
+    )
 
 
 def _refuse(op, args, kwargs, walled, target):
