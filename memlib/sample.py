@@ -77,10 +77,8 @@ def ancestral_path(
 
     `noise` is called once a step, except where no noise is added (eta = 0, or a step to sigma = 0).
     """
-    levels, floats = (
-        to_device(sigmas, x.device, x.dtype),
-        sigmas.tolist(),
-    )  # coefficients as Python floats: no device sync in the loop
+    # The coefficients are Python floats, so nothing in the loop waits for the device.
+    levels, floats = to_device(sigmas, x.device, x.dtype), sigmas.tolist()
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         fresh = eta * target * math.sqrt(1 - (target / sigma) ** 2)  # std of new noise
         kept = math.sqrt(target**2 - fresh**2)  # std of the noise that x keeps

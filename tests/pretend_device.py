@@ -2,8 +2,8 @@
 
 A tensor there is a `Walled` around the CPU tensor that holds its numbers. Work goes through `_perform`, which raises
 where CUDA would: tensors of both sides in one operation, a CPU generator that draws behind the wall, a numpy array or
-a plot of a tensor that was not brought to the CPU. Import this module before the device is named. It cannot show what
-only a real GPU shows: rounding, asynchrony, autocast, operations without a kernel.
+a plot of a tensor that was not brought to the CPU. Importing this module registers the device, and `with FromData():` lets it be filled from Python
+numbers. It cannot show what only a real GPU shows: rounding, asynchrony, autocast, operations without a kernel.
 
 The hooks are torch's own but private (`torch.utils.backend_registration`), so this file is for tests alone.
 """
@@ -72,9 +72,11 @@ def _perform(op, args, kwargs):
     if op is _OPS._local_scalar_dense.default or target == "cpu" or not (walled or target == DEVICE):
         return result
     written = {id(one.inner): one for one in walled}  # an operation in place returns the very tensor it was given
-    return tree_map_only(
-        torch.Tensor, lambda one: written[id(one)] if id(one) in written else Walled.around(one), result
-    )
+
+    def shown(one):
+        return written[id(one)] if id(one) in written else Walled.around(one)
+
+    return tree_map_only(torch.Tensor, shown, result)
 
 
 def _refuse(op, args, kwargs, walled, target):
@@ -103,8 +105,8 @@ class _Module(_DummyBackendModule):
     def synchronize(self, device=None): ...
 
 
-class _Data(TorchFunctionMode):
-    """`torch.tensor(numbers, device="pretend")`: torch fills such a tensor through a pointer, which there is none of."""
+class FromData(TorchFunctionMode):
+    """`torch.tensor(numbers, device="pretend")`: torch fills such a tensor through a pointer, and here there is none."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -119,4 +121,6 @@ class _Data(TorchFunctionMode):
 _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())
 _library = torch.library.Library("_", "IMPL")
 _library.fallback(lambda op, *args, **kwargs: _perform(op, args, kwargs), "PrivateUse1")
-_Data().__enter__()
+for _name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m"):  # torch would resize an empty tensor
+    _op = getattr(getattr(_OPS, _name.partition(".")[0]), _name.partition(".")[2] or "default")
+    _library.impl(_name, lambda *args, _op=_op, **kwargs: _perform(_op, args, kwargs), "PrivateUse1")

@@ -89,7 +89,7 @@ def sweep(
 
 
 def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Tensor) -> Denoiser:
-    """`guided`, with the classifier on the rows of other weight than 0 alone; labels (B,), and weights (B,) on the CPU."""
+    """`guided`, with the classifier on the rows of other weight than 0 alone; labels (B,), weights (B,) on the CPU."""
     rows = weights.nonzero()[:, 0]
     if len(rows) in (0, len(weights)):
         return guided(denoiser, log_p(classifier, labels), weights)
