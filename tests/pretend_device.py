@@ -121,6 +121,7 @@ class FromData(TorchFunctionMode):
 _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())
 _library = torch.library.Library("_", "IMPL")
 _library.fallback(lambda op, *args, **kwargs: _perform(op, args, kwargs), "PrivateUse1")
+_factories = torch.library.Library("aten", "IMPL")
 for _name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m"):  # torch would resize an empty tensor
     _op = getattr(getattr(_OPS, _name.partition(".")[0]), _name.partition(".")[2] or "default")
-    _library.impl(_name, lambda *args, _op=_op, **kwargs: _perform(_op, args, kwargs), "PrivateUse1")
+    _factories.impl(_name, lambda *args, _op=_op, **kwargs: _perform(_op, args, kwargs), "PrivateUse1")
