@@ -41,6 +41,12 @@ class Walled(torch.Tensor):
     def tolist(self):
         return self.inner.tolist()
 
+    def __getitem__(self, index):
+        return super().__getitem__(_without_lists(index))
+
+    def __setitem__(self, index, value):
+        super().__setitem__(_without_lists(index), value)
+
     def new_tensor(self, data, **options):
         return torch.tensor(data, **({"dtype": self.dtype, "device": self.device} | options))
 
@@ -55,6 +61,13 @@ class Walled(torch.Tensor):
 
     def __repr__(self, **_):
         return f"{self.inner!r} on {DEVICE}"
+
+
+def _without_lists(index):
+    """An index whose lists are tensors: torch would make these on the device, through a pointer."""
+    if isinstance(index, tuple):
+        return tuple(map(_without_lists, index))
+    return torch.tensor(index) if isinstance(index, list) else index
 
 
 def _perform(op, args, kwargs):

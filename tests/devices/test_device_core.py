@@ -5,11 +5,23 @@ import functools
 
 import pytest
 import torch
-from alike import HERE, LOOSE, check, seeded, takers
+from alike import LOOSE, check, seeded, takers
 
 from memlib import adapters, analytic, denoiser, inpaint, likelihood, losses, nets, noise, random, sample, train
 
-ROOMS = "random noise denoiser analytic losses sample inpaint likelihood train nets adapters".split()
+ROOMS = [
+    "random",
+    "noise",
+    "denoiser",
+    "analytic",
+    "losses",
+    "sample",
+    "inpaint",
+    "likelihood",
+    "train",
+    "nets",
+    "adapters",
+]
 
 X = torch.randn(6, 1, 8, 8, generator=seeded(1))
 POINTS = torch.randn(6, 2, generator=seeded(2))

@@ -200,7 +200,9 @@ def test_shards_are_drawn_on_the_device_and_read_on_the_cpu(device, tmp_path, dt
 @pytest.mark.parametrize("room", ["features", "features.alterations", "metrics", "cache"])
 def test_no_function_that_takes_tensors_is_forgotten(room):
     made_elsewhere = {"features.learn_copies", "features.classifier", "cache.stream", "cache.trained"}
-    written = {f"features.{name}" for name in ("augment", "planted")} | {f"features.alterations.{n}" for n in ("augment", "planted")}
+    written = {f"features.{name}" for name in ("augment", "planted")} | {
+        f"features.alterations.{n}" for n in ("augment", "planted")
+    }
     assert takers(room) - {*CASES, *SKIPPED, *made_elsewhere, *written} == set()
 
 
