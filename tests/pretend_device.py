@@ -2,15 +2,18 @@
 
 A tensor there is a `Walled` around the CPU tensor that holds its numbers. Work goes through `_perform`, which raises
 where CUDA would: tensors of both sides in one operation, a CPU generator that draws behind the wall, a numpy array or
-a plot of a tensor that was not brought to the CPU. Importing this module registers the device, and `with FromData():` lets it be filled from Python
-numbers. It cannot show what only a real GPU shows: rounding, asynchrony, autocast, operations without a kernel.
+a plot of a tensor that was not brought to the CPU. Importing this module registers the device, and `with filled():`
+lets it be filled from Python numbers. It cannot show what only a real GPU shows: rounding, asynchrony, autocast,
+operations without a kernel.
 
 The hooks are torch's own but private (`torch.utils.backend_registration`), so this file is for tests alone.
 """
 
+import contextlib
+import functools
+
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 DEVICE = "pretend"
@@ -72,37 +75,46 @@ def _without_lists(index):
 
 def _perform(op, args, kwargs):
     """Run an operation on the inner tensors, and put its results on the side where CUDA would have them."""
+    met: list[torch.Tensor] = []
+    indexed = op in _INDEXED and isinstance(args[0], Walled)  # then its indices may lie on the CPU
+    inside = [_inside(one, [] if indexed and k == 1 else met) for k, one in enumerate(args)]
+    named = {name: _inside(one, met) for name, one in kwargs.items()}
+    walled = [one for one in met if isinstance(one, Walled)]
     target = kwargs.get("device")
     target = None if target is None else torch.device(target).type
-    walled = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Walled)]
-    _refuse(op, args, kwargs, bool(walled), target)
+    if walled or target == DEVICE:
+        if kwargs.get("generator") is not None:
+            raise RuntimeError(f"Expected a '{DEVICE}' device type for generator but found 'cpu': {op}")
+        least = 0 if op in _NO_SCALARS else 1
+        for one in met if walled and op not in _CROSSING else ():
+            if not isinstance(one, Walled) and one.dim() >= least:
+                raise RuntimeError(f"{op} expects all tensors on one device, and met a CPU tensor {tuple(one.shape)}")
     if op is _OPS._copy_from.default:
         return args[1].copy_(args[0])
-    inside, named = tree_map_only(Walled, lambda one: one.inner, (args, kwargs))
-    result = op(*inside, **(named | {"device": "cpu"} if target == DEVICE else named))
+    if target == DEVICE:
+        named["device"] = "cpu"
+    result = op(*inside, **named)
     if op is _OPS.copy_.default:
         return args[0]  # which side was written to, not which was read
     if op is _OPS._local_scalar_dense.default or target == "cpu" or not (walled or target == DEVICE):
         return result
-    written = {id(one.inner): one for one in walled}  # an operation in place returns the very tensor it was given
-
-    def shown(one):
-        return written[id(one)] if id(one) in written else Walled.around(one)
-
-    return tree_map_only(torch.Tensor, shown, result)
+    return _outside(result, walled)
 
 
-def _refuse(op, args, kwargs, walled, target):
-    """Raise RuntimeError for what a real device would not do."""
-    if (walled or target == DEVICE) and any(isinstance(one, torch.Generator) for one in tree_iter((args, kwargs))):
-        raise RuntimeError(f"Expected a '{DEVICE}' device type for generator but found 'cpu': {op}")
-    if not walled or op in _CROSSING:
-        return
-    met = args[:1] + args[2:] if op in _INDEXED and isinstance(args[0], Walled) else args  # indices may be on the CPU
-    least = 0 if op in _NO_SCALARS else 1
-    for one in tree_iter((met, kwargs)):
-        if isinstance(one, torch.Tensor) and not isinstance(one, Walled) and one.dim() >= least:
-            raise RuntimeError(f"{op} expects all tensors on one device, and met {DEVICE} and cpu {tuple(one.shape)}")
+def _inside(value, met):
+    """The inner tensors of an argument; all tensors in it are added to `met`."""
+    if isinstance(value, torch.Tensor):
+        met.append(value)
+        return value.inner if isinstance(value, Walled) else value
+    return [_inside(one, met) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _outside(value, given):
+    """A result on the device; an operation in place returns the very tensor that it was given."""
+    if isinstance(value, torch.Tensor):
+        same = [one for one in given if one.inner is value]
+        return same[0] if same else Walled.around(value)
+    return type(value)(_outside(one, given) for one in value) if isinstance(value, list | tuple) else value
 
 
 class _Module(_DummyBackendModule):
@@ -118,17 +130,29 @@ class _Module(_DummyBackendModule):
     def synchronize(self, device=None): ...
 
 
-class FromData(TorchFunctionMode):
-    """`torch.tensor(numbers, device="pretend")`: torch fills such a tensor through a pointer, and here there is none."""
+@contextlib.contextmanager
+def filled():
+    """Within it, `torch.tensor(numbers, device="pretend")` works, which torch does through a pointer.
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if function in (torch.tensor, torch.as_tensor, torch.asarray):
-            args = tree_map_only(Walled, lambda one: one if function is not torch.tensor else one.inner, args)
-            target = kwargs.get("device")
-            if target is not None and torch.device(target).type == DEVICE:
-                return function(*args, **(kwargs | {"device": None})).to(target)
-        return function(*args, **kwargs)
+    Functions are exchanged and not watched by a `TorchFunctionMode`, which would slow every operation down.
+    """
+    names = ("tensor", "as_tensor")
+    before = {name: getattr(torch, name) for name in names}
+
+    def make(name, data, dtype=None, device=None, **options):
+        if name == "tensor":  # a list of scalars on the device is read number by number, as on CUDA
+            data = tree_map_only(Walled, lambda one: one.inner, data)
+        away = device is not None and torch.device(device).type == DEVICE
+        made = before[name](data, dtype=dtype, device=None if away else device, **options)
+        return made.to(DEVICE) if away else made
+
+    for name in names:
+        setattr(torch, name, functools.partial(make, name))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch, name, function)
 
 
 _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())

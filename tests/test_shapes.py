@@ -1,4 +1,4 @@
-"""The import hook of `conftest.py` is active wherever the packages are that it needs, so that CI executes the shapes."""
+"""The import hook of `conftest.py` is active wherever its packages are installed, so CI executes the shapes."""
 
 import pytest
 import torch

@@ -11,13 +11,13 @@ import torch
 def device():
     """The device, in plain float32; `pretend` exists from the first of these tests on."""
     kind = os.environ.get("MEMLIB_DEVICE", "pretend")
-    filled = contextlib.nullcontext()
+    entered = contextlib.nullcontext()
     if kind == "pretend":
-        from pretend_device import FromData
+        from pretend_device import filled
 
-        filled = FromData()
+        entered = filled()
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    with filled:
+    with entered:
         yield torch.device(kind)
     torch.backends.cudnn.allow_tf32 = before

@@ -47,6 +47,7 @@ NET = made(lambda: nets.Preconditioned(nets.ResidualMLP((1, 8, 8), width=16, blo
 TOY = made(lambda: nets.Preconditioned(nets.MLP(2, width=8, depth=2)))
 JUDGE = made(lambda: nets.Classifier(nets.LabelMLP(3, (1, 8, 8), width=16, blocks=1)))
 F = made(lambda: nets.ResNet(3, 1, (4, 8), (1, 1)))
+TIMELESS = made(lambda: nets.ResNet(3, 1, (4,), (1,), time=False))
 
 
 def log_p(to):
@@ -129,9 +130,10 @@ CASES = {
     "denoiser.classifier_free": lambda to: denoiser.classifier_free(to(NET), to(NET), 2.0)(to(X), to(SIGMA)),
     "denoiser.gradient": lambda to: denoiser.gradient(log_p(to), to(X), 1.0),
     "analytic.GaussianMixture": lambda to: [
-        (one(to(POINTS), 0.3), one.log_prob(to(POINTS), to(SIGMA)), one.posterior(to(POINTS), 1.0), one.sample(5, seeded()))
-        for one in (mixture(to, std=1.0), mixture(to, std=to(SIGMA[:2])), mixture(to, weights=torch.tensor([1.0, 3.0]), std=0.5),
-                    mixture(to, covariances=to(COVARIANCES)))
+        (one(to(POINTS), 0.3), one.log_prob(to(POINTS), to(SIGMA)), one.posterior(to(POINTS), 1.0),
+         one.sample(5, seeded()))
+        for one in (mixture(to, std=1.0), mixture(to, std=to(SIGMA[:2])), mixture(to, covariances=to(COVARIANCES)),
+                    mixture(to, weights=SIGMA[:2], std=0.5))
     ],  # fmt: skip
     "analytic.Empirical": lambda to: [analytic.Empirical(to(X))(to(X) + 0.1, s) for s in (1e-3, 0.5, to(SIGMA))],
     "losses.denoising": lambda to: losses.denoising(*eps(to), to(SIGMA)),
@@ -170,7 +172,7 @@ CASES = {
     "nets.ResidualMLP": lambda to: to(NET)(to(X), 0.5),
     "nets.Preconditioned": lambda to: to(NET).weight(to(SIGMA)),
     "nets.LabelMLP": lambda to: to(JUDGE)(to(X), to(SIGMA)),
-    "nets.Classifier": lambda to: nets.Classifier(to(made(lambda: nets.ResNet(3, 1, (4,), (1,), time=False))))(to(X), 1.0),
+    "nets.Classifier": lambda to: nets.Classifier(to(TIMELESS))(to(X), 1.0),
     "nets.ResNet": lambda to: to(F)(to(X), to(SIGMA)),
     "nets.TimeCode": lambda to: to(nets.TimeCode(8))(to(SIGMA)),
     "nets.FiLMBlock": lambda to: to(made(lambda: nets.FiLMBlock(4)))(to(X[:, 0, 0, :4]), to(X[:, 0, 1, :4])),

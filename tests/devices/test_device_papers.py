@@ -263,7 +263,9 @@ CASES = {
     "i2i.evaluation.outcome": lambda to: evaluation.outcome(to(SCORES), 0.1),
     "i2i.evaluation.compare": lambda to: evaluation.compare(to(SCORES), to(SCORES.flip(0)), 0.1),
     "i2i.evaluation.counted": lambda to: evaluation.counted(to(LABELS > 0), to(LABELS), [0, 1]),
-    "i2i.evaluation.truth_separation": lambda to: evaluation.truth_separation(*map(to, (X, X.flip(0), X, X.roll(1, 0)))),
+    "i2i.evaluation.truth_separation": lambda to: evaluation.truth_separation(
+        *map(to, (X, X.flip(0), X, X.roll(1, 0)))
+    ),
 }  # fmt: skip
 BY_FAMILY = {"li2024", "max_loss", "noisy_label", "retain_label", "random_encoder", "unlearn"}
 
