@@ -1,6 +1,7 @@
 # make book    the executed book in _build/html   (SCALE=fast|book|gpu|paper, CHAPTER=02 for one chapter)
 # make test    unit tests, every notebook re-run and compared, the book built with warnings as errors
 # make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
+# make devices the library, studies and chapters on a second device, made of the CPU   (MEMLIB_DEVICE=cuda for a GPU)
 # make lint    ruff, pyright   make clean   removes what was built; caches of trained models stay
 
 SCALE   ?= fast
@@ -14,7 +15,7 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENDORED  := book/_static/vendor/versions.json
 
-.PHONY: book test outputs lint clean install vendor
+.PHONY: book test outputs devices lint clean install vendor
 .DEFAULT_GOAL := book
 
 book: install vendor
@@ -29,6 +30,9 @@ test: install vendor
 
 outputs: install
 	$(BIN)/python -m memlib.cli outputs
+
+devices: install
+	MEMLIB_DEVICE=$(or $(MEMLIB_DEVICE),pretend) $(BIN)/python -m pytest -n 2 tests/devices
 
 lint: install
 	$(BIN)/ruff check .
