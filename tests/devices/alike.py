@@ -53,10 +53,11 @@ def check(case: Callable[[Callable], Any], device: torch.device, *notes: str) ->
     for one, other in pairs:
         if isinstance(other, Tensor):
             place = "cpu" if HERE in notes else device.type
-            assert other.device.type == place and other.dtype == one.dtype and other.shape == one.shape
-            if ROUGH in notes:
+            assert other.device.type == place and other.shape == one.shape
+            if ROUGH in notes:  # a GPU trains in bfloat16 where it can
                 assert other.isfinite().all()
             else:
+                assert other.dtype == one.dtype
                 torch.testing.assert_close(other.detach().cpu(), one.detach(), equal_nan=True, **near)
         elif isinstance(other, float):
             assert ROUGH in notes or other == pytest.approx(one, rel=near["rtol"], abs=near["atol"], nan_ok=True)

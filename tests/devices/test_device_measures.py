@@ -85,7 +85,7 @@ CASES = {
         metrics.adaptive_l2(to(MORE), to(ROWS), 5, around=centre) for centre in ("query", "match")
     ],
     "metrics.cliques": lambda to: metrics.cliques(to(TWICE), 0.999, 3),
-    "metrics.medoids": lambda to: metrics.medoids(to(TWICE), metrics.cliques(to(TWICE), 0.999, 3)),
+    "metrics.medoids": lambda to: metrics.medoids(to(MORE), [to(torch.arange(4)), to(torch.arange(7, 12))]),
     "metrics.in_band": lambda to: metrics.in_band(to(ONE), 0.2, 0.6),
     "metrics.ams": lambda to: metrics.ams(to(ONE), 0.3),
     "metrics.ums": lambda to: metrics.ums(to(LABELS), 24),

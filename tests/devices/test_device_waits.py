@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from alike import mover
 from test_device_core import GRID, HIDDEN, JUDGE, NET, X, loss
 
 from memlib import inpaint, noise, sample, train
@@ -37,7 +38,7 @@ def twice(call):
 
 @pytest.fixture
 def net(device):
-    return NET.to(device)
+    return mover(device)(NET)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_inpaint_and_reconstruct(net, x):
 
 @pytest.mark.parametrize("weights", [[0.0, 1.0, 4.0], [2.0], [0.0]])
 def test_a_sweep_over_guidance_weights(net, x, device, weights):
-    judge, labels = JUDGE.to(device), torch.arange(6) % 3
+    judge, labels = mover(device)(JUDGE), torch.arange(6) % 3
     twice(lambda: attack.sweep(net, judge, x, labels, weights, GRID))
 
 
