@@ -133,6 +133,9 @@ def test_a_descriptor_and_a_classifier_learn_on_the_device(device):
     assert net.embed(IMAGES.to(device)).device.type == device.type and not net.training
 
 
+@pytest.mark.skipif(
+    os.environ.get("MEMLIB_DEVICE", "pretend") == "pretend", reason="transformers loads onto real devices"
+)
 def test_clip_on_the_device(device, tmp_path):
     transformers = pytest.importorskip("transformers", reason="CLIP is transformers'")
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
