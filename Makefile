@@ -2,6 +2,7 @@
 # make test    unit tests, every notebook re-run and compared, the book built with warnings as errors
 # make gpu     device tests and benchmarks on a GPU, at most eight minutes
 # make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
+# make devices the library, studies and chapters on a second device, made of the CPU   (MEMLIB_DEVICE=cuda for a GPU)
 # make lint    ruff, pyright   make clean   removes what was built; caches of trained models stay
 
 SCALE   ?= fast
@@ -15,7 +16,7 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENDORED  := book/_static/vendor/versions.json
 
-.PHONY: book test gpu outputs lint clean install vendor
+.PHONY: book test devices gpu outputs lint clean install vendor
 .DEFAULT_GOAL := book
 
 book: install vendor
@@ -35,6 +36,9 @@ gpu:
 
 outputs: install
 	$(BIN)/python -m memlib.cli outputs
+
+devices: install
+	MEMLIB_DEVICE=$(or $(MEMLIB_DEVICE),pretend) $(BIN)/python -m pytest -n 2 tests/devices
 
 lint: install
 	$(BIN)/ruff check .

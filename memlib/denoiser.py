@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from memlib.noise import Noise, add_noise, expand_sigma
+from memlib.noise import Noise, add_noise, as_level, expand_sigma
 from memlib.shapes import Float, PerSample, Shaped
 
 LogP = Callable[[Tensor, Tensor], Tensor]
@@ -29,12 +29,12 @@ class Denoiser(Protocol):
 
 def score(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
     """Score grad log p_sigma(x) = (D - x) / sigma^2, (B, *S). Tweedie's formula; Vincent 2011."""
-    return (denoiser(x, _level(sigma, x)) - x) / expand_sigma(sigma, x) ** 2
+    return (denoiser(x, as_level(sigma, x)) - x) / expand_sigma(sigma, x) ** 2
 
 
 def eps(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
     """Predicted noise (x - D) / sigma, (B, *S): minus sigma times the score. Ho et al. 2020, eq. 11."""
-    return (x - denoiser(x, _level(sigma, x))) / expand_sigma(sigma, x)
+    return (x - denoiser(x, as_level(sigma, x))) / expand_sigma(sigma, x)
 
 
 def pair(
@@ -89,14 +89,9 @@ def gradient(log_p: LogP, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[
 
     `log_p(x, sigma)` returns (B,). The result can be differentiated again if x requires a gradient.
     """
-    sigma = _level(sigma, x)
+    sigma = as_level(sigma, x)
     if x.requires_grad and torch.is_grad_enabled():
         return torch.autograd.grad(log_p(x, sigma).sum(), x, create_graph=True)[0]
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         return torch.autograd.grad(log_p(leaf, sigma).sum(), leaf)[0]
-
-
-def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """The level in the form that a denoiser takes: () or (B,), in the dtype and on the device of x."""
-    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device)

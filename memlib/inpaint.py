@@ -12,7 +12,8 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused
-from memlib.noise import Noise, add_noise
+from memlib.noise import Noise, add_noise, as_level
+from memlib.random import to_device
 from memlib.shapes import Bool, Float, Shaped
 
 
@@ -59,8 +60,8 @@ def inpaint_path(
     noise: Noise = torch.randn_like,
 ) -> Iterator[Tensor]:
     """The states of `inpaint`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
-    hidden = _fitting(hidden, x0).to(x0.device)
-    levels, floats = sigmas.to(x0), sigmas.tolist()
+    hidden = to_device(_fitting(hidden, x0), x0.device)
+    levels, floats = to_device(sigmas, x0.device, x0.dtype), sigmas.tolist()
     if len(floats) < 2 or floats[-1] != 0:
         raise Refused(f"an inpainted image is clean only where the grid ends in 0, not in {floats[-1]}: append it")
     if repeats < 1:
@@ -106,7 +107,7 @@ def reconstruct(
         floats.append(0.0)
     x = add_noise(x0, sigma, noise)
     for here, target in zip(floats, floats[1:], strict=False):
-        x = torch.lerp(denoiser(x, torch.tensor(here, dtype=x.dtype, device=x.device)), x, target / here)
+        x = torch.lerp(denoiser(x, as_level(here, x)), x, target / here)
     return x
 
 

@@ -11,12 +11,13 @@ import math
 import torch
 from torch import Tensor
 
-from memlib.random import Noise, noise_from, seeded
+from memlib.random import Noise, choose, noise_from, seeded, to_device
 from memlib.shapes import Float, PerSample, Shaped
 
 __all__ = [
     "Noise",
     "add_noise",
+    "as_level",
     "ddpm",
     "discrete",
     "expand_sigma",
@@ -46,10 +47,18 @@ def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"
     Raises:
         ValueError: if sigma has neither one value nor B.
     """
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+    sigma = as_level(sigma, x).reshape(-1)
     if len(sigma) not in (1, len(x)):
         raise ValueError(f"sigma has {len(sigma)} values for a batch of {len(x)}; give one, or one per sample")
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def as_level(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"]) -> Shaped[Tensor, "..."]:
+    """The noise level as a tensor, () or (B,), in the dtype and on the device of x (B, *S), without waiting for it."""
+    if isinstance(sigma, float | int):
+        return torch.full((), sigma, dtype=x.dtype, device=x.device)
+    values = sigma if isinstance(sigma, Tensor) else torch.as_tensor(sigma, dtype=x.dtype)
+    return to_device(values, x.device, x.dtype)
 
 
 def add_noise(x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like) -> Float[Tensor, " b *s"]:
@@ -140,4 +149,4 @@ def uniform_step(
     n: int, sigmas: Float[Tensor, " t"], generator: torch.Generator | None = None
 ) -> Float[Tensor, " {n}"]:
     """(n,) random levels of a grid (T + 1,), never its final 0: the random t of DDPM. Ho et al. 2020, alg. 1."""
-    return sigmas[torch.randint(len(sigmas) - 1, (n,), generator=generator)]
+    return choose(sigmas[:-1], n, generator)

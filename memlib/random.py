@@ -39,9 +39,30 @@ def noise_from(generator: torch.Generator) -> Noise:
     """Noise of any shape from `generator`, so that a training step is a function of its seed."""
 
     def noise(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+        return to_device(drawn, x.device)
 
     return noise
+
+
+def choose(rows: Shaped[Tensor, " m *s"], n: int, generator: torch.Generator) -> Shaped[Tensor, " {n} *s"]:
+    """n of the `rows` (M, *S), drawn with replacement from a CPU generator, (n, *S), on the device of the rows.
+
+    Rows of two tensors that belong together are chosen by their indices, `choose(torch.arange(M), n, generator)`.
+    """
+    return rows[to_device(torch.randint(len(rows), (n,), generator=generator), rows.device)]
+
+
+def to_device(
+    values: Shaped[Tensor, "*s"], device: torch.device | str, dtype: torch.dtype | None = None
+) -> Shaped[Tensor, "*s"]:
+    """`values` of any shape on `device`, and in `dtype` if one is given, without waiting for a GPU.
+
+    Inside a loop the processor can then prepare the next steps while the GPU works. CUDA takes a copy of what lies on
+    the CPU before it returns, so the values may be changed at once; no other device promises that.
+    """
+    waits = values.device.type != "cpu" or torch.device(device).type != "cuda"
+    return values.to(device, values.dtype if dtype is None else dtype, non_blocking=not waits)
 
 
 def seeded(seeds: Sequence[int] | Shaped[Tensor, "..."]) -> Noise:
@@ -71,8 +92,9 @@ class _Seeded:
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) != len(self.keys):
             raise ValueError(f"noise was seeded for {len(self.keys)} samples and asked for {len(x)}")
-        rows = _mix(self.keys.to(x.device) ^ _mix(torch.tensor(self.step + 1, device=x.device) * _GOLDEN))  # (B,)
+        self.keys = to_device(self.keys, x.device)  # once: the next call finds them there
         self.step += 1
+        rows = _mix(self.keys ^ int(_mix(torch.tensor(self.step) * _GOLDEN)))  # (B,)
         size = x[0].numel()
         places = torch.arange(2 * ((size + 1) // 2), device=x.device)
         bits = _mix(rows[:, None] + (places + 1) * _GOLDEN)  # (B, 2 ceil(size / 2))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser
 from memlib.noise import Noise, seeded
+from memlib.random import to_device
 from memlib.shapes import Float, Shaped
 
 
@@ -76,7 +77,8 @@ def ancestral_path(
 
     `noise` is called once a step, except where no noise is added (eta = 0, or a step to sigma = 0).
     """
-    levels, floats = sigmas.to(x), sigmas.tolist()  # coefficients as Python floats: no device sync in the loop
+    # The coefficients are Python floats, so nothing in the loop waits for the device.
+    levels, floats = to_device(sigmas, x.device, x.dtype), sigmas.tolist()
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         fresh = eta * target * math.sqrt(1 - (target / sigma) ** 2)  # std of new noise
         kept = math.sqrt(target**2 - fresh**2)  # std of the noise that x keeps
@@ -99,7 +101,7 @@ def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " 
 @torch.no_grad()
 def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " n"]) -> Iterator[Tensor]:
     """The states of `heun`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
-    levels, floats = sigmas.to(x), sigmas.tolist()
+    levels, floats = to_device(sigmas, x.device, x.dtype), sigmas.tolist()
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         slope = (x - denoiser(x, levels[i])) / sigma
         euler = x + (target - sigma) * slope

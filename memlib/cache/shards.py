@@ -123,7 +123,7 @@ class Shards:
                 yield {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
     def __getitem__(self, index: int | slice | Tensor) -> dict[str, Tensor]:
-        rows = torch.arange(self.n)[index]
+        rows = torch.arange(self.n)[index.cpu() if isinstance(index, Tensor) else index]
         home, result = rows // self.batch, {}
         for k in home.unique().tolist() or [0]:
             here = home == k

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from memlib import train
 from memlib.errors import Refused
 from memlib.metrics import Count
+from memlib.random import choose, to_device
 from memlib.shapes import Float, Int, Shaped
 
 _BATCH = 512  # images judged at once
@@ -113,9 +114,11 @@ def classifier(
         torch.manual_seed(seed)
         net = ClassifierFeatures(images.shape[1], images.shape[-1], int(labels.max()) + 1, width).to(images)
 
+    every = torch.arange(len(images), device=images.device)
+
     def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (batch,), generator=generator).to(images.device)
-        moves = torch.randint(-shift, shift + 1, (2, batch), generator=generator).to(images.device)
+        rows = choose(every, batch, generator)
+        moves = to_device(torch.randint(-shift, shift + 1, (2, batch), generator=generator), images.device)
         return F.cross_entropy(net(_moved(images[rows], *moves)), labels[rows])
 
     for _ in train.fit(net, loss, steps, lr=lr, seed=seed, title="classifier"):

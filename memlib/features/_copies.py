@@ -13,6 +13,7 @@ from memlib import metrics, train
 from memlib.errors import Refused
 from memlib.features.alterations import augment
 from memlib.features.principal import Embed, _principal
+from memlib.random import to_device
 from memlib.shapes import Float
 
 _BATCH = 128  # images in each step, two views of each
@@ -74,7 +75,7 @@ def learn_copies(
     spread, count = float(net.spread), min(_BATCH, len(reference))
 
     def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
-        images = reference[torch.randperm(len(reference), generator=generator)[:count]]
+        images = reference[to_device(torch.randperm(len(reference), generator=generator)[:count], reference.device)]
         views = [augment(images, spread, generator, flips) for _ in range(2)]
         return copy_loss(net(torch.cat(views).to(images)), entropy)
 

@@ -113,7 +113,7 @@ def blurred(images: Float[Tensor, "n c h w"], std: Float[Tensor, " n"]) -> Float
     """Each image (N, C, H, W) blurred by a Gaussian of its own width `std` (N,), in pixels; 0 leaves it unchanged."""
     count, channels, height, width = images.shape
     radius = max(1, math.ceil(2.5 * float(std.max())))
-    distance = torch.arange(-radius, radius + 1.0)
+    distance = torch.arange(-radius, radius + 1.0, device=std.device)
     kernel = torch.exp(-(distance**2) / (2 * std[:, None].clamp_min(1e-3) ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)  # (N C, 2 radius + 1)
     rows = pad(images, (radius,) * 4, mode="replicate").reshape(1, count * channels, height + 2 * radius, -1)

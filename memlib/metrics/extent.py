@@ -114,7 +114,7 @@ def extrapolate_unique(hits: Int[Tensor, " m"], samples: int, n: Shaped[Tensor, 
             result.append((1 - missed.exp()).sum())
         else:
             rate = once / (samples * unseen + once) if once else 0.0
-            result.append(len(often) + unseen * (1 - torch.tensor(1 - rate).double() ** (size - samples)))
+            result.append(len(often) + unseen * (1 - often.new_tensor(1 - rate) ** (size - samples)))
     return torch.stack(result)
 
 

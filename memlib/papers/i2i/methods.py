@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from memlib import train
 from memlib.errors import Refused
 from memlib.noise import Noise, noise_from
+from memlib.random import choose
 
 Codes = Tensor | tuple[Tensor, ...]
 Terms = tuple[Tensor, Tensor]
@@ -162,8 +163,7 @@ def unlearn(
         model.decoder.requires_grad_(True)
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
-        rows = [torch.randint(len(part), (batch,), generator=generator) for part in (retain, forget)]
-        images = [part[i] for part, i in zip((retain, forget), rows, strict=True)]
+        images = [choose(part, batch, generator) for part in (retain, forget)]
         kept, lost = images if vary is None else (vary(part, generator) for part in images)
         material = UnlearningBatch(kept, lost, noise(batch, generator), mask(generator))
         held, sent = method(cast(Completer, model), cast(Completer, frozen), material, generator)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.random import keyed
+from memlib.random import keyed, to_device
 
 _STEPS = 64  # mini-batches made at once, which divides the cost of a generator and of small operations by 64
 _REACH = 4.5  # standard deviations that the quadrature covers
@@ -117,7 +117,7 @@ def minibatches(problem: Problem, seeds: Tensor, size: int, steps: int, first: i
     weight = problem.points.new_full((size,), 1 / size)
     for block in range(first // _STEPS, -(-(first + steps) // _STEPS)):
         drawn = [_drawn(int(name), block, size, count, width) for name in names]
-        index, z = (torch.stack(part)[which].to(problem.points.device) for part in zip(*drawn, strict=True))
+        index, z = (to_device(torch.stack(part)[which], problem.points.device) for part in zip(*drawn, strict=True))
         z = z.to(problem.points)  # (M, 64, B, d)
         y = problem.points[rows, index.flatten(1)].view_as(z).mul(_column(problem.mu)[..., None])
         y.addcmul_(z, _column(problem.sigma)[..., None])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from memlib import losses
 from memlib.denoiser import pair
 from memlib.errors import Refused
-from memlib.noise import noise_from
+from memlib.noise import as_level, noise_from
+from memlib.random import choose
 
 Draw = Callable[[int, torch.Generator], Tensor]
 """n draws from an explicit generator: noise levels (n,), or samples (n, *S)."""
@@ -31,7 +32,7 @@ def rows(points: Tensor) -> Draw:
     """
     if not len(points):
         raise Refused("there is no image to draw from: check which labels are to be forgotten")
-    return lambda n, generator: points[torch.randint(len(points), (n,), generator=generator).to(points.device)]
+    return lambda n, generator: choose(points, n, generator)
 
 
 def ones(sigma: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ def objective(
         x0 = retain(kept, generator)
         if forget is not None:
             x0 = torch.cat([x0, forget(lost, generator)])
-        level = sample_sigma(batch, generator).to(x0)
+        level = as_level(sample_sigma(batch, generator), x0)
         eps_hat, true = pair(net, x0, level, noise_from(generator))  # both batches in one pass
         retain_loss = losses.denoising(eps_hat[:kept], true[:kept], weight(level[:kept]))
         if forget_loss is None:

@@ -19,8 +19,9 @@ from memlib import metrics, sample
 from memlib.denoiser import Denoiser, gradient, guided
 from memlib.errors import Refused
 from memlib.features import Embed
-from memlib.noise import Noise, expand_sigma
+from memlib.noise import Noise, as_level, expand_sigma
 from memlib.papers.side import Logits, log_p
+from memlib.random import to_device
 
 
 def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
@@ -71,14 +72,14 @@ def sweep(
     Raises:
         Refused: for weights that are not (W,) and for another number of labels than starts.
     """
-    weights = torch.as_tensor(weights, device=x.device).to(x.dtype)
+    weights = torch.as_tensor(weights).to("cpu", x.dtype)  # where asking which are 0 does not wait for a GPU
     if weights.dim() != 1 or len(weights) < 1 or len(labels) != len(x):
         given = f"weights {tuple(weights.shape)} and {len(labels)} labels"
         raise Refused(f"a sweep needs weights (W,) and a label for each of {len(x)} starts, not {given}")
-    count, labels = len(weights), labels.to(x.device)
-    plain = denoiser(x, sigmas[0].to(x))
-    push = _push(classifier, x, labels, sigmas[0].to(x)) if weights.any() else torch.zeros_like(x)
-    each = weights.view(1, count, *[1] * (x.dim() - 1))
+    count, labels, sigma = len(weights), to_device(labels, x.device), as_level(sigmas[0], x)
+    plain = denoiser(x, sigma)
+    push = _push(classifier, x, labels, sigma) if weights.any() else torch.zeros_like(x)
+    each = to_device(weights, x.device).view(1, count, *[1] * (x.dim() - 1))
     # Not 0 * push, which is NaN where a gradient overflows.
     added = torch.where(each == 0, torch.zeros_like(x)[:, None], each * push[:, None])
     first = (plain[:, None] + added).flatten(0, 1)  # (B W, *S)
@@ -88,14 +89,15 @@ def sweep(
 
 
 def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Tensor) -> Denoiser:
-    """`guided`, with the classifier on the rows of other weight than 0 alone; labels and weights (B,)."""
+    """`guided`, with the classifier on the rows of other weight than 0 alone; labels (B,), weights (B,) on the CPU."""
     rows = weights.nonzero()[:, 0]
     if len(rows) in (0, len(weights)):
         return guided(denoiser, log_p(classifier, labels), weights)
+    factors, rows = to_device(weights[rows], labels.device), to_device(rows, labels.device)
 
     def steered(x: Tensor, sigma: Tensor) -> Tensor:
         push = _push(classifier, x[rows], labels[rows], sigma[rows] if sigma.dim() else sigma)
-        push *= weights[rows].view(-1, *[1] * (x.dim() - 1))
+        push *= factors.view(-1, *[1] * (x.dim() - 1))
         return denoiser(x, sigma).index_add(0, rows, push)
 
     return steered

@@ -12,6 +12,7 @@ from memlib.denoiser import Denoiser, gradient
 from memlib.errors import Refused
 from memlib.metrics import Count
 from memlib.noise import Noise, add_noise, expand_sigma
+from memlib.random import to_device
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """A classifier of noisy samples: (x, sigma) -> logits (B, K); x (B, *S), sigma () or (B,)."""
@@ -32,7 +33,7 @@ def log_p(classifier: Logits, labels: Tensor) -> Callable[[Tensor, Tensor], Tens
     require_eval(classifier)
 
     def value(x: Tensor, sigma: Tensor) -> Tensor:
-        return -cross_entropy(classifier(x, sigma), labels.to(x.device), reduction="none")
+        return -cross_entropy(classifier(x, sigma), to_device(labels, x.device), reduction="none")
 
     return value
 

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from memlib import train
 from memlib.errors import Refused
-from memlib.noise import add_noise, lognormal, noise_from
+from memlib.noise import add_noise, as_level, lognormal, noise_from
 from memlib.papers.side.surrogates import Surrogate
+from memlib.random import choose
 
 
 def teach(
@@ -42,8 +43,10 @@ def teach(
     if teacher.time:
         raise Refused("a teacher sees clean images alone: build its network with time=False")
 
+    every = torch.arange(len(images), device=images.device)
+
     def loss(teacher: nn.Module, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (batch,), generator=generator)
+        rows = choose(every, batch, generator)
         return cross_entropy(teacher(images[rows], images.new_zeros(())), labels[rows])
 
     for _ in train.fit(teacher, loss, steps, lr=lr, seed=seed, checkpoint=checkpoint, title="teacher"):
@@ -97,11 +100,13 @@ def distil(
         raise Refused(f"the arm {surrogate.arm} needs a student made with time={not student.time}")
     images, targets = surrogate.images, surrogate.targets
 
+    every = torch.arange(len(images), device=images.device)
+
     def loss(student: nn.Module, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (batch,), generator=generator)
+        rows = choose(every, batch, generator)
         x, sigma = images[rows], images.new_zeros(())
         if student.time:
-            sigma = lognormal(batch, *levels, generator).to(images)
+            sigma = as_level(lognormal(batch, *levels, generator), images)
             x = add_noise(x, sigma, noise_from(generator))
         return tdkd(student(x, sigma), targets[rows], temperature).mean()
 

@@ -17,6 +17,7 @@ from memlib.noise import karras, loguniform, noise_from
 from memlib.papers.gaussian.closed_forms import obtuse_optimum
 from memlib.papers.gaussian.study.settings import Settings
 from memlib.papers.gaussian.toys import MIDDLE, forget, means, mixture, retain, toy_network, unlearning_weight
+from memlib.random import to_device
 from memlib.run import Run
 from memlib.sample import heun, start
 
@@ -80,7 +81,7 @@ def loss(
         batch: points of each kind.
     """
     device = next(net.parameters()).device
-    sigma, noise = loguniform(batch, LOW, HIGH, generator).to(device), noise_from(generator)
+    sigma, noise = to_device(loguniform(batch, LOW, HIGH, generator), device), noise_from(generator)
     good = losses.denoising(*pair(net, seen.sample(batch, generator)[0], sigma, noise))
     if forgotten is None:
         return good.mean()

@@ -21,6 +21,7 @@ from memlib.papers.i2i.mae import MAE
 from memlib.papers.i2i.study.settings import Family, Settings
 from memlib.papers.i2i.study.world import World
 from memlib.papers.i2i.vqgan import VQGAN
+from memlib.random import choose
 from memlib.run import Run
 
 METHODS: dict[str, methods.Method] = {
@@ -141,8 +142,8 @@ def fit_original(
     """Train a model on images (N, C, H, W), a VQ-GAN's words first; the running average of its weights."""
 
     def some(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (2 * batch,), generator=generator)
-        return varied(images[rows], generator) if vary else images[rows]
+        chosen = choose(images, 2 * batch, generator)
+        return varied(chosen, generator) if vary else chosen
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         x = some(generator)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from memlib import data, losses, metrics, nets, noise, sample, train
 from memlib.denoiser import pair
+from memlib.random import choose
 
 BATCH = 64  # images a step, in the comparison of rates
 _MEMBERS = 250
@@ -75,8 +76,8 @@ def fitted(
     net = nets.Preconditioned(nets.ResidualMLP(z.shape[1:], width=128, blocks=2), float(z.std())).to(z)
 
     def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
-        x0 = z[torch.randint(n, (batch,), generator=generator)]
-        sigma = noise.lognormal(batch, *_LEVELS, generator).to(z)
+        x0 = choose(z[:n], batch, generator)
+        sigma = noise.as_level(noise.lognormal(batch, *_LEVELS, generator), z)
         weight = cast(nets.Preconditioned, net).weight(sigma)
         return losses.denoising(*pair(net, x0, sigma, noise.noise_from(generator)), weight).mean()
 

@@ -16,6 +16,7 @@ from memlib.denoiser import pair
 from memlib.noise import noise_from
 from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.study.world import World, coders
+from memlib.random import choose
 from memlib.run import Run
 
 ROWS = 500  # unguided samples a batch
@@ -79,8 +80,8 @@ def train_model(z: Tensor, network: Network, how: Training, seed: int, run: Run)
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(model, nets.Preconditioned)
-        x0 = z[torch.randint(len(z), (how.batch,), generator=generator)]
-        sigma = noise.lognormal(how.batch, -0.5, 1.2, generator).to(z)
+        x0 = choose(z, how.batch, generator)
+        sigma = noise.as_level(noise.lognormal(how.batch, -0.5, 1.2, generator), z)
         return losses.denoising(*pair(model, x0, sigma, noise_from(generator)), model.weight(sigma)).mean()
 
     # Checkpoints fall on other steps than the files: a kill between two writes at one step would lose the second.

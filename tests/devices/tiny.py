@@ -1,0 +1,38 @@
+"""Each chapter's study at its `book` settings, made so small that it runs in seconds: it shows that the code runs."""
+
+import importlib
+
+from memlib.settings import changed
+
+SMALL = {
+    "gaussian": {
+        "n_points": 5, "n_samples": 100, "n_draws": 400, "train_steps": 10, "n_seeds": 2, "n_labelled": 200,
+        "n_extracted": 600, "n_tested": 10, "batch": 16, "width": 8,
+    },
+    "side": {
+        "n_train": 20, "latent": 12, "width": 16, "train_steps": 10, "batch": 16, "n_samples": 100, "n_random": 120,
+        "n_synthetic": 100, "clusters": 5, "cohesion": 0.0, "student_steps": 3, "sweep": [0.0, 4.0, 8.0],
+        "networks": 2, "copy_steps": 1,
+    },
+    "i2i": {
+        "train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4,
+        "retain": [0], "forget": [1], "proxy": [2], "alphas": [0.5],
+    },
+    "sgu": {
+        "n_train": 60, "attribute": "faces:bangs,n=160", "width": 8, "latent": 8, "train_steps": 10,
+        "tune_steps": [2], "batch": 16, "n_levels": 4, "n_samples": 100, "n_likely": 2, "n_fills": 1, "n_seeds": 2,
+        "toy_steps": 10, "toy_seeds": 2,
+    },
+    "learning_rate": {
+        "n_runs": 2, "rates": [1e-5, 1e-4, 1e-2, 0.2], "n_levels": 4, "width": 8, "steps": 64, "batch": 4,
+        "edge_steps": 8, "sharpness_at": [1, 2, 3], "dims": [1, 2], "image_rates": [1e-3, 1e-2], "image_steps": 8,
+        "image_sizes": [2, 3], "walk_images": 2, "n_models": 1,
+    },
+}  # fmt: skip
+PAPERS = list(SMALL)
+
+
+def study_of(paper: str):
+    """The study's module and its small settings."""
+    study = importlib.import_module(f"memlib.papers.{paper}.study")
+    return study, changed(study.SCALES["book"], SMALL[paper])
