@@ -60,8 +60,8 @@ def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = No
         frozen = frozen.to(memory_format=torch.channels_last)
     mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
     if isinstance(frozen, Discrete):  # its levels are looked up on the CPU, before the network is called
-        frozen.net = torch.compile(frozen.net, mode=mode)
+        frozen.net = torch.compile(frozen.net, mode=mode, dynamic=False)
         call: Callable[..., Tensor] = frozen
     else:
-        call = torch.compile(frozen, mode=mode)
+        call = torch.compile(frozen, mode=mode, dynamic=False)
     return Compiled(call, device, torch.bfloat16 if fast else None)
