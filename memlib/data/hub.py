@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from PIL import ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -59,7 +60,7 @@ def load(
     for position in tqdm(subset(len(rows), limit, seed).tolist(), desc="reading images", unit="image"):
         try:
             row = rows[position]
-            arrays.append(decoded(row[image], size))
+            arrays.append(decoded(ImageOps.exif_transpose(row[image]), size))
         except Exception as error:  # anything that a decoder raises
             raise Refused(f"image {position} of 'hub:{place}' cannot be read: {_line(error)}; repair it") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:

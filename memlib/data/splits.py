@@ -134,8 +134,8 @@ def _unseen(images: Images, others: Images, near: float) -> Images:
         return others
     if seen.all():
         raise Refused(
-            f"all {len(others)} held-out images of {others.source} are copies of images of {images.source}: give images "
-            "that the model never saw"
+            f"all {len(others)} held-out images of {others.source} are copies of images of {images.source}: give "
+            "images that the model never saw"
         )
     warnings.warn(
         f"{int(seen.sum())} of {len(others)} held-out images of {others.source} are copies of images of "
