@@ -227,8 +227,7 @@ def _cut(drawn: Tensor | dict[str, Tensor], batch: int, dtype: torch.dtype | Non
             shape = tuple(tensor.shape)
             raise Refused(f"draw gave {name} of shape {shape} for {batch} seeds: give one row a seed")
     # Copies, since safetensors refuses tensors that share memory.
-    dense = torch.contiguous_format
-    kept = {name: t[: len(seeds)].detach().cpu().clone(memory_format=dense) for name, t in tensors.items()}
+    kept = {name: t[: len(seeds)].detach().cpu().contiguous().clone() for name, t in tensors.items()}
     if dtype is not None:
         kept["images"] = _levels(kept["images"]) if dtype == torch.uint8 else kept["images"].to(dtype)
     return kept | {"seeds": seeds}
@@ -241,7 +240,7 @@ def _levels(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise Refused(f"draw gave images of {images.dtype}: give x in [-1, 1], or levels from 0 to 255 as uint8")
     if not (images.numel() and images.isfinite().all()):
-        raise Refused("draw gave no images, or images that are not finite, which uint8 would hide: look at the sampler")
+        raise Refused("draw gave images that are empty or not finite, which uint8 would hide: look at the sampler")
     low, high = images.aminmax()
     if 0 <= low < high:
         warnings.warn(
