@@ -9,7 +9,7 @@ import tiny_study
 import torch
 
 from memlib import chapters
-from memlib.chapters import claims
+from memlib.chapters import claims, parameters
 from memlib.claim import Claim
 from memlib.errors import Refused
 
@@ -92,6 +92,22 @@ def test_further_settings_come_by_name_or_from_a_file(tmp_path):
         (tmp_path / "mine.yml").write_text(text)
         with pytest.raises(Refused, match=words):
             begin(settings=str(tmp_path / "mine.yml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("[1e-3, 1e-2]", [1e-3, 1e-2]), ("(1, 2)", (1, 2)), ("[cat, dog, 3]", ["cat", "dog", 3]), ("[true]", [True])],
+)
+def test_lists_that_come_as_text_are_read(text, value):
+    """As `papermill -p rates "[1e-3, 1e-2]"` gives them."""
+    annotations = {"rates": list, "note": str, "settings": "Union[dict, str]"}
+    namespace = {"rates": text, "note": text, "settings": "{'rates': [1]}", "__annotations__": annotations}
+    settled = parameters.settle(namespace, ["rates"])
+    assert settled["note"] == text and list(settled["rates"]) == list(value)
+    assert parameters.further(settled["settings"]) == {"rates": [1]}
+    for wrong in ("1e-3, 1e-2", "[1e-3", "cat"):
+        with pytest.raises(Refused, match="parameter rates is"):
+            parameters.settle(namespace | {"rates": wrong}, [])
 
 
 def test_only_what_was_injected_can_be_unknown():

@@ -7,10 +7,12 @@ every chapter; every other parameter is a field of the study's `Settings`.
 
 import ast
 import dataclasses
+import json
+import re
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 from memlib.errors import Refused, needs
 from memlib.settings import SCALES, among, changed, closest, typed
@@ -50,7 +52,7 @@ def settle(namespace: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]
             raise Refused(f"unknown parameter {name}: choose among {listed}, or give settings{closest(name, kinds)}")
     if missing := [name for name in kinds if name not in namespace]:
         raise Refused(f"parameter {missing[0]} has no value: give one with -p {missing[0]} VALUE")
-    values = {name: typed(name, namespace[name], kind) for name, kind in kinds.items()}
+    values = {name: typed(name, _parsed(namespace[name], kind), kind) for name, kind in kinds.items()}
     among("scale", values.get("scale", "fast"), SCALES)
     return values
 
@@ -102,10 +104,24 @@ def further(settings: dict[str, Any] | str) -> dict[str, Any]:
 
 def as_dict(settings: Any) -> dict[str, Any]:
     """A dataclass of settings as plain values, tuples as lists: what JSON gives back."""
-    values = dataclasses.asdict(settings)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+
+
+def literal(text: str) -> Any:
+    """What a text says: a Python literal, JSON's `true`, `false`, `null`, a list of words `[cat, dog]`; or itself."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        words = re.fullmatch(r"\s*\[([^\[\]{}'\"]+)\]\s*", text)
+        return [literal(word.strip()) for word in words[1].split(",")] if words else text
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    """A list or dict that came as text, as plain papermill's `-p rates "[1e-3, 1e-2]"` gives it; else the value."""
+    told = isinstance(value, str) and kind is not str and value.lstrip().startswith(("[", "(", "{"))
+    return literal(value) if told else value
 
 
 def _evaluated(kind: Any) -> Any:
     """An annotation that a notebook wrote as a string, evaluated among the types that a parameter can have."""
-    return eval(kind, {"Any": Any, "Literal": Literal}) if isinstance(kind, str) else kind
+    return eval(kind, {"Any": Any, "Literal": Literal, "Union": Union}) if isinstance(kind, str) else kind

@@ -25,11 +25,22 @@ from memlib.data import (
     stl10,
 )
 from memlib.data._copies import copies
-from memlib.data.images import Images, collect, plant_duplicates, subset
+from memlib.data.images import Images, collect, label_numbers, plant_duplicates, subset
 from memlib.data.splits import audit_split, split
 from memlib.errors import Refused
 
-__all__ = ["SOURCES", "Images", "collect", "audit_split", "copies", "load", "plant_duplicates", "split", "subset"]
+__all__ = [
+    "SOURCES",
+    "Images",
+    "audit_split",
+    "collect",
+    "copies",
+    "label_numbers",
+    "load",
+    "plant_duplicates",
+    "split",
+    "subset",
+]
 
 SOURCES: dict[str, Callable[..., Images]] = {
     "celeba": celeba.load,

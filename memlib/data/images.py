@@ -107,6 +107,18 @@ def subset(total: int, limit: int | None, seed: int = 0) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
 
 
+def label_numbers(images: Images, wanted: Sequence[int | str]) -> tuple[int, ...]:
+    """The labels of some classes, each given by its number or by its name, in their order.
+
+    Raises Refused for a name that no class has.
+    """
+    names = images.names
+    if strange := [one for one in wanted if isinstance(one, str) and one not in names]:
+        known = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+        raise Refused(f"{images.source} has no class {strange[0]!r}: give a number, or one of {known}")
+    return tuple(names.index(one) if isinstance(one, str) else int(one) for one in wanted)
+
+
 def plant_duplicates(images: Images, count: int, copies: int, seed: int = 0) -> tuple[Images, Tensor]:
     """Add `copies` further copies of `count` images, drawn by `seed`: a search for duplicates then has a known answer.
 

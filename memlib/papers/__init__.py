@@ -2,7 +2,7 @@
 
 A paper is a package. Its `study` module has `CHAPTER` (the notebook that shows it), `GROUPS` (groups of claims that are
 measured together), `SCALES` (a `Settings` for each scale), `run(settings, run, groups)` -> `Results` and
-`verdicts(results)` -> claims. `python -m memlib.papers` lists them.
+`verdicts(results)` -> claims. `memlib study` lists them.
 """
 
 import importlib
