@@ -109,6 +109,8 @@ def test_the_planted_copies_of_the_issue():
     parts = data.audit_split(data.load("digits:duplicates=60x5"))
     assert apart(parts) and len(parts["members"]) == len(parts["non_members"]) == 299
     assert len(data.copies(parts["members"].images).unique()) < 299  # members keep their copies
+    for name in ("reference", "calibration"):  # a copy is no further evidence
+        assert len(data.copies(parts[name].images).unique()) == len(parts[name])
     embed = features.centred(parts["reference"].images)
     copied = memorizer_copies(parts, "calibration", 200, embed)
     assert (copied.k, copied.n) == (200, 200)
@@ -157,15 +159,15 @@ def test_near_copies_are_dealt_at_the_stated_distance():
 def test_what_cannot_be_split_says_that_copies_are_the_cause():
     digits = data.load("digits")
     equal = digits[torch.zeros(300, dtype=torch.int64)]
-    with pytest.raises(Refused, match="only 1 of 300 images are no copies of others.*remove the copies"):
+    with pytest.raises(Refused, match="only 1 of its 300 images are distinct, and copies .* remove the copies"):
         data.audit_split(equal)
-    with pytest.raises(Refused, match="only 1 of 300 images"):
+    with pytest.raises(Refused, match="only 1 of its 300"):
         data.split(equal, {"a": 10, "b": 10})
     few = digits[torch.arange(10).repeat(30)]
-    with pytest.raises(Refused, match="only 10 of 300 images"):
+    with pytest.raises(Refused, match="only 10 of its 300"):
         data.audit_split(few)
     twice = digits[torch.arange(101).repeat(2)]  # 101 in the half, of pairs
-    with pytest.raises(Refused, match="remove the copies, or give smaller sizes"):
+    with pytest.raises(Refused, match="remove the copies, give more images, or ask for fewer"):
         data.split(twice, {"a": 51, "b": 50}, "explore")
     parts = data.split(twice, {"a": 51, "b": 50}, "explore", flexible="b")
     assert len(parts["a"]) == 51 and 45 < len(parts["b"]) < 50 and apart(parts)

@@ -96,7 +96,7 @@ def given(notebook: Path, assignments: list[str], scale: str | None = None) -> d
     settled = parameters.settle(namespace | values, values)
     if study := papers.known(notebook.stem):
         settings = parameters.settings_of(study.SCALES, settled, values)
-        if images := getattr(settings, "data", ""):
+        for images in filter(None, (getattr(settings, name, "") for name in ("data", "held_out", "attribute"))):
             data.check(images)
     return {name: settled[name] for name in values}
 

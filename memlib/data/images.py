@@ -114,9 +114,17 @@ def label_numbers(images: Images, wanted: Sequence[int | str]) -> tuple[int, ...
     """
     names = images.names
     if strange := [one for one in wanted if isinstance(one, str) and one not in names]:
-        known = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
-        raise Refused(f"{images.source} has no class {strange[0]!r}: give a number, or one of {known}")
+        raise Refused(f"{images.source} has no class {strange[0]!r}: {listed_classes(images)}")
     return tuple(names.index(one) if isinstance(one, str) else int(one) for one in wanted)
+
+
+def listed_classes(images: Images) -> str:
+    """The classes of a set in words, for the end of a sentence."""
+    names = images.names
+    if len(names) == 1:
+        return "its images are of one class, so sort them into a subfolder a class, or give another source"
+    few = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(names)]
+    return f"its classes are {', '.join(few)}" if len(few) <= 12 else f"its classes are 0 to {len(few) - 1}"
 
 
 def plant_duplicates(images: Images, count: int, copies: int, seed: int = 0) -> tuple[Images, Tensor]:

@@ -68,9 +68,9 @@ def split(
             return {name: images[part] for name, part in zip(sizes, parts, strict=True)}
         if flexible is None or sizes[flexible] <= lacking:
             raise Refused(
-                f"{wanted} images cannot be drawn from the {half} half of {images.source}, where only {distinct} of "
-                f"{len(images)} images are no copies of others and copies must stand in one part: remove the copies, "
-                "or give smaller sizes"
+                f"{wanted} images cannot be drawn from the {half} half of {images.source}: only {distinct} of its "
+                f"{len(images)} images are distinct, and copies of one image stand in one part; remove the copies, "
+                "give more images, or ask for fewer"
             )
         sizes[flexible] -= lacking
 
@@ -118,10 +118,15 @@ def audit_split(
     unseen = {"non_members": wanted, "reference": kept, "calibration": room - kept}
     options = {"near": near, "flexible": "calibration"}
     if others is None:
-        return split(images, {"members": wanted} | unseen, half, seed, **options)
-    if wanted > len(images):
+        parts = split(images, {"members": wanted} | unseen, half, seed, **options)
+    elif wanted > len(images):
         raise Refused(f"{wanted} members cannot be drawn from {len(images)} images: give fewer, or 0 for all")
-    return {"members": images[subset(len(images), wanted, seed)]} | split(others, unseen, half, seed, **options)
+    else:
+        parts = {"members": images[subset(len(images), wanted, seed)]} | split(others, unseen, half, seed, **options)
+    for name in ("reference", "calibration"):
+        first = copies(parts[name].images, near).unique()
+        parts[name] = parts[name][first] if len(first) < len(parts[name]) else parts[name]
+    return parts
 
 
 def _unseen(images: Images, others: Images, near: float) -> Images:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from memlib import data, features
+from memlib.data.images import listed_classes
 from memlib.errors import Refused
 from memlib.papers.i2i.mae import IMAGENET_MEAN, IMAGENET_STD
 from memlib.papers.i2i.study.settings import FIRST_SEED, Settings
@@ -117,8 +118,7 @@ def _loaded(settings: Settings) -> tuple[data.Images, Tensor]:
     if not apart or not (settings.retain and settings.forget and settings.proxy) or min(counts) < LEAST:
         raise Refused(
             f"retain, forget and proxy must be different classes of {settings.data} with {LEAST} images or more each, "
-            f"not {groups} with {counts} images: give others among its {len(stored.names)} classes, "
-            f"{_listed(stored.names)}"
+            f"not {groups} with {counts} images: give others; {listed_classes(stored)}"
         )
     return stored, classes
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import analytic, data, features, noise
+from memlib.data.images import listed_classes
 from memlib.errors import Refused
 from memlib.papers.sgu.study.settings import Settings
 from memlib.run import Run
@@ -149,7 +150,7 @@ def _load(name: str, source: str, classes: tuple[int | str, ...], settings: Sett
             kind = "retain" if forgotten.all() else "forget"
             raise Refused(
                 f"among the {len(forgotten)} {part} images of {source} there is none to {kind}: check which labels are "
-                f"to be forgotten, now {list(classes)}"
+                f"to be forgotten, now {list(classes)}; {listed_classes(images)}"
             )
     return parts
 
