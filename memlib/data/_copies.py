@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import numpy
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 NEAR = 0.1  # see `copies`
@@ -44,7 +44,7 @@ def _near(flat: numpy.ndarray, shape: torch.Size, near: float) -> numpy.ndarray:
     """
     reach = near * flat.std(1, dtype=numpy.float64)  # in root mean squares
     coordinates = _cells(flat, shape)
-    tree, root = cKDTree(coordinates), numpy.arange(len(flat))
+    tree, root = KDTree(coordinates), numpy.arange(len(flat))
     for row, radius in enumerate(reach):
         found = numpy.array(tree.query_ball_point(coordinates[row], radius * (1 + 1e-6) + 1e-7), numpy.int64)
         found = found[root[found] != root[row]]
