@@ -336,3 +336,11 @@ def test_broken_images_are_left_out_only_if_asked_and_counted(tmp_path, kind):
         (tmp_path / "img_align_celeba" / "000001.jpg").unlink()
         with pytest.warns(UserWarning, match="left out"):
             assert data.load(f"{kind}:{place},skip_broken=yes").skipped == 2
+
+
+def test_whole_numbers_may_be_written_with_an_exponent():
+    assert data.load("digits:limit=1e2").fingerprint == data.load("digits:limit=100").fingerprint
+    assert len(data.load("faces:n=1.2e1,seed=1E+1", 16)) == 12
+    for wrong in ("1.5", "1e-2", "1.25e1", "1e999", "e3"):
+        with pytest.raises(Refused, match="give a whole number from 0"):
+            data.load(f"digits:limit={wrong}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from memlib.data._tree import tree
 from memlib.data.files import KINDS, gather, located
-from memlib.data.images import Images
+from memlib.data.images import Images, in_order
 from memlib.errors import Refused
 
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -73,13 +73,9 @@ def classes(
         warnings.warn(f"{str(root)!r}: {found.told()}", stacklevel=4)  # at the caller of data.load
     paths = below or [[file] for file in loose]
     named = [name(path[:-1]) if path[:-1] else "" for path in paths]
-    names = tuple(sorted(set(named), key=_number if all(one.isdecimal() for one in named) else str))
+    names = in_order(named)
     label = {name: index for index, name in enumerate(names)}
     return [str(Path(*path)) for path in paths], [label[name] for name in named], names
-
-
-def _number(name: str) -> tuple[int, str]:
-    return int(name), name
 
 
 def part(root: Path, split: str | None, parts: tuple[str, ...], kind: str) -> Path:

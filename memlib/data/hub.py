@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from memlib.data.files import decoded, scaled
-from memlib.data.images import Images, collect, subset
+from memlib.data.images import Images, collect, in_order, subset
 from memlib.errors import Refused
 
 
@@ -92,7 +92,8 @@ def _classes(values: list, names: list[str] | None) -> tuple[Tensor, tuple[str, 
     """Labels (N,) and the names of their classes. The values themselves are the names if the set names no classes."""
     if names is not None:
         return torch.tensor(values), tuple(names)
-    number = {value: index for index, value in enumerate(sorted(set(values)))}
+    distinct = in_order(values) if all(isinstance(value, str) for value in values) else sorted(set(values))
+    number = {value: index for index, value in enumerate(distinct)}
     return torch.tensor([number[value] for value in values]), tuple(map(str, number))
 
 

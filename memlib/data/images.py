@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,14 @@ def subset(total: int, limit: int | None, seed: int = 0) -> Tensor:
     if not 1 <= limit <= total:
         raise Refused(f"limit={limit} cannot be drawn from {total} images: give 1 to {total}, or leave limit out")
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct names in the order of the alphabet, or by value if all are numbers: 2 before 10."""
+    distinct = set(names)
+    if all(name.isdecimal() for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
 
 
 def label_numbers(images: Images, wanted: Sequence[int | str]) -> tuple[int, ...]:
