@@ -9,7 +9,8 @@ from torch import Tensor
 
 NEAR = 0.1  # see `copies`
 
-_CELLS = 4  # an image is cut into 4 x 4 cells to find candidates
+_CELLS = 5  # an image is cut into 5 x 5 cells to find candidates
+_QUERIES = 100  # rows whose candidates are sought at once
 _PIXELS = 1 << 22  # compared at once
 
 
@@ -45,12 +46,18 @@ def _near(flat: numpy.ndarray, shape: torch.Size, near: float) -> numpy.ndarray:
     reach = near * flat.std(1, dtype=numpy.float64)  # in root mean squares
     coordinates = _cells(flat, shape)
     tree, root = KDTree(coordinates), numpy.arange(len(flat))
-    for row, radius in enumerate(reach):
-        found = numpy.array(tree.query_ball_point(coordinates[row], radius * (1 + 1e-6) + 1e-7), numpy.int64)
+    balls = reach * (1 + 1e-6) + 1e-7  # rounding must not lose a pair
+    for row in range(len(flat)):
+        if row % _QUERIES == 0:
+            few = slice(row, row + _QUERIES)
+            inside = tree.query_ball_point(coordinates[few], balls[few])
+        if len(inside[row % _QUERIES]) == 1:  # the image itself
+            continue
+        found = numpy.array(inside[row % _QUERIES], numpy.int64)
         found = found[root[found] != root[row]]
         for some in numpy.array_split(found, len(found) * flat.shape[1] // _PIXELS + 1):
             apart = numpy.sqrt(numpy.square(flat[some] - flat[row]).mean(1, dtype=numpy.float64))
-            if len(close := some[apart <= numpy.minimum(radius, reach[some])]):
+            if len(close := some[apart <= numpy.minimum(reach[row], reach[some])]):
                 together = numpy.unique(root[[*close, row]])
                 root[numpy.isin(root, together)] = together[0]
     return root
