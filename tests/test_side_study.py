@@ -18,6 +18,7 @@ from memlib.papers import groups_of
 from memlib.papers.side import study
 from memlib.papers.side.study import arms as arms_of
 from memlib.papers.side.study import curves, experiment, rules
+from memlib.papers.side.study import world as world_of
 from memlib.papers.side.study.judge import judge_of, measure_of
 from memlib.papers.side.study.model import Network, Training, train_model
 from memlib.papers.side.study.results import Arms, Labels, Results, Seconds, Thresholds, Weights
@@ -510,8 +511,11 @@ class TestOtherPeoples:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ({"sample_size": (8, 12)}, "images of 12 x 8 pixels, and sources give squares"),
-            ({"num_class_embeds": 10}, "is class-conditional: give one that takes no labels"),
+            (
+                {"sample_size": (16, 24)},
+                r"of 1 x 16 x 24 .* data = digits has 1 x 8 x 8: .* as files of 16 x 24 pixels",
+            ),
+            ({"num_class_embeds": 10}, "wants a class label, and this study gives none"),
             ({"sample_size": 16}, r"of 1 x 16 x 16 \(model = .*\), and data = digits has 1 x 8 x 8: give the images"),
         ],
     )
@@ -524,6 +528,13 @@ class TestOtherPeoples:
         DDPMScheduler(num_train_timesteps=100).save_pretrained(tmp_path / "scheduler")
         with pytest.raises(Refused, match=said):
             study.run(changed(TINY, {"model": str(tmp_path)}), RUN)
+
+    def test_a_model_of_oblong_images_takes_files_as_they_are(self, tmp_path):
+        oblong = torch.nn.Module()  # as much of a model as is looked at
+        oblong.shape, oblong.net = (1, 16, 24), None
+        source = folder_of_images(tmp_path / "images", 60, (16, 24))
+        settings = changed(TINY, {"data": source, "n_train": 0, "model": "oblong"})
+        assert world_of._loaded("data", settings, oblong).images.shape == (60, 1, 16, 24)
 
     def test_held_out_images_of_their_own(self, tmp_path):
         """The first 30 of both folders are the same images, which no model trained on `data` has not seen."""

@@ -80,15 +80,8 @@ def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | No
 def _foreign(settings: Settings, run: Run) -> adapters.Discrete:
     """The foreign model. Raises Refused for one that this study cannot attack."""
     model = adapters.from_diffusers(settings.model, device=run.device)
-    assert model.shape is not None  # it comes from a folder
-    _, high, wide = model.shape
-    if high != wide:
-        raise Refused(
-            f"model = {settings.model} makes images of {wide} x {high} pixels, and sources give squares: give a model "
-            "of squares"
-        )
     if getattr(model.net, "class_embedding", None) is not None:
-        raise Refused(f"model = {settings.model} is class-conditional: give one that takes no labels")
+        raise Refused(f"model={settings.model!r} wants a class label, and this study gives none: give one without")
     return model
 
 
@@ -97,13 +90,16 @@ def _loaded(name: Literal["data", "held_out"], settings: Settings, foreign: adap
     source = getattr(settings, name)
     shape = foreign.shape if foreign else None
     kind = source.partition(":")[0]
-    native = None if kind == "digits" else shape[-1] if shape else 16
+    native = 16 if shape is None else shape[-1]
+    if kind == "digits" or (shape and shape[1] != shape[2]):  # such images are taken as they are
+        native = None
     images = data.load(source, settings.size or native)
     if shape and (found := tuple(images.images.shape[1:])) != shape:
         channels, high, wide = shape
         raise Refused(
             f"the model makes images of {channels} x {high} x {wide} (model = {settings.model}), and {name} = {source} "
             f"has {' x '.join(map(str, found))}: give the images that it was trained on"
+            + (f", as files of {high} x {wide} pixels" if high != wide else "")
             + (f", or leave size = {settings.size} out" if settings.size else "")
         )
     return images
