@@ -505,7 +505,7 @@ class TestOtherPeoples:
         with experiment.in_dtype(settings):
             stage = experiment.set_stage(*experiment.prepare(settings, RUN), settings, RUN)
             assert stage.bench.recipe.residual and experiment.other_networks(settings, stage, RUN) == []
-        with pytest.raises(Refused, match="the model makes images of 1 x 8 x 8 .* and data = folder.* 3 x 8 x 8"):
+        with pytest.raises(Refused, match=r"the model makes images \(1, 8, 8\), data has \(3, 8, 8\)"):
             study.run(changed(settings, {"data": folder_of_images(tmp_path / "colour", 60, (8, 8, 3))}), RUN)
 
     @pytest.mark.parametrize(
@@ -513,10 +513,10 @@ class TestOtherPeoples:
         [
             (
                 {"sample_size": (16, 24)},
-                r"of 1 x 16 x 24 .* data = digits has 1 x 8 x 8: .* as files of 16 x 24 pixels",
+                r"\(1, 16, 24\), data has \(1, 8, 8\): .* as files of 16 x 24 pixels",
             ),
             ({"num_class_embeds": 10}, "wants a class label, and this study gives none"),
-            ({"sample_size": 16}, r"of 1 x 16 x 16 \(model = .*\), and data = digits has 1 x 8 x 8: give the images"),
+            ({"sample_size": 16}, r"the model makes images \(1, 16, 16\), data has \(1, 8, 8\): give the data"),
         ],
     )
     def test_models_that_cannot_be_attacked_are_refused_at_once(self, tmp_path, change, said, monkeypatch):

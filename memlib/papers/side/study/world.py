@@ -95,12 +95,11 @@ def _loaded(name: Literal["data", "held_out"], settings: Settings, foreign: adap
         native = None
     images = data.load(source, settings.size or native)
     if shape and (found := tuple(images.images.shape[1:])) != shape:
-        channels, high, wide = shape
+        _, high, wide = shape
         raise Refused(
-            f"the model makes images of {channels} x {high} x {wide} (model = {settings.model}), and {name} = {source} "
-            f"has {' x '.join(map(str, found))}: give the images that it was trained on"
+            f"the model makes images {shape}, {name} has {found}: give the data it was trained on"
             + (f", as files of {high} x {wide} pixels" if high != wide else "")
-            + (f", or leave size = {settings.size} out" if settings.size else "")
+            + (f", or leave size={settings.size} out" if settings.size else "")
         )
     return images
 
