@@ -102,7 +102,7 @@ def test_further_settings_come_by_name_or_from_a_file(tmp_path):
 )
 def test_lists_that_come_as_text_are_read(text, value):
     """As `papermill -p rates "[1e-3, 1e-2]"` gives them."""
-    annotations = {"rates": list, "note": str, "settings": "Union[dict, str]"}
+    annotations = {"rates": list, "note": str, "settings": dict}
     namespace = {"rates": text, "note": text, "settings": "{'rates': [1]}", "__annotations__": annotations}
     settled = parameters.settle(namespace, ["rates"])
     assert settled["note"] == text and list(settled["rates"]) == list(value)

@@ -12,7 +12,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from memlib.errors import Refused, needs
 from memlib.settings import SCALES, among, changed, closest, typed
@@ -46,6 +46,8 @@ def settle(namespace: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]
         Refused: for an unknown name or scale, a parameter without a value, or a wrong type.
     """
     kinds = {name: _evaluated(kind) for name, kind in namespace.get("__annotations__", {}).items()}
+    if "settings" in kinds:  # or the path of a file; papermill knows no parameter whose annotation has a |
+        kinds["settings"] = dict | str
     for name in given:
         if name not in kinds:
             listed = ", ".join(kinds)
@@ -124,4 +126,4 @@ def _parsed(value: Any, kind: Any) -> Any:
 
 def _evaluated(kind: Any) -> Any:
     """An annotation that a notebook wrote as a string, evaluated among the types that a parameter can have."""
-    return eval(kind, {"Any": Any, "Literal": Literal, "Union": Union}) if isinstance(kind, str) else kind
+    return eval(kind, {"Any": Any, "Literal": Literal}) if isinstance(kind, str) else kind
