@@ -53,13 +53,14 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
     value = typed(name, value, kind)
     for low, high in ranges:
         for one in value if isinstance(value, list | tuple) else [value]:
-            if one is not None and not low <= one <= high:  # a NaN is in no range
+            if one is not None and not isinstance(one, str) and not low <= one <= high:  # a NaN is in no range
                 raise Refused(f"parameter {name} is {value!r}: it must lie between {low:g} and {high:g}")
     return value
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """`value` converted as its annotation says: an int to a float, a list to a tuple, and their elements.
+    """`value` converted as its annotation says: an int to a float, a whole float to an int, a list to a tuple, and
+    their elements.
 
     Raises `Refused` for another type. A bool is not an int here, and a string is never parsed.
     """
@@ -114,6 +115,8 @@ def _converted(value: Any, kind: Any) -> Any:
         return None
     if origin is float and type(value) is int:
         return float(value)
+    if origin is int and type(value) is float and value.is_integer():  # 1e3
+        return int(value)
     if origin in (list, tuple) and isinstance(value, list | tuple):
         if origin is tuple and inner and inner[-1] is not Ellipsis:
             if len(inner) != len(value):

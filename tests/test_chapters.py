@@ -2,16 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import tiny_notebook as tiny
 import tiny_study
 import torch
 
-from memlib import chapters
-from memlib.chapters import claims
+from memlib import chapters, papers
+from memlib.chapters import claims, parameters
 from memlib.claim import Claim
 from memlib.errors import Refused
+from memlib.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,50 @@ def test_further_settings_come_by_name_or_from_a_file(tmp_path):
         (tmp_path / "mine.yml").write_text(text)
         with pytest.raises(Refused, match=words):
             begin(settings=str(tmp_path / "mine.yml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("[1e-3, 1e-2]", [1e-3, 1e-2]), ("(1, 2)", (1, 2)), ("[cat, dog, 3]", ["cat", "dog", 3]), ("[true]", [True])],
+)
+def test_lists_that_come_as_text_are_read(text, value):
+    """As `papermill -p rates "[1e-3, 1e-2]"` gives them."""
+    annotations = {"rates": list, "note": str, "settings": dict}
+    namespace = {"rates": text, "note": text, "settings": "{'rates': [1]}", "__annotations__": annotations}
+    settled = parameters.settle(namespace, ["rates"])
+    assert settled["note"] == text and list(settled["rates"]) == list(value)
+    assert parameters.further(settled["settings"]) == {"rates": [1]}
+    for wrong in ("1e-3, 1e-2", "[1e-3", "cat"):
+        with pytest.raises(Refused, match="parameter rates is"):
+            parameters.settle(namespace | {"rates": wrong}, [])
+
+
+def test_images_of_ones_own_are_checked_before_the_first_cell(monkeypatch):
+    """And only these: the study of the defaults needs no look at its images."""
+    seen = []
+
+    def check_sources(settings, run):
+        seen.append((settings.n_train, run.scale, float(torch.rand(()))))
+        if settings.n_train > 50:
+            raise Refused("too few images")
+
+    monkeypatch.setattr(tiny_study, "check_sources", check_sources, raising=False)
+    begin(weight=3.0)
+    plain = torch.rand(())
+    assert seen == []
+    begin(n_train=9)
+    assert torch.rand(()) == plain and [one[:2] for one in seen] == [(9, "fast")]
+    with pytest.raises(Refused, match="too few images"):
+        begin(n_train=60)
+
+
+@pytest.mark.parametrize("paper", ["side", "sgu", "i2i"])
+def test_studies_of_images_check_their_sources(paper):
+    study = papers.find(paper)
+    changed = replace(study.SCALES["fast"], data="digits:limit=1,duplicates=1x299")
+    with pytest.raises(Refused, match="digits:limit=1,duplicates=1x299"):
+        study.check_sources(changed, Run("x"))
+    study.check_sources(replace(study.SCALES["fast"], data="digits:limit=1500"), Run("x"))
 
 
 def test_only_what_was_injected_can_be_unknown():

@@ -1,18 +1,21 @@
 """The command line and papermill on a chapter in miniature, each in a process of its own."""
 
+import io
 import json
+import re
+import time
 
 import nbformat
 import pytest
 import tiny_notebook as tiny
 import tiny_study
 import torch
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from memlib import papers
 from memlib.cache import store
 from memlib.chapters import claims_in
-from memlib.cli import chapters, main, outputs, studies
+from memlib.cli import chapters, main, outputs, progress, studies
 from memlib.errors import Refused
 
 
@@ -28,6 +31,16 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "book" / "intro.md").write_text("# Intro\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_plain_papermill_takes_lists_whole_floats_and_settings(project):
+    """papermill gives a list as text; and it knew no parameter whose annotation has a |."""
+    words = ["-p", "n_train", "1e1", "-p", "settings", "{'levels': [1e-3, 1e-2]}"]
+    done = tiny.python("papermill", "notebooks/07_tiny.ipynb", "out.ipynb", *words, cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "unknown parameter" not in done.stdout + done.stderr
+    text = (project / "out.ipynb").read_text()
+    assert "scale fast: n_train = 10, levels = [0.001, 0.01]" in text and "10 points" in text
 
 
 @pytest.mark.parametrize(
@@ -79,6 +92,44 @@ def test_a_changed_setting_is_not_kept_as_a_result_of_the_scale(project):
     record = project / "runs" / "07_tiny-book.json"
     record.write_text(record.read_text().replace('"n": 16', '"n": 17'))
     assert main(["results", "runs/07_tiny-book.ipynb"]) == 1  # another run's record
+
+
+def test_without_a_terminal_a_run_says_how_far_it_is(project):
+    path = project / "notebooks" / "07_tiny.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    sleep = new_code_cell("import time\n\ntime.sleep(2)", id="sleep")
+    heading = new_markdown_cell("## The study\n\nIt takes long.", id="study")
+    notebook.cells += [heading, sleep, new_markdown_cell("## Exercises", id="exercises"), new_code_cell("1", id="last")]
+    nbformat.write(notebook, path)
+    done = tiny.python("memlib.cli", "run", "07", cwd=project)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert re.fullmatch(r"07_tiny-fast \d+:\d\d The study \(cell 8 of 10\)", lines[0]), lines
+    assert len(lines) <= 3  # a line a section, and not one a second
+
+
+def test_a_long_section_is_told_again(tmp_path):
+    status = {"papermill": {"status": "running"}}
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"], "metadata": {}},
+        {"cell_type": "code", "source": "1", "metadata": {"papermill": {"status": "completed"}}},
+        {"cell_type": "markdown", "source": "## One\n\n## Two", "metadata": {}},
+        {"cell_type": "code", "source": "2", "metadata": status},
+        {"cell_type": "markdown", "source": "## Three", "metadata": {}},
+    ]
+    assert progress.place({"cells": cells}) == ("Two", "cell 4 of 5")
+    assert progress.place({"cells": cells[:1] + [cells[3]]}) == ("", "cell 2 of 2")
+    assert progress.place({"cells": cells[:3]}) is None
+    stream = io.StringIO()
+    with progress.told(tmp_path / "a.ipynb", every=0.4, stream=stream):
+        (tmp_path / "a.ipynb").write_text("{")  # half written
+        time.sleep(1)
+        (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+        time.sleep(2.5)
+    lines = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
+    assert (
+        lines[0] == "start (no cell yet)" and lines[-1] == "Two (cell 4 of 5)" and lines.count("Two (cell 4 of 5)") > 1
+    )
 
 
 def test_an_error_names_the_cell_and_the_notebook(project):
@@ -153,7 +204,10 @@ def test_assignments_are_literals_except_for_text(project):
     assert chapters.given(notebook, ["weight=1e-3", "n_train=1_0", "scale=book"]) == {
         "weight": 1e-3, "n_train": 10, "scale": "book",
     }  # fmt: skip
-    for wrong, word in {"seed": "name=value", "seed=1.0": "int", "seed=true": "bool", "scale=tiny": "'fast'"}.items():
+    assert chapters.given(notebook, ["n_train=1e1", "settings={'levels': [1e-3, 1e-2]}"]) == {
+        "n_train": 10, "settings": {"levels": [1e-3, 1e-2]},
+    }  # fmt: skip
+    for wrong, word in {"seed": "name=value", "seed=1.5": "int", "seed=true": "bool", "scale=tiny": "'fast'"}.items():
         with pytest.raises(Refused, match=word):
             chapters.given(notebook, [wrong])
 
@@ -234,6 +288,6 @@ def test_a_wrong_study_is_refused_in_one_sentence(studied, capsys, words, senten
 
 
 def test_the_real_studies_are_listed():
-    done = tiny.python("memlib.papers", cwd=tiny.ROOT)
+    done = tiny.python("memlib.cli", "study", cwd=tiny.ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["study", "chapter", "claims", "fast", "book", "gpu", "paper"]

@@ -130,3 +130,13 @@ def test_with_the_library_itself(tmp_path, monkeypatch):
     for source in (f"hub:{tmp_path / 'pets'},split=test", f"hub:{tmp_path / 'nothing'}"):
         with pytest.raises(Refused, match="cannot be loaded"):
             data.load(source)
+
+
+def test_orientation_and_the_order_of_numbers_are_as_in_a_folder(hub):
+    turned = picture(0, (6, 4))
+    turned.getexif()[0x0112] = 6  # the camera stood on its side
+    rows = [{"img": turned, "label": str(number)} for number in (10, 2, 10, 0)]
+    hub.sets["numbers"] = {"train": Rows(rows, {"img": hub.Image(), "label": hub.Value()})}
+    images = data.load("hub:numbers")
+    assert images.images.shape == (4, 3, 6, 4)
+    assert images.names == ("0", "2", "10") and images.labels.tolist() == [2, 1, 2, 0]

@@ -387,6 +387,8 @@ class TestSettings:
             ({"retain": [0, 1]}, "different classes"),
             ({"proxy": []}, "different classes"),
             ({"proxy": [11]}, "50 images or more"),
+            ({"proxy": ["cat"]}, "digits has no class 'cat': its classes are 0, 1, 2"),
+            ({"data": "digits:limit=200"}, "50 images or more .* its classes are 0, 1, 2"),
             ({"checkpoint": "nowhere"}, "no folder 'nowhere'"),
             ({"clip": "nowhere"}, "no CLIP model"),
             ({"inception": "nowhere"}, "nowhere"),
@@ -397,6 +399,17 @@ class TestSettings:
         with pytest.raises(Refused, match=words):
             study.run(tiny(**values), Run("03"))
         assert not list(cache.glob("*.safetensors"))
+
+    def test_classes_are_given_by_number_or_by_name(self):
+        numbers = tiny()
+        names = {key: [str(one) for one in getattr(numbers, key)] for key in ("retain", "forget", "proxy")}
+        for one, other in zip(study.worlds(numbers, Run("03")), study.worlds(tiny(**names), Run("03")), strict=True):
+            assert torch.equal(one.classes, other.classes) and torch.equal(one.images["test"], other.images["test"])
+
+    def test_copies_of_a_training_image_are_not_tested_on(self):
+        for one in study.worlds(tiny(data="digits:limit=901,duplicates=901x1"), Run("03")):
+            parts = [{image.numpy().tobytes() for image in images} for images in one.images.values()]
+            assert all(parts) and len(set.union(*parts)) == sum(map(len, parts))
 
 
 class TestWorld:

@@ -1,13 +1,13 @@
 """Settings as a frozen dataclass: types, ranges and choices, each refused in one sentence."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import tiny_study
 
 from memlib.errors import Refused
-from memlib.settings import changed, typed
+from memlib.settings import Between, changed, checked_value, typed
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from memlib.settings import changed, typed
         ({"n_trian": 3}, ["n_trian", "closest: n_train"]),
         ({"n_train": "abc"}, ["n_train", "'abc'", "int"]),
         ({"n_train": True}, ["n_train", "True", "int"]),
-        ({"n_train": 4.0}, ["n_train", "4.0", "int"]),
+        ({"n_train": 4.5}, ["n_train", "4.5", "int"]),
         ({"n_train": None}, ["n_train", "None", "int"]),
         ({"weight": "2"}, ["weight", "'2'", "float"]),
         ({"weight": False}, ["weight", "False", "float"]),
@@ -43,6 +43,24 @@ def test_values_are_converted_and_the_rest_stays():
     assert (after.n_train, after.weight, after.levels, after.limit) == (16, 9.0, [1.0, 2.0], 4)
     assert type(after.weight) is type(after.levels[0]) is float
     assert before.weight == 2.0 and changed(before, {}) == before
+
+
+def test_whole_floats_are_whole_numbers():
+    """`-p n_train=1e1` is 10, as it says."""
+    after = changed(tiny_study.SCALES["book"], {"n_train": 1e1, "limit": 2e3, "weight": 1e1})
+    assert (after.n_train, after.limit) == (10, 2000) and type(after.n_train) is type(after.limit) is int
+    assert type(after.weight) is float
+    assert typed("sizes", [8.0, 16], tuple[int, ...]) == (8, 16)
+    for value in (math.inf, math.nan, 1e-3):
+        with pytest.raises(Refused, match="it must be int"):
+            typed("n", value, int)
+
+
+def test_classes_are_numbers_or_names():
+    kind = Annotated[tuple[int | str, ...], Between(0, 9)]
+    assert checked_value("forget", [3, "cat", 7.0], kind) == (3, "cat", 7)
+    with pytest.raises(Refused, match="between 0 and 9"):
+        checked_value("forget", [3, 10], kind)
 
 
 def test_annotations_of_other_kinds():

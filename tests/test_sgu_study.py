@@ -445,6 +445,9 @@ def test_a_kept_run_in_three_sentences():
         ({"attribute": "folder:/no/such/place"}, "/no/such/place"),
         ({"forget": [11]}, "none to forget"),
         ({"forget": list(range(10))}, "none to retain"),
+        ({"forget": ["cat"]}, "digits:limit=240 has no class 'cat': its classes are 0, 1, 2"),
+        ({"data": "digits:limit=1,duplicates=1x299"}, "only 1 of its 300 images are distinct, and copies of one"),
+        ({"attribute": "faces:bangs,n=1,duplicates=1x299"}, "only 1 of its 300 images are distinct, and copies of one"),
         ({"forget": []}, "forget is empty"),
         ({"processes": []}, "processes is empty"),
         ({"processes": ["SDE"]}, "choose 'VE'"),
@@ -459,6 +462,18 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(values, sentence
     monkeypatch.setattr(tasks, "prepare", None)
     with pytest.raises(Refused, match=sentence):
         study.run(changed(TINY, values), Run("test_sgu"))
+
+
+def test_classes_are_forgotten_by_number_or_by_name():
+    by_number, by_name = (tasks.load(changed(TINY, {"forget": one}), Run("x"))[0] for one in ([3, 7], ["3", "7"]))
+    assert by_number.wanted == by_name.wanted == (3, 7) and by_number.describe() == by_name.describe()
+
+
+def test_copies_of_a_training_image_are_not_tested_on():
+    """Every image twice, with options behind the name of the source."""
+    parts = tasks.load(changed(TINY, {"data": "digits:limit=301,duplicates=301x1"}), Run("x"))[0]
+    train, test = ({image.numpy().tobytes() for image in images} for images in (parts.train, parts.test))
+    assert train and test and not train & test
 
 
 def test_an_unknown_group_is_refused():

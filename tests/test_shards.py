@@ -135,7 +135,7 @@ def test_a_damaged_shard_and_no_other_is_drawn_again(tmp_path, damage):
     assert drawn == [list(range(20, 30))] and contents(tmp_path) == whole
 
 
-@pytest.mark.parametrize("damage", [truncated, emptied])
+@pytest.mark.parametrize("damage", [truncated, flipped, emptied])
 def test_reading_a_damaged_shard_is_refused(tmp_path, damage):
     stored = shards.stream(simple, 45, tmp_path, key="k", batch=10)
     damage(tmp_path / "000002.safetensors")
@@ -297,6 +297,36 @@ def test_bytes_are_grey_levels(tmp_path):
     assert stored.dtype == torch.uint8
     assert numpy.array_equal(stored[0], levels) and numpy.array_equal(stored[1], levels)
     assert stored[2, :5].tolist() == [0, 0, 255, 255, 128]
+
+
+def test_images_that_are_bytes_already_are_kept(tmp_path):
+    """126 was taken for a value beyond 1, and kept as 255."""
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(10, -1, -1, -1)
+    for name, dtype in (("uint8", torch.uint8), ("as made", None)):
+        stored = shards.stream(lambda seeds: images, 10, tmp_path / name, key="k", batch=10, dtype=dtype)
+        assert torch.equal(stored.load(), images)
+    with pytest.raises(Refused, match=r"images of torch.int64: give x in \[-1, 1\], or levels"):
+        shards.stream(lambda seeds: images.long(), 10, tmp_path / "long", key="k", batch=10, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("most", [1.0, 255.0])
+def test_images_without_a_dark_pixel_are_announced(tmp_path, most):
+    images = most * torch.linspace(0, 1, 160).reshape(10, 1, 4, 4)
+    with pytest.warns(UserWarning, match=rf"images from 0 to {most:g}, none below 0, .* levels from 128 on") as caught:
+        shards.stream(lambda seeds: images, 10, tmp_path, key="k", batch=10, dtype=torch.uint8)
+    assert caught[0].filename == __file__
+
+
+def test_rows_of_a_file_with_one_flipped_bit_are_refused_whichever_are_asked_for(tmp_path):
+    shards.stream(simple, 45, tmp_path, key="k", batch=10)
+    flipped(tmp_path / "000002.safetensors")
+    stored = shards.Shards(tmp_path)
+    for index in (20, 29, slice(19, 21), torch.tensor([0, 44, 25]), [1, 22], numpy.array([23])):
+        with pytest.raises(Refused, match="000002.safetensors is damaged"):
+            stored[index]
+    assert stored[[3, 1]]["seeds"].tolist() == stored[numpy.array([3, 1])]["seeds"].tolist() == [3, 1]
+    with pytest.raises(Refused, match="000002.safetensors is damaged"):
+        stored.load("labels")
 
 
 def test_tensors_that_share_memory_or_lie_crosswise_are_kept(tmp_path):

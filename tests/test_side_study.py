@@ -18,6 +18,8 @@ from memlib.papers import groups_of
 from memlib.papers.side import study
 from memlib.papers.side.study import arms as arms_of
 from memlib.papers.side.study import curves, experiment, rules
+from memlib.papers.side.study import world as world_of
+from memlib.papers.side.study.judge import judge_of, measure_of
 from memlib.papers.side.study.model import Network, Training, train_model
 from memlib.papers.side.study.results import Arms, Labels, Results, Seconds, Thresholds, Weights
 from memlib.papers.side.study.seconds import bought, equal_seconds
@@ -427,12 +429,43 @@ class TestStudy:
             ({"descriptor": "sscd", "sscd": "/no/such.pt"}, "/no/such.pt"),
             ({"n_train": 10**6}, "fewer"),
             ({"n_train": 447}, "2 calibration images set no thresholds"),
+            (
+                {"n_train": 0, "data": "digits:limit=40"},
+                "5 calibration images set no thresholds.*digits:limit=40.* or n_train below 5",
+            ),
+            ({"n_train": 0, "data": "digits:limit=12"}, "1 members are too few.* give more distinct images$"),
+            ({"data": "digits:limit=100", "n_train": 80}, "data = digits:limit=100, n_train = 80: 80 members"),
+            (
+                {"n_train": 0, "data": "digits:limit=1,duplicates=1x299"},
+                "only 1 of its 300 images are distinct, and copies",
+            ),
+            (
+                {"n_train": 0, "data": "digits:limit=10,duplicates=10x29"},
+                "only 10 of its 300 images are distinct, and copies",
+            ),
+            ({"held_out": "digits:limit=300,seed=1"}, "held_out = digits:limit=300,seed=1.* are copies of images of"),
+            ({"held_out": "faces:n=100"}, "data has images of 1 x 8 x 8, and held_out of 3 x 16 x 16"),
         ],
     )
     def test_refused_before_anything_is_trained(self, values, said, monkeypatch):
         monkeypatch.setattr(train, "fit", None)
         with pytest.raises(Refused, match=said):
             study.run(changed(TINY, values), Run("02_side", seed=99))
+
+    @pytest.mark.parametrize("source", ["digits:limit=1000", "digits:limit=300,duplicates=300x1"])
+    def test_sources_with_options_and_copies_can_be_judged(self, source):
+        settings = changed(TINY, {"data": source, "n_train": 0, "descriptor": "half_whitened"})
+        with experiment.in_dtype(settings):
+            world, _ = experiment.prepare(settings, RUN)
+            edges = judge_of(world, measure_of(settings), RUN).edges
+        assert world.members.shape[1:] == (1, 8, 8) and edges["low"] < edges["mid"] < edges["high"] < 1
+
+    def test_calibration_images_that_are_alike_are_refused(self):
+        with experiment.in_dtype(TINY):
+            world, _ = experiment.prepare(TINY, RUN)
+            alike = dataclasses.replace(world, calibration=world.calibration[:1].expand(20, -1, -1, -1))
+            with pytest.raises(Refused, match="the 20 calibration images are too alike to set three thresholds"):
+                judge_of(alike, measure_of(changed(TINY, {"descriptor": "centred"})), RUN)
 
     def test_scales(self):
         assert list(study.SCALES) == ["fast", "book", "gpu", "paper"]
@@ -472,12 +505,42 @@ class TestOtherPeoples:
         with experiment.in_dtype(settings):
             stage = experiment.set_stage(*experiment.prepare(settings, RUN), settings, RUN)
             assert stage.bench.recipe.residual and experiment.other_networks(settings, stage, RUN) == []
-        with pytest.raises(Refused, match="the model makes images"):
+        with pytest.raises(Refused, match=r"the model makes images \(1, 8, 8\), data has \(3, 8, 8\)"):
             study.run(changed(settings, {"data": folder_of_images(tmp_path / "colour", 60, (8, 8, 3))}), RUN)
 
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (
+                {"sample_size": (16, 24)},
+                r"\(1, 16, 24\), data has \(1, 8, 8\): .* as files of 16 x 24 pixels",
+            ),
+            ({"num_class_embeds": 10}, "wants a class label, and this study gives none"),
+            ({"sample_size": 16}, r"the model makes images \(1, 16, 16\), data has \(1, 8, 8\): give the data"),
+        ],
+    )
+    def test_models_that_cannot_be_attacked_are_refused_at_once(self, tmp_path, change, said, monkeypatch):
+        monkeypatch.setattr(train, "fit", None)
+        blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+        widths = {"block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
+        options = {"sample_size": 8, "in_channels": 1, "out_channels": 1} | widths | blocks | change
+        UNet2DModel(**options).save_pretrained(tmp_path / "unet")
+        DDPMScheduler(num_train_timesteps=100).save_pretrained(tmp_path / "scheduler")
+        with pytest.raises(Refused, match=said):
+            study.run(changed(TINY, {"model": str(tmp_path)}), RUN)
+
+    def test_a_model_of_oblong_images_takes_files_as_they_are(self, tmp_path):
+        oblong = torch.nn.Module()  # as much of a model as is looked at
+        oblong.shape, oblong.net = (1, 16, 24), None
+        source = folder_of_images(tmp_path / "images", 60, (16, 24))
+        settings = changed(TINY, {"data": source, "n_train": 0, "model": "oblong"})
+        assert world_of._loaded("data", settings, oblong).images.shape == (60, 1, 16, 24)
+
     def test_held_out_images_of_their_own(self, tmp_path):
-        values = {"data": folder_of_images(tmp_path / "a", 30), "held_out": folder_of_images(tmp_path / "b", 100)}
-        found = study.run(changed(TINY, values | {"size": 8, "n_train": 0}), RUN, ("thresholds",))
+        """The first 30 of both folders are the same images, which no model trained on `data` has not seen."""
+        values = {"data": folder_of_images(tmp_path / "a", 30), "held_out": folder_of_images(tmp_path / "b", 130)}
+        with pytest.warns(UserWarning, match="30 of 130 held-out images of folder.* are copies of images of folder"):
+            found = study.run(changed(TINY, values | {"size": 8, "n_train": 0}), RUN, ("thresholds",))
         assert "30 members, 30 non-members" in found.description
 
 

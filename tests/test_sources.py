@@ -88,10 +88,10 @@ def test_celeba_hq_identities(tmp_path):
         save(root / name, PHOTOS[number])
     for place in (tmp_path, root):
         both = data.load(f"celeba:{place},subset=hq-identity")
-        assert both.names == ("10", "9") and both.labels.tolist() == [1, 0, 0, 1]
+        assert both.names == ("9", "10") and both.labels.tolist() == [0, 1, 1, 0]  # by value
         np.testing.assert_array_equal(levels(both), PHOTOS[[3, 0, 2, 1]])
         train = data.load(f"celeba:{place},subset=hq-identity,split=train")
-        assert train.labels.tolist() == [0, 0, 1] and torch.equal(train.images, both.images[1:])
+        assert train.labels.tolist() == [1, 1, 0] and torch.equal(train.images, both.images[1:])
     assert data.load(f"celeba:{tmp_path},subset=hq-identity", 16).images.shape == (4, 3, 16, 16)
 
 
@@ -336,3 +336,11 @@ def test_broken_images_are_left_out_only_if_asked_and_counted(tmp_path, kind):
         (tmp_path / "img_align_celeba" / "000001.jpg").unlink()
         with pytest.warns(UserWarning, match="left out"):
             assert data.load(f"{kind}:{place},skip_broken=yes").skipped == 2
+
+
+def test_whole_numbers_may_be_written_with_an_exponent():
+    assert data.load("digits:limit=1e2").fingerprint == data.load("digits:limit=100").fingerprint
+    assert len(data.load("faces:n=1.2e1,seed=1E+1", 16)) == 12
+    for wrong in ("1.5", "1e-2", "1.25e1", "1e999", "e3"):
+        with pytest.raises(Refused, match="give a whole number from 0"):
+            data.load(f"digits:limit={wrong}")

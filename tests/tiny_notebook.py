@@ -15,7 +15,7 @@ PARAMETERS = """scale: str = "fast"  # how large: fast, book, gpu or paper
 seed: int = 0  # of every draw
 n_train: int = 8  # points to draw
 weight: float = 2.0  # guidance weight λ
-settings: dict | str = {}  # any other setting"""
+settings: dict = {}  # any other setting"""
 
 BEGIN = """import tiny_study
 from memlib import chapters

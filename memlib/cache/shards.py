@@ -14,6 +14,7 @@ returns (labels, weights) are kept with the images. To measure the samples, read
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,8 @@ def stream(
         batch: samples to a file.
         first: the first seed.
         dtype: of the kept images: None as made, a floating type, or torch.uint8, which keeps x in [-1, 1], clipped, as
-            round(127.5 (x + 1)). Then `shard["images"] / 127.5 - 1` is their value.
+            round(127.5 (x + 1)). Then `shard["images"] / 127.5 - 1` is their value. Images that are uint8 already are
+            kept as they are; a warning tells of a batch without a value below 0, which may lie in [0, 1].
         title: of the progress bar.
 
     Raises:
@@ -90,7 +92,8 @@ class Shards:
     """The n samples in a folder that `stream` filled. They stay on disk and are read in parts.
 
     Iteration gives one dict of tensors (B, ...) per file, in order of the seeds: images, seeds and the other tensors of
-    `draw`. An index, a slice or a tensor (N,) of indices reads those rows only. `key` is that of `stream`.
+    `draw`. An index, a slice or a tensor (N,) of indices reads those rows only. `key` is that of `stream`. The checksum
+    of a file is verified when it is first read, and a damaged one is refused.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -106,6 +109,7 @@ class Shards:
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"{self.folder} holds no samples: give a folder that shards.stream has filled") from error
         self._files = [_path(self.folder, k) for k in range(_count(self.n, self.batch))]
+        self._verified: set[Path] = set()
         rows = [min(self.batch, self.n - k * self.batch) for k in range(len(self._files))]
         # A file is short if a later run asked for more samples and was stopped before it.
         if lost := [path for path, b in zip(self._files, rows, strict=True) if not path.exists() or _rows(path) != b]:
@@ -119,8 +123,7 @@ class Shards:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for path in self._files:
-            with _opened(path) as file:
-                yield {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            yield self._read(path)
 
     def __getitem__(self, index: int | slice | Tensor) -> dict[str, Tensor]:
         rows = torch.arange(self.n)[index.cpu() if isinstance(index, Tensor) else index]
@@ -129,6 +132,8 @@ class Shards:
             here = home == k
             local = rows[here] - k * self.batch
             low, high = (int(local.min()), int(local.max()) + 1) if len(local) else (0, 0)
+            if self._files[k] not in self._verified:
+                self._read(self._files[k])
             with _opened(self._files[k]) as file:
                 for name in file.keys():  # noqa: SIM118
                     part = file.get_slice(name)[low:high]
@@ -139,15 +144,26 @@ class Shards:
         """One tensor of all samples, (n, ...), in memory. Raises Refused if the files have no tensor of this name."""
         result, row = torch.empty(0), 0
         for path in self._files:
-            with _opened(path) as file:
-                if name not in file.keys():  # noqa: SIM118
-                    held = ", ".join(sorted(file.keys()))
-                    raise Refused(f"{self.folder} holds {held}, not {name!r}: choose among these")
-                part = file.get_tensor(name)
+            tensors = self._read(path)
+            if name not in tensors:
+                held = ", ".join(sorted(tensors))
+                raise Refused(f"{self.folder} holds {held}, not {name!r}: choose among these")
+            part = tensors[name]
             result = result if row else part.new_empty((self.n, *part.shape[1:]))
             result[row : row + len(part)] = part
             row += len(part)
         return result
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        """All tensors of a file, if their checksum is right."""
+        try:
+            tensors, checksum = _tensors(path)
+            if path not in self._verified and checksum != _checksum(tensors):
+                raise ValueError("another checksum")
+        except _UNREADABLE as error:
+            raise _damaged(path) from error
+        self._verified.add(path)
+        return tensors
 
 
 def _count(n: int, batch: int) -> int:
@@ -211,15 +227,28 @@ def _cut(drawn: Tensor | dict[str, Tensor], batch: int, dtype: torch.dtype | Non
             shape = tuple(tensor.shape)
             raise Refused(f"draw gave {name} of shape {shape} for {batch} seeds: give one row a seed")
     # Copies, since safetensors refuses tensors that share memory.
-    dense = torch.contiguous_format
-    kept = {name: t[: len(seeds)].detach().cpu().clone(memory_format=dense) for name, t in tensors.items()}
-    if dtype == torch.uint8:
-        if not kept["images"].isfinite().all():
-            raise Refused("draw gave images that are not finite, which uint8 would hide: look at the sampler")
-        kept["images"] = ((kept["images"].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    elif dtype is not None:
-        kept["images"] = kept["images"].to(dtype)
+    kept = {name: t[: len(seeds)].detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    if dtype is not None:
+        kept["images"] = _levels(kept["images"]) if dtype == torch.uint8 else kept["images"].to(dtype)
     return kept | {"seeds": seeds}
+
+
+def _levels(images: Tensor) -> Tensor:
+    """Images (B, *S) in [-1, 1], clipped, as uint8; those that are uint8 stay as they are."""
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise Refused(f"draw gave images of {images.dtype}: give x in [-1, 1], or levels from 0 to 255 as uint8")
+    if not (images.numel() and images.isfinite().all()):
+        raise Refused("draw gave images that are empty or not finite, which uint8 would hide: look at the sampler")
+    low, high = images.aminmax()
+    if 0 <= low < high:
+        warnings.warn(
+            f"draw gave images from {low:g} to {high:g}, none below 0, which uint8 keeps as levels from 128 on: give x "
+            "in [-1, 1], such as 2 x - 1",
+            stacklevel=4,  # at the caller of stream
+        )
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -242,9 +271,8 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 def _intact(path: Path, seeds: Tensor) -> bool:
     """Whether the file exists, is undamaged and has these seeds."""
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return torch.equal(tensors["seeds"], seeds) and file.metadata()["checksum"] == _checksum(tensors)
+        tensors, checksum = _tensors(path)
+        return torch.equal(tensors["seeds"], seeds) and checksum == _checksum(tensors)
     except _UNREADABLE:
         return False
 
@@ -254,8 +282,19 @@ def _rows(path: Path) -> int:
         return file.get_slice("seeds").get_shape()[0]
 
 
+def _tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, and the checksum that it states."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return tensors, file.metadata()["checksum"]
+
+
 def _opened(path: Path) -> safe_open:
     try:
         return safe_open(path, "pt")
     except _UNREADABLE as error:
-        raise Refused(f"{path} is damaged: start shards.stream again with the same settings to draw it anew") from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> Refused:
+    return Refused(f"{path} is damaged: start shards.stream again with the same settings to draw it anew")

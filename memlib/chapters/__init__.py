@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Page", "begin", "claims_in", "kept"]
 
 
+_SOURCES = (  # settings that say which images and models a study works on
+    "data", "size", "half", "held_out", "model", "n_train", "attribute", "checkpoint", "retain", "forget", "proxy",
+)  # fmt: skip
+
+
 @dataclass
 class Page:
     """One execution of a chapter: its settings, its run, and the claims and tables recorded so far."""
@@ -85,7 +90,8 @@ def begin(chapter: str, namespace: MutableMapping[str, Any], study: ModuleType) 
         study: a module such as `memlib.papers.side.study`, with `SCALES`, the settings of each scale.
 
     Raises:
-        Refused: for an unknown name or scale, a wrong type or value, or a scale that needs a GPU where there is none.
+        Refused: for an unknown name or scale, a wrong type or value, a scale that needs a GPU where there is none, or
+            images and models of the reader's that do not fit the study.
     """
     given = parameters.injected(namespace)
     values = parameters.settle(namespace, given)
@@ -98,6 +104,7 @@ def begin(chapter: str, namespace: MutableMapping[str, Any], study: ModuleType) 
         import torch
 
         torch.set_default_dtype(getattr(torch, dtype))
+    _check_sources(study, settings, run)
     plain, usual = parameters.as_dict(settings), parameters.as_dict(study.SCALES["fast"])
     changes = [f"{name} = {value!r}" for name, value in plain.items() if value != usual[name]]
     if "seed" in given:
@@ -106,3 +113,14 @@ def begin(chapter: str, namespace: MutableMapping[str, Any], study: ModuleType) 
         print(f"scale {run.scale}" + (f": {', '.join(changes)}" if changes else ""))
     namespace.update({name: value for name, value in plain.items() if name in values})
     return Page(chapter, settings, run, claims.provenance(run.device, {"seed": run.seed} | plain))
+
+
+def _check_sources(study: ModuleType, settings: Any, run: "Run") -> None:
+    """Let the study refuse images that a reader gave now, and not after the first cells have trained something."""
+    usual = study.SCALES[run.scale]
+    changed = [name for name in _SOURCES if getattr(settings, name, None) != getattr(usual, name, None)]
+    if changed and hasattr(study, "check_sources"):
+        import torch
+
+        with torch.random.fork_rng():  # the draws of the cells stay what they are
+            study.check_sources(settings, run)

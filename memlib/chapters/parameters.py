@@ -7,6 +7,8 @@ every chapter; every other parameter is a field of the study's `Settings`.
 
 import ast
 import dataclasses
+import json
+import re
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -44,13 +46,15 @@ def settle(namespace: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]
         Refused: for an unknown name or scale, a parameter without a value, or a wrong type.
     """
     kinds = {name: _evaluated(kind) for name, kind in namespace.get("__annotations__", {}).items()}
+    if "settings" in kinds:  # or the path of a file; papermill knows no parameter whose annotation has a |
+        kinds["settings"] = dict | str
     for name in given:
         if name not in kinds:
             listed = ", ".join(kinds)
             raise Refused(f"unknown parameter {name}: choose among {listed}, or give settings{closest(name, kinds)}")
     if missing := [name for name in kinds if name not in namespace]:
         raise Refused(f"parameter {missing[0]} has no value: give one with -p {missing[0]} VALUE")
-    values = {name: typed(name, namespace[name], kind) for name, kind in kinds.items()}
+    values = {name: typed(name, _parsed(namespace[name], kind), kind) for name, kind in kinds.items()}
     among("scale", values.get("scale", "fast"), SCALES)
     return values
 
@@ -102,8 +106,22 @@ def further(settings: dict[str, Any] | str) -> dict[str, Any]:
 
 def as_dict(settings: Any) -> dict[str, Any]:
     """A dataclass of settings as plain values, tuples as lists: what JSON gives back."""
-    values = dataclasses.asdict(settings)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+
+
+def literal(text: str) -> Any:
+    """What a text says: a Python literal, JSON's `true`, `false`, `null`, a list of words `[cat, dog]`; or itself."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        words = re.fullmatch(r"\s*\[([^\[\]{}'\"]+)\]\s*", text)
+        return [literal(word.strip()) for word in words[1].split(",")] if words else text
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    """A list or dict that came as text, as plain papermill's `-p rates "[1e-3, 1e-2]"` gives it; else the value."""
+    told = isinstance(value, str) and kind is not str and value.lstrip().startswith(("[", "(", "{"))
+    return literal(value) if told else value
 
 
 def _evaluated(kind: Any) -> Any:

@@ -1,6 +1,5 @@
 """The chapters of the book for the command line: find them by name, inspect them, execute them."""
 
-import ast
 import dataclasses
 import json
 import logging
@@ -8,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import memlib
 from memlib import data, papers
 from memlib.chapters import claims, parameters
+from memlib.cli.progress import told
 from memlib.errors import Refused, needs
 
 
@@ -92,11 +92,11 @@ def given(notebook: Path, assignments: list[str], scale: str | None = None) -> d
         return {}
     namespace = _defaults(notebook)
     kinds = namespace.get("__annotations__", {})
-    values = {name: text if kinds.get(name) is str else _literal(text) for name, text in texts.items()}
+    values = {name: text if kinds.get(name) is str else parameters.literal(text) for name, text in texts.items()}
     settled = parameters.settle(namespace | values, values)
     if study := papers.known(notebook.stem):
         settings = parameters.settings_of(study.SCALES, settled, values)
-        if images := getattr(settings, "data", ""):
+        for images in filter(None, (getattr(settings, name, "") for name in ("data", "held_out", "attribute"))):
             data.check(images)
     return {name: settled[name] for name in values}
 
@@ -105,7 +105,8 @@ def assigned(assignments: list[str], settings: Any) -> dict[str, Any]:
     """The values of `--set name=value`: literals, and for a `str` setting always the text. Raises `Refused`."""
     kinds = {field.name: field.type for field in dataclasses.fields(settings)}
     return {
-        name: text if kinds.get(name) in (str, "str") else _literal(text) for name, text in _texts(assignments).items()
+        name: text if kinds.get(name) in (str, "str") else parameters.literal(text)
+        for name, text in _texts(assignments).items()
     }
 
 
@@ -121,13 +122,11 @@ def merged(outputs: list[Any]) -> list[Any]:
     return joined
 
 
-def execute(
-    notebook: Path, out: Path, values: Mapping[str, Any], cwd: Path | None = None, progress: bool = True
-) -> Any:
+def execute(notebook: Path, out: Path, values: Mapping[str, Any], cwd: Path | None = None) -> Any:
     """Run a copy of `notebook` with `values` injected, write it to `out` and return it.
 
     Old outputs are cleared first. Output to stderr, such as the progress of training, goes to the terminal and is not
-    kept in the notebook.
+    kept in the notebook. Without a terminal, a line a section and minute says how far it is.
 
     Raises:
         Failed: if a cell fails, with the sentence of a `Refused`, or with the cell and the error. `out` then contains
@@ -145,13 +144,13 @@ def execute(
     bar = {"leave": False, "disable": None, "desc": notebook.stem}  # none if stderr is not a terminal
     # Stopping after a failed cell interrupts the kernel, which may log that as an error.
     settings = {"cwd": cwd, "progress_bar": bar, "extra_arguments": ["--log-level=CRITICAL"]}
+    # Parameters are checked already, and what cells print would be logged as well.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     if sys.stderr.isatty():
         settings |= {"log_output": True, "stderr_file": sys.stderr}
-        logging.getLogger("papermill").setLevel(
-            logging.ERROR
-        )  # or everything that the cells print would be logged as well
     try:
-        with environment(PYDEVD_DISABLE_FILE_VALIDATION="1"):  # else the kernel warns of frozen modules
+        # The variable keeps the kernel from warning of frozen modules.
+        with environment(PYDEVD_DISABLE_FILE_VALIDATION="1"), nullcontext() if sys.stderr.isatty() else told(out):
             executed = papermill.execute_notebook(out, out, dict(values), **settings)
     except papermill.PapermillExecutionError as error:
         if error.ename == Refused.__name__:
@@ -208,11 +207,3 @@ def _defaults(notebook: Path) -> dict[str, Any]:
     namespace: dict[str, Any] = {}
     exec("".join(tagged[0]["source"]), namespace)
     return namespace
-
-
-def _literal(text: str) -> Any:
-    """A Python literal, or `true`, `false` and `null` of JSON; else the text itself."""
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text

@@ -86,7 +86,6 @@ def _keep(
     """Add the groups just run to the record at `path`, with their provenance, and return their claims."""
     page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
     before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
-    where = json.loads(json.dumps(where, default=str))  # as it will be read again: tuples are lists
     same = before.get("provenance", {}).get("parameters") == where["parameters"]
     earlier = {name: one for name, one in before.get("groups", {}).items() if name not in groups} if same else {}
     if earlier and tensors.exists():

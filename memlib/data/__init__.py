@@ -8,9 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from memlib.data import (
     celeba,
@@ -27,10 +24,23 @@ from memlib.data import (
     places365,
     stl10,
 )
-from memlib.data.images import Images, collect, plant_duplicates, subset
+from memlib.data._copies import copies
+from memlib.data.images import Images, collect, label_numbers, plant_duplicates, subset
+from memlib.data.splits import audit_split, split
 from memlib.errors import Refused
 
-__all__ = ["SOURCES", "Images", "collect", "audit_split", "load", "plant_duplicates", "split", "subset"]
+__all__ = [
+    "SOURCES",
+    "Images",
+    "audit_split",
+    "collect",
+    "copies",
+    "label_numbers",
+    "load",
+    "plant_duplicates",
+    "split",
+    "subset",
+]
 
 SOURCES: dict[str, Callable[..., Images]] = {
     "celeba": celeba.load,
@@ -47,10 +57,8 @@ SOURCES: dict[str, Callable[..., Images]] = {
     "stl10": stl10.load,
 }
 
-_HALVES = 20_231  # the seed of the two halves; another one would mix images of the two
 
-
-def load(source: str, size: int | None = None) -> Images:
+def load(source: str | Path, size: int | None = None) -> Images:
     """The images of a source, (N, C, H, W) in [-1, 1].
 
     Each kind of source has its own options. All of them understand `limit=N` (N images, drawn by seed),
@@ -58,13 +66,15 @@ def load(source: str, size: int | None = None) -> Images:
     is cached.
 
     Arguments:
-        source: `kind:PLACE,name=value,...`: one of `SOURCES`, the place of its files, and options.
+        source: `kind:PLACE,name=value,...`: one of `SOURCES`, the place of its files, and options. A `Path` is that of
+            a folder.
         size: resample to (size, size) pixels; None keeps the stored size.
 
     Raises:
         Refused: for an unknown source, option or value, and for files that the source cannot read; the message says
             why.
     """
+    source = f"folder:{source}" if isinstance(source, Path) else source
     reader = _reader(source)
     if size is not None and size < 1:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
@@ -91,83 +101,6 @@ def check(source: str) -> None:
     path = Path(place).expanduser()
     if reader is not hub.load and place and not path.exists():
         raise Refused(f"there is no folder {place!r}: give {source.partition(':')[0]}:PATH with the path of one")
-
-
-def split(
-    images: Images, sizes: dict[str, int], half: Literal["explore", "report"] = "report", seed: int = 0
-) -> dict[str, Images]:
-    """Disjoint random parts of the given sizes, by name, drawn by `seed` from one half of the images.
-
-    The halves are the same for every seed. Settings are chosen on `explore`; numbers are reported from `report`, which
-    gets the extra image if the number is odd. Images are identified by position, so exact duplicates in a set may fall
-    into two parts.
-
-    Arguments:
-        images: N images.
-        sizes: the number of images of each part, by its name.
-        half: "explore" or "report".
-        seed: draws the parts within the half.
-
-    Raises:
-        Refused: for a size below 1, for parts that do not fit into the half, and for another half.
-    """
-    if half not in ("explore", "report"):
-        raise Refused(f"the half is 'explore' or 'report', not {half!r}")
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_HALVES))
-    middle = len(images) // 2
-    pool = order[:middle] if half == "explore" else order[middle:]
-    if small := [name for name, size in sizes.items() if size < 1]:
-        raise Refused(f"the part {small[0]!r} has {sizes[small[0]]} images: give at least 1")
-    if sum(sizes.values()) > len(pool):
-        wanted = " + ".join(f"{size} {name}" for name, size in sizes.items())
-        room = f"the {half} half, which has {len(pool)} of {len(images)}"
-        raise Refused(f"{wanted} images do not fit into {room}: give smaller sizes")
-    pool = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
-    parts = pool[: sum(sizes.values())].split(list(sizes.values()))
-    return {name: images[part] for name, part in zip(sizes, parts, strict=True)}
-
-
-def audit_split(
-    images: Images,
-    n: int = 0,
-    half: Literal["explore", "report"] = "report",
-    seed: int = 0,
-    others: Images | None = None,
-    reference: int = 64,
-) -> dict[str, Images]:
-    """The four parts of an audit, all disjoint: `members`, `non_members` (as many), `reference` and `calibration`.
-
-    Members are trained on. Non-members are scored like members, but no model ever sees them. Features are fitted on the
-    reference part, thresholds on the calibration part. These two parts get the remaining images: the reference part a
-    third of them, or `reference` images if that is more, but never more than half.
-
-    Arguments:
-        images: the images to split.
-        n: the number of members. 0 means two sevenths of the half and at most 300, or all of `images` if `others` are
-            given.
-        half: see `split`.
-        seed: draws the parts.
-        others: images that the model never saw. All parts but the members are then drawn from them.
-        reference: the size of the reference part, see above.
-
-    Raises:
-        Refused: if too few held-out images are left.
-    """
-    source = others or images
-    wanted = n or (len(images) if others else max(1, min(300, len(images) // 7)))
-    room = len(source) // 2 - wanted * (1 if others else 2)
-    if room < 4:
-        raise Refused(
-            f"{wanted} members and {wanted} non-members leave {max(room, 0)} held-out images of {len(source)}, half of "
-            "which are set aside: give fewer members, or more images"
-        )
-    kept = max(room // 3, min(reference, room // 2))
-    unseen = {"non_members": wanted, "reference": kept, "calibration": room - kept}
-    if others is None:
-        return split(images, {"members": wanted} | unseen, half, seed)
-    if wanted > len(images):
-        raise Refused(f"{wanted} members cannot be drawn from {len(images)} images: give fewer, or 0 for all")
-    return {"members": images[subset(len(images), wanted, seed)]} | split(others, unseen, half, seed)
 
 
 def _reader(source: str) -> Callable[..., Images]:

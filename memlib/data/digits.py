@@ -19,7 +19,7 @@ def load(place: str, size: int | None) -> Images:
     if place:
         raise Refused(f"the source digits takes no place: write digits without ':{place}'")
     if size not in (None, 8):
-        raise Refused(f"digits are 8 pixels wide, not {size}: leave size out")
+        raise Refused(f"digits are 8 pixels wide, not {size}: leave size out, or give another source")
     digits = cast(Bunch, load_digits())  # declared as a tuple, which it is only with return_X_y
     images = torch.as_tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1
     return collect(images, torch.as_tensor(digits.target), tuple("0123456789"), "digits")

@@ -18,6 +18,7 @@ KINDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Files with these endings, in lower case, are read as images."""
 
 _GREY = {"1", "L", "LA"}  # Pillow's modes without colour
+_DARK = 16  # files of 16 bits whose 8 upper bits stay below this hold 12 bits or fewer
 _MANY = 200  # number of files from which a progress bar is shown
 
 
@@ -42,11 +43,13 @@ def gather(
     skip_broken: bool,
     crop_fraction: float | None = None,
     colour: bool = False,
+    bits: int | None = None,
 ) -> Images:
     """The given files as `Images`, (N, C, size, size), in their order.
 
     EXIF orientation is applied, and the images are cropped and resampled as in `decoded`. They are grey (C = 1) if
-    every file is grey and `colour` is not set, else RGB (C = 3).
+    every file is grey and `colour` is not set, else RGB (C = 3). A warning says how many files have several frames, of
+    which the first is read, and that files of 16 bits use few of them, so that all are dark.
 
     Arguments:
         source: what `Images.source` says.
@@ -60,16 +63,20 @@ def gather(
         skip_broken: leave out files that cannot be read, count them in `skipped`, and warn.
         crop_fraction: see `decoded`.
         colour: return RGB even if all files are grey.
+        bits: how many bits of grey files of 16 bits hold the image, such as 12; None is all.
 
     Raises:
         Refused: for sizes that differ, and for a file that cannot be read unless `skip_broken` is set.
     """
     chosen: list[int] = subset(len(files), limit, seed).tolist()
+    if bits is not None and not 1 <= bits <= 16:
+        raise Refused(f"bits = {bits} of 16 cannot hold an image: give 1 to 16, or leave bits out")
     kept, arrays, broken = [], [], []
+    framed, deep = [], []  # files of several frames, of 16 bits
     # TQDM_DISABLE acts on a bar only if nobody passes `disable`.
     for position in tqdm(chosen, desc="reading images", unit="image") if len(chosen) >= _MANY else chosen:
         try:
-            array = _read(root / files[position], size, crop_fraction)
+            array, several, wide = _read(root / files[position], size, crop_fraction, bits)
         except Refused:
             if not skip_broken:
                 raise
@@ -83,6 +90,8 @@ def gather(
             )
         kept.append(position)
         arrays.append(array)
+        framed += [files[position]] if several else []
+        deep += [(files[position], int(array.max()))] if wide else []
     if not kept:
         raise Refused(
             f"none of {len(chosen)} images in {str(root)!r} can be read, starting with {broken[0]!r}: give a "
@@ -91,11 +100,20 @@ def gather(
     if broken:
         left_out = f"left out {len(broken)} of {len(chosen)} images, which cannot be read; the first is {broken[0]!r}"
         warnings.warn(f"{source}: {left_out}", stacklevel=4)  # at the caller of data.load
+    if framed:
+        told = f"{len(framed)} of {len(chosen)} files have several frames, of which the first is read, as {framed[0]!r}"
+        warnings.warn(f"{source}: {told}", stacklevel=4)
+    if deep and bits is None and (most := max(level for _, level in deep)) < _DARK:
+        used = 8 + most.bit_length()
+        told = f"{len(deep)} of {len(chosen)} files have 16 bits, as {deep[0][0]!r}, but use at most {used} of them"
+        warnings.warn(f"{source}: {told}, so all are dark: give bits={used} if that is their range", stacklevel=4)
     images = scaled(arrays, 3 if colour or any(array.ndim == 3 for array in arrays) else 1)
     return collect(images, torch.tensor([labels[position] for position in kept]), names, source, len(broken))
 
 
-def decoded(image: Image.Image, size: int | None, crop_fraction: float | None = None) -> NDArray[numpy.uint8]:
+def decoded(
+    image: Image.Image, size: int | None, crop_fraction: float | None = None, bits: int | None = None
+) -> NDArray[numpy.uint8]:
     """One image in 256 levels, (H, W) if it is stored without colour, else (H, W, 3).
 
     Transparent images are placed on white. 16 bits are scaled to 8.
@@ -105,9 +123,12 @@ def decoded(image: Image.Image, size: int | None, crop_fraction: float | None = 
         size: resample the central square to this size with Pillow's Lanczos filter, which is antialiased.
         crop_fraction: the side of the central square as a fraction of the shorter side, 1 by default. Without `size`,
             the square is cut out and its pixels are kept.
+        bits: how many of 16 bits hold the image; None is all.
     """
     if image.mode.startswith("I"):  # convert() would clip 16 bits, not scale them
-        image = Image.fromarray((numpy.asarray(image).clip(0, 65535) // 257).astype(numpy.uint8))
+        values = numpy.asarray(image).clip(0, 65535)
+        stretched = values // 257 if bits is None else (values * (255 / (2**bits - 1))).round().clip(0, 255)
+        image = Image.fromarray(stretched.astype(numpy.uint8))
     plain = "L" if image.mode in _GREY else "RGB"
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
         image = image.convert("RGBA")
@@ -142,9 +163,15 @@ def resampled(arrays: NDArray[numpy.uint8], size: int | None) -> Tensor:
     return scaled(arrays, 1 if arrays.ndim == 3 else 3)
 
 
-def _read(path: Path, size: int | None, crop_fraction: float | None) -> NDArray[numpy.uint8]:
+def _read(
+    path: Path, size: int | None, crop_fraction: float | None, bits: int | None
+) -> tuple[NDArray[numpy.uint8], bool, bool]:
+    """The image as `decoded`, whether its file has several frames, and whether it has 16 bits."""
     try:
         with Image.open(path) as file:
+            # A phone's JPEG may carry previews as further frames.
+            several = getattr(file, "n_frames", 1) > 1 and file.format != "MPO"
+            deep = file.mode.startswith("I") or ";16" in str(file.tile)
             image = ImageOps.exif_transpose(file)  # apply the EXIF orientation
             image.load()
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
@@ -155,4 +182,6 @@ def _read(path: Path, size: int | None, crop_fraction: float | None) -> NDArray[
             f"{str(path)!r} cannot be read as an image: {why}; repair it, remove it, or give "
             "skip_broken=yes to leave such files out"
         ) from error
-    return decoded(image, size, crop_fraction)
+    if deep and bits and not image.mode.startswith("I"):
+        raise Refused(f"{str(path)!r} has 16 bits a colour, of which 8 are read: convert it, or leave bits={bits} out")
+    return decoded(image, size, crop_fraction, bits), several, deep

@@ -1,24 +1,43 @@
 """Your own images from a folder: PNG, JPEG, WebP and BMP, labelled by subfolder."""
 
-import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from memlib.data._tree import tree
 from memlib.data.files import KINDS, gather, located
-from memlib.data.images import Images
+from memlib.data.images import Images, in_order
 from memlib.errors import Refused
 
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
-def load(place: str, size: int | None, *, limit: int | None = None, seed: int = 0, skip_broken: bool = False) -> Images:
+
+def load(
+    place: str,
+    size: int | None,
+    *,
+    bits: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
+) -> Images:
     """The images in the folder `place`, (N, C, size, size), in the order of their paths, with the labels of `classes`.
 
-    For `size`, `limit`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+    For `size`, `bits`, `limit`, `seed` and `skip_broken` see `memlib.data.files.gather`.
 
     Raises:
         Refused: for a missing or empty folder, and as `classes` and `gather` do.
     """
     root = located(place, "folder")
-    return gather(f"folder:{place}", root, *classes(root), size, limit=limit, seed=seed, skip_broken=skip_broken)
+    files, labels, names = classes(root)
+    if set(names) <= _PARTS:
+        warnings.warn(
+            f"the labels of {str(root)!r} are {', '.join(names)}, which are parts of a set rather than classes: give "
+            f"folder:PATH/{names[0]} for one part",
+            stacklevel=3,  # at the caller of data.load
+        )
+    options = {"bits": bits, "limit": limit, "seed": seed, "skip_broken": skip_broken}
+    return gather(f"folder:{place}", root, files, labels, names, size, **options)
 
 
 def classes(
@@ -26,8 +45,10 @@ def classes(
 ) -> tuple[list[str], list[int], tuple[str, ...]]:
     """The image files below `root` in the order of their paths, the label of each, and the names of the labels.
 
-    Labels are the subfolders of `root` in sorted order; a subfolder labels all files below it. A folder without
-    subfolders is one class named ''. Hidden folders and files of other kinds are skipped.
+    Labels are the subfolders of `root` in sorted order, by value if all are numbers; a subfolder labels all files below
+    it. A folder without subfolders is one class named ''. Links are followed, but each folder is read once. Hidden
+    files and folders are skipped; images of other kinds, and links that lead nowhere or to a folder that is read
+    anyway, are passed over with a warning.
 
     Arguments:
         root: the folder.
@@ -36,22 +57,25 @@ def classes(
     Raises:
         Refused: if there is no image, if a subfolder is empty, and if there are images both in and outside subfolders.
     """
-    entries = [entry for entry in _listed(root) if not entry.name.startswith(".")]
-    loose = sorted(entry.name for entry in entries if _is_image(entry.name) and entry.is_file())
-    below = {entry.name: _files(root / entry.name) for entry in entries if entry.is_dir()}
-    if not loose and not any(below.values()):
+    found = tree(root)
+    loose = sorted(path[0] for path in found.files if len(path) == 1)
+    below = sorted(path for path in found.files if len(path) > 1)
+    over = f"; {found.told()}" if found.passed else ""
+    if not found.files:
         kinds = ", ".join(sorted(KINDS))
-        raise Refused(f"the folder {str(root)!r} holds no image: looked for {kinds}, also in subfolders")
-    if loose and any(below.values()):
+        raise Refused(f"the folder {str(root)!r} holds no image: looked for {kinds}, also in subfolders{over}")
+    if loose and below:
         where = f"{str(root)!r} has images both in subfolders and outside them, such as {loose[0]!r}"
         raise Refused(f"{where}: move these into a subfolder, or remove them")
-    if not loose and (empty := sorted(folder for folder, files in below.items() if not files)):
-        raise Refused(f"the folder {str(root / empty[0])!r} holds no image of its class: fill it, or remove it")
-    paths = sorted([folder, *file] for folder, files in below.items() for file in files) or [[file] for file in loose]
+    if not loose and (empty := sorted(found.folders - {path[0] for path in below})):
+        raise Refused(f"the folder {str(root / empty[0])!r} holds no image of its class: fill it, or remove it{over}")
+    if over:
+        warnings.warn(f"{str(root)!r}: {found.told()}", stacklevel=4)  # at the caller of data.load
+    paths = below or [[file] for file in loose]
     named = [name(path[:-1]) if path[:-1] else "" for path in paths]
-    names = tuple(sorted(set(named)))
+    names = in_order(named)
     label = {name: index for index, name in enumerate(names)}
-    return [os.path.join(*path) for path in paths], [label[name] for name in named], names
+    return [str(Path(*path)) for path in paths], [label[name] for name in named], names
 
 
 def part(root: Path, split: str | None, parts: tuple[str, ...], kind: str) -> Path:
@@ -76,26 +100,3 @@ def part(root: Path, split: str | None, parts: tuple[str, ...], kind: str) -> Pa
         instead = f"give split={there[0]}" if there else "leave split out to read its class folders"
         raise Refused(f"{str(root)!r} has no folder {wanted!r}: {instead}")
     return root / wanted
-
-
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise Refused(f"the folder {str(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in KINDS
-
-
-def _files(folder: Path) -> list[list[str]]:
-    """The images below a folder, each as the parts of its path from there. Hidden folders are skipped."""
-    found = []
-    for entry in _listed(folder):
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-            found.extend([entry.name, *file] for file in _files(folder / entry.name))
-        elif _is_image(entry.name) and entry.is_file():
-            found.append([entry.name])
-    return found

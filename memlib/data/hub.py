@@ -5,11 +5,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from PIL import ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
 from memlib.data.files import decoded, scaled
-from memlib.data.images import Images, collect, subset
+from memlib.data.images import Images, collect, in_order, subset
 from memlib.errors import Refused
 
 
@@ -59,7 +60,7 @@ def load(
     for position in tqdm(subset(len(rows), limit, seed).tolist(), desc="reading images", unit="image"):
         try:
             row = rows[position]
-            arrays.append(decoded(row[image], size))
+            arrays.append(decoded(ImageOps.exif_transpose(row[image]), size))
         except Exception as error:  # anything that a decoder raises
             raise Refused(f"image {position} of 'hub:{place}' cannot be read: {_line(error)}; repair it") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
@@ -91,7 +92,8 @@ def _classes(values: list, names: list[str] | None) -> tuple[Tensor, tuple[str, 
     """Labels (N,) and the names of their classes. The values themselves are the names if the set names no classes."""
     if names is not None:
         return torch.tensor(values), tuple(names)
-    number = {value: index for index, value in enumerate(sorted(set(values)))}
+    distinct = in_order(values) if all(isinstance(value, str) for value in values) else sorted(set(values))
+    number = {value: index for index, value in enumerate(distinct)}
     return torch.tensor([number[value] for value in values]), tuple(map(str, number))
 
 

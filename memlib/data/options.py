@@ -50,9 +50,11 @@ def _value(name: str, text: str, kind: Any, source: str) -> int | str | bool:
             raise Refused(f"{source!r} has {name} = {text!r}: give yes or no")
         return text == "yes"
     if int in kinds:
-        if not re.fullmatch(r"\d{1,40}", text, re.ASCII):
-            raise Refused(f"{source!r} has {name} = {text!r}: give a whole number from 0")
-        return int(text)
+        if re.fullmatch(r"\d{1,40}", text, re.ASCII):
+            return int(text)
+        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?[eE]\+?\d{1,2}", text, re.ASCII) and float(text).is_integer():
+            return int(float(text))  # 1e3
+        raise Refused(f"{source!r} has {name} = {text!r}: give a whole number from 0")
     if not text:
         raise Refused(f"{source!r} has {name} = '': give a value, or leave it out")
     return text

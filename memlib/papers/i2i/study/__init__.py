@@ -26,6 +26,7 @@ __all__ = [
     "LI2024",
     "Settings",
     "World",
+    "check_sources",
     "description",
     "findings",
     "mean_and_interval",
@@ -49,6 +50,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "probe": (),
 }
 ALWAYS = ("methods", "distances", "theory")  # in a whole run; the others where the settings name them as ablations
+
+
+def check_sources(settings: Settings, run: Run) -> None:
+    """Refuse images and classes that this study cannot work with, as `run` would."""
+    worlds(settings, run)
 
 
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:

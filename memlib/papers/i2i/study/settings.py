@@ -9,7 +9,7 @@ FIRST_SEED = 10  # of the first repetition, for a run with seed 0: the report ha
 
 Family = Literal["mae", "vqgan", "diffusion"]
 Ablation = Literal["crops", "alpha", "noise", "data", "tasks", "probe"]
-Classes = Annotated[tuple[int, ...], Between(0, 100_000)]
+Classes = Annotated[tuple[int | str, ...], Between(0, 100_000)]  # by number or by name
 
 
 @dataclass(frozen=True)

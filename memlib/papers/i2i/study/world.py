@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from memlib import data, features
+from memlib.data.images import listed_classes
 from memlib.errors import Refused
 from memlib.papers.i2i.mae import IMAGENET_MEAN, IMAGENET_STD
 from memlib.papers.i2i.study.settings import FIRST_SEED, Settings
@@ -66,8 +67,7 @@ class World:
 
 def worlds(settings: Settings, run: Run) -> list[World]:
     """The images of every repetition. Raises `Refused` for settings and classes that do not fit together."""
-    images = _loaded(settings)
-    classes = torch.tensor([*settings.retain, *settings.forget, *settings.proxy])
+    images, classes = _loaded(settings)
     sizes = part_sizes(settings, len(images))
     return [_world(settings, run, images, classes, sizes, index) for index in range(settings.n_seeds)]
 
@@ -91,13 +91,13 @@ def description(settings: Settings, world: World) -> str:
 _USE = {"train": "train", "validation": "validate", "test": "test"}
 
 
-def _listed(classes: tuple[int, ...]) -> str:
+def _listed(classes: tuple[int | str, ...]) -> str:
     """Classes as a few words: all of up to six, else the first and the last."""
     return " ".join(map(str, classes)) if len(classes) <= 6 else f"{classes[0]} to {classes[-1]} ({len(classes)})"
 
 
-def _loaded(settings: Settings) -> data.Images:
-    """The images of the classes that take part; raises `Refused` before anything is trained."""
+def _loaded(settings: Settings) -> tuple[data.Images, Tensor]:
+    """The images of the classes that take part, and these classes; raises `Refused` before anything is trained."""
     numbers = f"{settings.weights}, {settings.crops}, {settings.families} and {settings.width}"
     if len(settings.weights) != 5 or len(settings.crops) < 2 or not settings.families or settings.width % 32:
         raise Refused(f"five weights, two crops, one family and a width in steps of 32 are needed, not {numbers}")
@@ -110,7 +110,7 @@ def _loaded(settings: Settings) -> data.Images:
     if settings.clip and not (Path(settings.clip).expanduser() / "config.json").is_file():
         raise Refused(f"there is no CLIP model in {settings.clip!r}: give a folder with its config.json, or none")
     stored = data.load(settings.data, settings.size or None)
-    classes = torch.tensor([*settings.retain, *settings.forget, *settings.proxy])
+    classes = torch.tensor(data.label_numbers(stored, [*settings.retain, *settings.forget, *settings.proxy]))
     stored = stored[torch.isin(stored.labels, classes)]
     counts = [int((stored.labels == one).sum()) for one in classes]
     groups = f"{list(settings.retain)}, {list(settings.forget)} and {list(settings.proxy)}"
@@ -118,16 +118,16 @@ def _loaded(settings: Settings) -> data.Images:
     if not apart or not (settings.retain and settings.forget and settings.proxy) or min(counts) < LEAST:
         raise Refused(
             f"retain, forget and proxy must be different classes of {settings.data} with {LEAST} images or more each, "
-            f"not {groups} with {counts} images: give others"
+            f"not {groups} with {counts} images: give others; {listed_classes(stored)}"
         )
-    return stored
+    return stored, classes
 
 
 def _world(
     settings: Settings, run: Run, images: data.Images, classes: Tensor, sizes: dict[str, int], index: int
 ) -> World:
     seed = FIRST_SEED + run.seed + index
-    parts = data.split(images, sizes, settings.half, seed)
+    parts = data.split(images, sizes, settings.half, seed, flexible="train")
     mean, std = _standard(settings, parts["train"].images)
     return World(
         index,

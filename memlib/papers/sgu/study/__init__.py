@@ -7,14 +7,25 @@ closed form; the image tasks are classes of digits and an attribute of procedura
 
 from memlib.claim import Claim
 from memlib.papers.sgu.study import rules
-from memlib.papers.sgu.study.experiment import GROUPS, run
+from memlib.papers.sgu.study.experiment import GROUPS, check_sources, run
 from memlib.papers.sgu.study.results import Results
 from memlib.papers.sgu.study.settings import SCALES, Settings
 from memlib.papers.sgu.study.summary import headline, tables
 
 CHAPTER = "04_sgu"
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "headline", "run", "tables", "verdicts"]
+__all__ = [
+    "CHAPTER",
+    "GROUPS",
+    "SCALES",
+    "Results",
+    "Settings",
+    "check_sources",
+    "headline",
+    "run",
+    "tables",
+    "verdicts",
+]
 
 
 def verdicts(results: Results) -> list[Claim]:

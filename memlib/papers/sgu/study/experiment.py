@@ -60,6 +60,12 @@ def check(settings: Settings, groups: Sequence[str] = ()) -> None:
             raise Refused(f"{name} is empty: give at least one")
 
 
+def check_sources(settings: Settings, run: Run) -> None:
+    """Refuse images and labels that this study cannot work with, as `run` would."""
+    check(settings)
+    tasks.load(settings, run)
+
+
 def _run(settings: Settings, run: Run, wanted: Sequence[str]) -> Results:
     measured = [name for name in wanted if name != "toy"]
     parts = tasks.load(settings, run) if measured else []

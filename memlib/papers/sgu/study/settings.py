@@ -17,7 +17,7 @@ class Settings:
     # Images
     half: Literal["explore", "report"] = "report"  # settings are chosen on explore, numbers are printed from report
     data: str = "digits"  # source of the class task, as `data.load` takes it
-    forget: Annotated[tuple[int, ...], Between(0, 10**6)] = (3, 7)  # labels to forget; MNIST's as published
+    forget: Annotated[tuple[int | str, ...], Between(0, 10**6)] = (3, 7)  # labels or names; MNIST's as published
     attribute: str = ""  # source of the attribute task, whose label 1 is forgotten; empty: no such task
     size: Annotated[int, Between(0, 256)] = 0  # pixels a side of both; 0: as stored for digits, 16 for all else
     n_train: Annotated[int, Between(50, 10**6)] = 600  # training images of a task, at most two thirds of the half

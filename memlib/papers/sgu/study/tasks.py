@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import analytic, data, features, noise
+from memlib.data.images import listed_classes
 from memlib.errors import Refused
 from memlib.papers.sgu.study.settings import Settings
 from memlib.run import Run
@@ -130,7 +131,7 @@ def parting_level(z: Tensor, forget: Tensor) -> tuple[Tensor, Tensor, float]:
     return levels, sure, float(above.max() if len(above) else levels[0])
 
 
-def _load(name: str, source: str, wanted: tuple[int, ...], settings: Settings, run: Run) -> Parts:
+def _load(name: str, source: str, classes: tuple[int | str, ...], settings: Settings, run: Run) -> Parts:
     """A task's images, split; or Refused."""
     stored = source.partition(":")[0] == "digits"  # at 8 pixels, and at no other size
     images = data.load(source, settings.size or (None if stored else 16))
@@ -138,17 +139,18 @@ def _load(name: str, source: str, wanted: tuple[int, ...], settings: Settings, r
     n_train = min(settings.n_train, 2 * room // 3)
     if n_train < 1:
         raise Refused(f"{source} has {len(images)} images, and half of them are put aside: give more images")
-    cut = data.split(images, {"train": n_train, "test": room - n_train}, settings.half, run.seed)
+    wanted = data.label_numbers(images, classes)
+    cut = data.split(images, {"train": n_train, "test": room - n_train}, settings.half, run.seed, flexible="test")
     dtype = getattr(torch, settings.image_dtype)
     x, test = (cut[part].images.to(run.device, dtype) for part in ("train", "test"))
     labels, test_labels = (cut[part].labels.to(run.device) for part in ("train", "test"))
-    parts = Parts(name, source, tuple(wanted), x, labels, test, test_labels)
+    parts = Parts(name, source, wanted, x, labels, test, test_labels)
     for part, forgotten in (("training", parts.forgotten(labels)), ("test", parts.forgotten(test_labels))):
         if forgotten.all() or not forgotten.any():
             kind = "retain" if forgotten.all() else "forget"
             raise Refused(
                 f"among the {len(forgotten)} {part} images of {source} there is none to {kind}: check which labels are "
-                f"to be forgotten, now {list(wanted)}"
+                f"to be forgotten, now {list(classes)}; {listed_classes(images)}"
             )
     return parts
 

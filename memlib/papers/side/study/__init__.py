@@ -1,6 +1,6 @@
 """The study of chapter 2: does guidance with a classifier of its own making get more training images out of a model?"""
 
-from memlib.papers.side.study.experiment import run
+from memlib.papers.side.study.experiment import check_sources, run
 from memlib.papers.side.study.pictures import pictures
 from memlib.papers.side.study.results import Results
 from memlib.papers.side.study.rules import verdicts
@@ -18,4 +18,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "seconds": (),
 }
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "pictures", "run", "tables", "verdicts"]
+__all__ = [
+    "CHAPTER",
+    "GROUPS",
+    "SCALES",
+    "Results",
+    "Settings",
+    "check_sources",
+    "pictures",
+    "run",
+    "tables",
+    "verdicts",
+]

@@ -58,6 +58,12 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
         return _measured(settings, run, wanted, stage)
 
 
+def check_sources(settings: Settings, run: Run) -> None:
+    """Refuse images or a model that this study cannot work with, as `run` would."""
+    with in_dtype(settings):
+        prepare(settings, run)
+
+
 @contextmanager
 def in_dtype(settings: Settings) -> Iterator[None]:
     """Torch's default dtype as the settings say; float32 for a foreign model, whose weights are."""

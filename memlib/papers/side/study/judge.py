@@ -95,7 +95,8 @@ def _copies(reference: Tensor, measure: Measure, run: Run) -> Embed:
 def judge_of(world: World, measure: Measure, run: Run) -> Judge:
     """The judge: thresholds are set on the calibration part, or as published where the descriptor is SSCD.
 
-    Raises Refused where there are too few calibration images for a threshold that five times `fpr` of them reach.
+    Raises Refused where the calibration images are too few for a threshold that five times `fpr` of them reach, or too
+    alike for three different ones.
     """
     fpr = measure.fpr or max(0.01, 1 / len(world.calibration))
     if 5 * fpr >= 1:
@@ -110,6 +111,11 @@ def judge_of(world: World, measure: Measure, run: Run) -> Judge:
     edges = {band: metrics.threshold(null, fraction) for band, fraction in fractions.items()}
     if measure.descriptor == "sscd":
         edges = dict(PUBLISHED)
+    if not edges["low"] < edges["mid"] < edges["high"]:
+        raise Refused(
+            f"the {len(null)} calibration images are too alike to set three thresholds, which would all be near "
+            f"{edges['high']:.3g}: give a source with more distinct images"
+        )
     return Judge(embed, seen["members"], seen["non_members"], fractions, edges, null, check)
 
 

@@ -15,6 +15,8 @@ from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.surrogates import cluster
 from memlib.run import Run
 
+CALIBRATION = 6  # images that set thresholds at the least: five times the smallest rate must stay below 1
+
 
 @dataclass(frozen=True)
 class World:
@@ -54,18 +56,52 @@ def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | No
         )
     if settings.descriptor == "sscd":
         features.sscd(Path(settings.sscd) if settings.sscd else None, device=run.device)
-    foreign = adapters.from_diffusers(settings.model, device=run.device) if settings.model else None
-    native = None if settings.data == "digits" else 16
-    if foreign:
-        assert foreign.shape is not None  # it comes from a folder
-        native = foreign.shape[-1]
-    images = data.load(settings.data, settings.size or native)
-    others = data.load(settings.held_out, settings.size or native) if settings.held_out else None
-    shape = tuple(images.images.shape[1:])
-    if foreign and foreign.shape != shape:
-        raise Refused(f"the model makes images {foreign.shape}, data has {shape}: give the data it was trained on")
-    parts = data.audit_split(images, settings.n_train, settings.half, run.seed, others, reference=settings.latent)
+    foreign = _foreign(settings, run) if settings.model else None
+    images = _loaded("data", settings, foreign)
+    others = _loaded("held_out", settings, foreign) if settings.held_out else None
+    if others and others.images.shape[1:] != images.images.shape[1:]:
+        shapes = (" x ".join(map(str, one.images.shape[1:])) for one in (images, others))
+        raise Refused("data has images of {}, and held_out of {}: give images of one kind".format(*shapes))
+    try:
+        parts = data.audit_split(images, settings.n_train, settings.half, run.seed, others, reference=settings.latent)
+    except Refused as error:
+        given = {"data": settings.data, "held_out": settings.held_out, "n_train": settings.n_train}
+        raise Refused(f"{', '.join(f'{k} = {v}' for k, v in given.items() if v)}: {error}") from None
+    members, calibration = len(parts["members"]), len(parts["calibration"])
+    if members < 2 or len(parts["reference"]) < 2 or calibration < CALIBRATION:
+        raise Refused(
+            f"{calibration} calibration images set no thresholds, or {members} members are too few: data = "
+            f"{settings.held_out or settings.data} must leave {CALIBRATION} and 2, so give more distinct images"
+            + (f", or n_train below {members}" if members > 2 else "")
+        )
     return _world(settings, run, images, parts, foreign is not None), foreign
+
+
+def _foreign(settings: Settings, run: Run) -> adapters.Discrete:
+    """The foreign model. Raises Refused for one that this study cannot attack."""
+    model = adapters.from_diffusers(settings.model, device=run.device)
+    if getattr(model.net, "class_embedding", None) is not None:
+        raise Refused(f"model={settings.model!r} wants a class label, and this study gives none: give one without")
+    return model
+
+
+def _loaded(name: Literal["data", "held_out"], settings: Settings, foreign: adapters.Discrete | None) -> Images:
+    """The images of a source, in the shape that the model makes. Raises Refused for another one."""
+    source = getattr(settings, name)
+    shape = foreign.shape if foreign else None
+    kind = source.partition(":")[0]
+    native = 16 if shape is None else shape[-1]
+    if kind == "digits" or (shape and shape[1] != shape[2]):  # such images are taken as they are
+        native = None
+    images = data.load(source, settings.size or native)
+    if shape and (found := tuple(images.images.shape[1:])) != shape:
+        _, high, wide = shape
+        raise Refused(
+            f"the model makes images {shape}, {name} has {found}: give the data it was trained on"
+            + (f", as files of {high} x {wide} pixels" if high != wide else "")
+            + (f", or leave size={settings.size} out" if settings.size else "")
+        )
+    return images
 
 
 def _world(settings: Settings, run: Run, images: Images, parts: dict[str, Images], foreign: bool) -> World:
