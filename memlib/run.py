@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from memlib.cache import store
 from memlib.cache._fingerprint import fingerprint
-from memlib.errors import Refused
+from memlib.errors import Refused, usable
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,8 @@ def begin(
     if device is None and scale in ("gpu", "paper") and not torch.cuda.is_available():
         raise Refused(f"scale {scale!r} needs a CUDA GPU and torch sees none here: choose 'fast' or 'book'")
     wanted = device or ("cuda" if scale != "fast" and torch.cuda.is_available() else "cpu")
-    try:
+    with usable(wanted):
         chosen = torch.empty(0, device=wanted).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"device {wanted!r} cannot be used ({reason}): choose 'cpu' or one that torch sees") from None
     if processes is None:
         processes = int(os.environ.get("MEMLIB_PROCESSES") or min(2, os.cpu_count() or 1))
     _repeatable(chosen.type)

@@ -58,12 +58,16 @@ def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | No
     native = None if settings.data == "digits" else 16
     if foreign:
         assert foreign.shape is not None  # it comes from a folder
-        native = foreign.shape[-1]
+        _, height, width = foreign.shape
+        native = width if width == height else None  # images of two sides are taken as they are
     images = data.load(settings.data, settings.size or native)
     others = data.load(settings.held_out, settings.size or native) if settings.held_out else None
     shape = tuple(images.images.shape[1:])
     if foreign and foreign.shape != shape:
-        raise Refused(f"the model makes images {foreign.shape}, data has {shape}: give the data it was trained on")
+        raise Refused(
+            f"the model makes images {foreign.shape}, data has {shape}: give the data it was trained on, and images "
+            "whose sides differ in the model's own size"
+        )
     parts = data.audit_split(images, settings.n_train, settings.half, run.seed, others, reference=settings.latent)
     return _world(settings, run, images, parts, foreign is not None), foreign
 
