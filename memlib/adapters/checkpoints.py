@@ -209,13 +209,7 @@ def _network(place: str | Path, root: Path, subfolder: str) -> "UNet2DModel":
                 ) from error
             raise Refused(f"no weights could be read for the network of {str(place)!r}: {_reason(error)}") from error
     net, loaded = found
-    refuse_misfits(
-        str(place),
-        missing=loaded["missing_keys"],
-        unexpected=loaded["unexpected_keys"],
-        misshapen=[entry if isinstance(entry, str) else entry[0] for entry in loaded["mismatched_keys"]],
-        wanted="its config.json",
-    )
+    refuse_misfits(str(place), loaded, "its config.json")
     require_finite(net.state_dict(), str(place))
     return net
 

@@ -1,6 +1,6 @@
 """Weights that come from a file: a network takes them whole and finite, or names the entry that does not fit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -19,24 +19,30 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], place: str) -> Non
         Refused: for an entry that is missing, unexpected, of another shape or not finite, by its name.
     """
     own = net.state_dict()
-    refuse_misfits(
-        place,
-        missing=[name for name in own if name not in state],
-        unexpected=[name for name in state if name not in own],
-        misshapen=[name for name, old in own.items() if name in state and state[name].shape != old.shape],
-    )
+    told = {
+        "missing_keys": [name for name in own if name not in state],
+        "unexpected_keys": [name for name in state if name not in own],
+        "mismatched_keys": [name for name, old in own.items() if name in state and state[name].shape != old.shape],
+    }
+    refuse_misfits(place, told)
     require_finite(state, place)
     net.load_state_dict(state)
 
 
-def refuse_misfits(
-    place: str, *, missing: list[str], unexpected: list[str], misshapen: list[str], wanted: str = "this network"
-) -> None:
-    """Refuse weights by the first entry that is missing, unexpected or of another shape than those of `wanted`."""
-    kinds = {"missing": missing, "of another shape": misshapen, "unexpected": unexpected}
-    found = [(name, kind) for kind, names in kinds.items() for name in names]
+def refuse_misfits(place: str, told: Mapping[str, Iterable], wanted: str = "this network") -> None:
+    """Refuse weights by the first entry that is missing, of another shape or unexpected.
+
+    Arguments:
+        place: where they come from, for the sentence.
+        told: what diffusers and transformers return for `output_loading_info`: names by `missing_keys`,
+            `mismatched_keys` (a name, or a tuple that begins with one) and `unexpected_keys`.
+        wanted: whose weights they should be, for the sentence.
+    """
+    kinds = {"missing": "missing_keys", "of another shape": "mismatched_keys", "unexpected": "unexpected_keys"}
+    found = [(kind, entry) for kind, key in kinds.items() for entry in sorted(told[key])]
     if found:
-        name, kind = found[0]
+        kind, entry = found[0]
+        name = entry if isinstance(entry, str) else entry[0]
         raise Refused(
             f"the weights of {place!r} are not those of {wanted}: {len(found)} differ, such as {name!r} ({kind})"
         )
