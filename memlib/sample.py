@@ -67,7 +67,8 @@ def ancestral(
         noise: the source of new noise, once a step if eta > 0.
         variance: of the new noise at eta = 1; Ho et al. 2020, sec. 3.2. "small" is that of the bridge, "large" that of
             the forward process (`fixed_large` of diffusers); the mean is the same. None is what the denoiser says, an
-            adapter that of its folder's scheduler, and "small" for all others. No step to sigma = 0 adds noise.
+            adapter that of its folder's scheduler, and "small" for all others. No step to sigma = 0 adds noise (Ho et
+            al. 2020, alg. 2; DDPMScheduler does under `fixed_large` where its last timestep is not 0).
         limit: applied to D, as in x0.clamp(-1, 1), but not to the direction x - D in which the noise is kept: the
             default of DDIMPipeline, `limit=D.limit` for an adapter. Limit the denoiser itself
             (`denoiser.limited`) for DDPMPipeline, or for DDIM with `use_clipped_model_output=True`.

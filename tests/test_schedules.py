@@ -396,6 +396,31 @@ def test_weights_that_cannot_be_right_are_refused_by_name(tmp_path, change, sent
     assert "\n" not in str(refusal.value)
 
 
+def test_a_network_that_diverged_is_not_given_away(tmp_path):
+    net = unet()
+    net.conv_in.bias.data[0] = torch.nan
+    with pytest.raises(Refused, match="1 of 8 numbers of 'conv_in.bias' in 'this network' are NaN"):
+        adapters.to_diffusers(adapters.from_discrete(net, DDPMScheduler().alphas_cumprod, "eps"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_attention_weights_under_their_old_names(tmp_path):
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    saved(tmp_path, net=unet(**blocks), clip_sample=False)
+    whole = adapters.from_diffusers(tmp_path).net
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(weights):
+        for name in [name for name in weights if any(f".{new}." in name for new in names)]:
+            new = next(new for new in names if f".{new}." in name)
+            weights[name.replace(new, names[new])] = weights.pop(name)
+
+    spoil(rename)(tmp_path)
+    assert any("proj_attn" in name for name in load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors"))
+    for a, b in zip(adapters.from_diffusers(tmp_path).net.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_time_embeddings_of_other_kinds(tmp_path):
     table = {"time_embedding_type": "learned", "num_train_timesteps": STEPS}
     saved(tmp_path / "table", net=unet(**table), clip_sample=False)

@@ -55,6 +55,8 @@ def from_diffusers(
     with needs("models"):
         from diffusers.utils import logging
 
+    with usable(device):
+        torch.empty(0, device=device)  # before anything is read
     root = _configurations(place)
     subfolder = "unet" if (root / "unet" / "config.json").exists() else ""
     if not (root / subfolder / "config.json").exists():
@@ -87,8 +89,7 @@ def from_diffusers(
             "ones are read: give its folder unet_ema for the average",
             stacklevel=2,
         )
-    with usable(device):
-        return denoiser.to(device).eval()
+    return denoiser.to(device).eval()
 
 
 def _alpha_bar(alphas_cumprod: Tensor) -> Tensor:

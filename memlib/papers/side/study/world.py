@@ -55,18 +55,21 @@ def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | No
     if settings.descriptor == "sscd":
         features.sscd(Path(settings.sscd) if settings.sscd else None, device=run.device)
     foreign = adapters.from_diffusers(settings.model, device=run.device) if settings.model else None
-    native = None if settings.data == "digits" else 16
+    native, files = None if settings.data == "digits" else 16, ""
     if foreign:
         assert foreign.shape is not None  # it comes from a folder
+        if getattr(foreign.net, "class_embedding", None) is not None:
+            raise Refused(f"model={settings.model!r} wants a class label, and this study gives none: give one without")
         _, height, width = foreign.shape
-        native = width if width == height else None  # images of two sides are taken as they are
+        native = width
+        if width != height:  # such images are taken as they are
+            native, files = None, f", as files of {height} x {width} pixels"
     images = data.load(settings.data, settings.size or native)
     others = data.load(settings.held_out, settings.size or native) if settings.held_out else None
     shape = tuple(images.images.shape[1:])
     if foreign and foreign.shape != shape:
         raise Refused(
-            f"the model makes images {foreign.shape}, data has {shape}: give the data it was trained on, and images "
-            "whose sides differ in the model's own size"
+            f"the model makes images {foreign.shape}, data has {shape}: give the data it was trained on{files}"
         )
     parts = data.audit_split(images, settings.n_train, settings.half, run.seed, others, reference=settings.latent)
     return _world(settings, run, images, parts, foreign is not None), foreign
