@@ -29,9 +29,11 @@ class Flow:
 
     def moments(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """tr A and tr A A^T of A = I - dD/dx at x (B, *S), each as (1, B), or one estimate per probe (P, B)."""
-        products = list(self._products(*self._residual(x, sigma)))
-        forms = [(p * v).flatten(2).sum(2) for p, v in products]
-        return self._summed(forms), self._summed([p.flatten(2).square().sum(2) for p, _ in products])
+        forms, squares = [], []
+        for p, v in self._products(*self._residual(x, sigma)):
+            forms.append((p * v).flatten(2).sum(2))
+            squares.append(p.flatten(2).square().sum(2))
+        return self._summed(forms), self._summed(squares)
 
     @torch.no_grad()
     def mean(self, x: Tensor, sigma: float) -> Tensor:

@@ -54,16 +54,19 @@ def from_denoiser(flow: Flow, x: Tensor, sigma: float) -> Tensor:
             f"the denoiser at sigma_max={sigma:.4g} is not that of data with one centre and a spread: raise sigma_max, "
             "or give terminal, such as likelihood.prior(sigma_max) for a model that samples from such noise"
         )
-    # log det (I - J), to second order around a multiple of the identity.
-    log_det = size * kept.log() - (square - size * kept**2) / (2 * kept**2)
+    # log det (I - J) to second order in e, the relative deviations of its eigenvalues from their mean.
+    squares = (square / kept**2 - size).clamp_min(0)  # the sum of e^2
+    log_det = size * kept.log() - squares / 2
     half, whole = ((y - flow.mean(y, sigma)).flatten(1).double() for y in ((x + centre) / 2, x))
     simpson = ((4 * half + whole) / 6 * away).sum(1) / sigma**2  # the score is 0 at the centre
     # 0 for Gaussian data. For others the first order of Laplace's error; three times it where that order fails.
     doubt = 3 * float((simpson - (whole * away).sum(1) / (2 * sigma**2)).abs().max())
+    e = squares.max().sqrt().clamp_max(0.9999)  # what is left of the series is largest if all is in one direction
+    doubt += float(-((-e).log1p() + e + e**2 / 2) / 2)
     if not doubt < max(_ANNOUNCED[0], _ANNOUNCED[1] * size):
         warnings.warn(
-            f"the data are not Gaussian at sigma_max={sigma:.4g}, and log-likelihoods may be off by {doubt:.2g} nats: "
-            "raise sigma_max, or give terminal",
+            f"sigma_max={sigma:.4g} is low for data of this spread or shape, and log-likelihoods may be off by "
+            f"{doubt:.2g} nats: raise sigma_max, or give terminal",
             stacklevel=3,
         )
     return 0.5 * log_det - 0.5 * size * math.log(2 * math.pi * sigma**2) - simpson
