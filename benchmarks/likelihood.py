@@ -18,9 +18,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from memlib import nets, noise
-from memlib.likelihood import log_likelihood
+from memlib.likelihood import log_likelihood, prior
 
 SIGMA_MIN, SIGMA_MAX, TOL, TARGET = 0.01, 50.0, 1e-5, 1.4
+END = prior(SIGMA_MAX)  # as the peer assumes it
 
 
 def peer(denoiser: nn.Module, x0: Tensor, probe: Tensor, tol: float = TOL) -> tuple[Tensor, int]:
@@ -79,15 +80,15 @@ def row(size: str, denoiser: nn.Module, x0: Tensor, tol: float = TOL, repeats: i
     coins = torch.randint(2, x0.shape, generator=torch.Generator().manual_seed(1))
     probe, x0 = 2.0 * coins.to(DEVICE) - 1, x0.to(DEVICE)
     theirs, evaluations = peer(denoiser, x0, probe)
-    ours = log_likelihood(counted, x0, SIGMA_MIN, SIGMA_MAX, probe[None], tol=tol).value
+    ours = log_likelihood(counted, x0, SIGMA_MIN, SIGMA_MAX, probe[None], END, tol=tol).value
     double = copy.deepcopy(denoiser).double()
-    exact = log_likelihood(double, x0.double(), SIGMA_MIN, SIGMA_MAX, probe[None].double(), tol=TOL / 100).value
+    exact = log_likelihood(double, x0.double(), SIGMA_MIN, SIGMA_MAX, probe[None].double(), END, tol=TOL / 100).value
     times = []
     for _ in range(repeats):
         start = clock()
         peer(denoiser, x0, probe)
         middle = clock()
-        log_likelihood(denoiser, x0, SIGMA_MIN, SIGMA_MAX, probe[None], tol=tol)
+        log_likelihood(denoiser, x0, SIGMA_MIN, SIGMA_MAX, probe[None], END, tol=tol)
         times.append((middle - start, clock() - middle))
     off = [float((v.cpu() - exact.cpu()).abs().max()) for v in (ours, theirs)]
     reason = (

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from memlib.errors import Refused
 from memlib.noise import expand_sigma
 from memlib.shapes import Float, Int, PerSample, Shaped
 
@@ -35,33 +36,43 @@ class GaussianMixture:
         means: (K, *S).
         weights: (K,), positive, normalised here; None is uniform.
         std: a float or (K,), for isotropic components of covariance std^2 I.
-        covariances: (K, d, d) with d the number of coordinates of S; used instead of std.
+        covariances: (K, d, d) with d the number of coordinates of S, symmetric and without negative eigenvalues (a
+            singular one is a flat component); used instead of std.
 
     Raises:
-        ValueError: if a weight is not positive, or a shape does not fit.
+        Refused: if a weight is not positive, a number is not finite, a shape does not fit, or a std or covariance
+            cannot be one.
     """
 
     def __init__(
         self,
         means: Float[Tensor, " k *s"],
         weights: Shaped[Tensor, "..."] | None = None,
-        std: float | Shaped[Tensor, ""] | Shaped[Tensor, " k"] = 0.0,
+        std: float | Shaped[Tensor, "..."] = 0.0,
         covariances: Float[Tensor, "..."] | None = None,
     ) -> None:
         count, self.shape = len(means), means.shape[1:]
+        if not count or not means.is_floating_point() or not means.isfinite().all():
+            raise Refused(f"the means of a mixture are finite floats, (K, *S), K >= 1, not {_described(means)}")
         weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
-        if weights.shape != (count,) or not (weights > 0).all():
-            raise ValueError(f"a mixture of {count} components needs {count} positive weights, not {weights.tolist()}")
+        if weights.shape != (count,) or not ((weights > 0) & (weights < math.inf)).all():
+            raise Refused(f"a mixture of {count} components needs {count} positive weights, not {weights.tolist()}")
         self.weights = (weights.double() / weights.double().sum()).to(means.device)
         self.means = means.reshape(count, -1)
-        self.std = torch.as_tensor(std, dtype=torch.float64, device=means.device).expand(count)
+        std = torch.as_tensor(std, dtype=torch.float64, device=means.device)
+        if std.shape not in ((), (1,), (count,)) or not ((std >= 0) & (std < math.inf)).all():
+            raise Refused(f"std is one number from 0, or {count} of them, not {std.tolist()}")
+        self.std = std.expand(count)
         self._shared = bool((self.std == self.std[0]).all())
+        self._flat = not bool(self.std.all())  # without noise there is no density
         self.spectrum = None
         if covariances is not None:
             size = self.means.shape[1]
             if covariances.shape != (count, size, size):
-                raise ValueError(f"covariances are {tuple(covariances.shape)}; expected {(count, size, size)}")
-            self.spectrum = torch.linalg.eigh(covariances.double())  # values (K, d), vectors (K, d, d)
+                raise Refused(f"covariances are {tuple(covariances.shape)}; expected {(count, size, size)}")
+            self.spectrum = values, _ = _spectrum(covariances)
+            rounding = torch.finfo(covariances.dtype).eps * values.amax(1, keepdim=True)
+            self._flat = bool((values <= rounding).any())
         # Rounding of distances is least where coordinates are small, so the origin moves to the mean of the means.
         self.centre = self.means.double().mean(0).to(means)
         self._about = self.means - self.centre
@@ -81,10 +92,10 @@ class GaussianMixture:
         """Log-density of the mixture noised to sigma at x (B, *S), in nats, (B,).
 
         Raises:
-            ValueError: at sigma = 0 for components of std 0, which have no density.
+            Refused: at sigma = 0 for components of std 0 or a singular covariance, which have no density.
         """
-        if self.spectrum is None and not (self.std.min() > 0 or expand_sigma(sigma, x).min() > 0):
-            raise ValueError("points without noise have no density: give sigma > 0, or components with std > 0")
+        if self._flat and not expand_sigma(sigma, x).min() > 0:
+            raise Refused("points without noise have no density: give sigma > 0, or components with std > 0")
         return torch.cat([z.logsumexp(1) for z in self._joint(x, sigma)]).to(x.dtype)
 
     def posterior(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b k"]:
@@ -199,14 +210,15 @@ class GaussianMixture:
 
     def _full_joint(self, rows: Tensor, level: Tensor) -> Tensor:
         z, values, _ = self._full_coordinates(rows)
-        variance = values + level[..., None] ** 2  # (B, K, d)
+        floor = (1e-9 * (self.spread or 1.0)) ** 2  # sigma = 0 on a flat component: the limit, as in `_variance`
+        variance = (values + level[..., None] ** 2).clamp_min(floor)  # (B, K, d)
         log_density = -0.5 * (z**2 / variance + (2 * math.pi * variance).log()).sum(2)
         return self.weights.to(rows).log() + log_density
 
     def _full_mean(self, rows: Tensor, level: Tensor) -> Tensor:
         rows64, level64 = rows.double(), level.double()
         z, values, vectors = self._full_coordinates(rows64)
-        shrunk = z * values / (values + level64[..., None] ** 2)
+        shrunk = z * (values / (values + level64[..., None] ** 2).clamp_min(torch.finfo(torch.float64).tiny))
         parts = self.means.to(rows64) + torch.einsum("kij,bkj->bki", vectors, shrunk)
         return torch.einsum("bk,bkd->bd", self._full_joint(rows64, level64).softmax(1), parts).to(rows)
 
@@ -218,3 +230,23 @@ def Empirical(points: Float[Tensor, " k *s"]) -> GaussianMixture:  # noqa: N802 
     the large-learning-rate paper. Sampling with it returns training points.
     """
     return GaussianMixture(points)
+
+
+def _spectrum(covariances: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (K, d), none below 0, and eigenvectors (K, d, d), of covariances (K, d, d); or Refused."""
+    if not covariances.isfinite().all():
+        raise Refused(f"covariances are finite, not {_described(covariances)}")
+    rounding = 1e-12 if covariances.dtype == torch.float64 else 8 * torch.finfo(covariances.dtype).eps
+    covariances = covariances.double()
+    allowed = rounding * covariances.shape[-1] * covariances.abs().amax((1, 2))  # (K,)
+    if ((covariances - covariances.mT).abs().amax((1, 2)) > allowed).any():
+        raise Refused("a covariance is symmetric, and one of these is not: give root @ root.mT, or (c + c.mT) / 2")
+    values, vectors = torch.linalg.eigh(covariances)
+    if (values < -allowed[:, None]).any():
+        raise Refused(f"a covariance has no negative eigenvalue, and one of these has {float(values.min()):.3g}")
+    return values.clamp_min(0), vectors
+
+
+def _described(tensor: Tensor) -> str:
+    bad = int((~tensor.isfinite()).sum())
+    return f"{tuple(tensor.shape)} of {tensor.dtype}" + (f", {bad} of them NaN or infinite" if bad else "")

@@ -6,7 +6,8 @@ of it, and guidance turns one denoiser into another. Bind a condition first: `fu
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from memlib.shapes import Float, PerSample, Shaped
 
 LogP = Callable[[Tensor, Tensor], Tensor]
 """log p(y | x, sigma) of a wanted label y: a function of x (B, *S) and sigma, () or (B,), that returns (B,)."""
+
+Variance = Literal["small", "large"]
+"""The variance of new noise in a step of DDPM: of the bridge, or of the forward process. Ho et al. 2020, sec. 3.2."""
 
 
 @runtime_checkable
@@ -65,7 +69,7 @@ def guided(denoiser: Denoiser, log_p: LogP, weight: float | Shaped[Tensor, ""] |
         push = expand_sigma(weight, x) * expand_sigma(sigma, x) ** 2 * gradient(log_p, x, sigma)
         return denoiser(x, sigma) + torch.where(expand_sigma(weight, x) == 0, torch.zeros_like(push), push)
 
-    return guided_denoiser
+    return _around(guided_denoiser, denoiser)
 
 
 def classifier_free(
@@ -81,7 +85,37 @@ def classifier_free(
         start = unconditional(x, sigma)
         return start + expand_sigma(weight, x) * (conditional(x, sigma) - start)
 
-    return between
+    return _around(between, unconditional)
+
+
+def limited(denoiser: Denoiser, limit: Callable[[Tensor], Tensor]) -> Denoiser:
+    """The denoiser whose estimates (B, *S) pass through `limit`, such as `lambda x0: x0.clamp(-1, 1)`.
+
+    With `limit=D.limit` of an adapter this is the clipping of DDPMPipeline, and that of DDIM with
+    `use_clipped_model_output=True`. DDIMPipeline's own default is another: the `limit` of `sample.ancestral`.
+    """
+
+    def limited_denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        return limit(denoiser(x, sigma))
+
+    return _around(limited_denoiser, denoiser)
+
+
+def variance_of(denoiser: Any) -> Variance:
+    """The variance of new noise that a denoiser asks of DDPM, by its attribute `variance`; "small" if it has none.
+
+    It is read through `functools.partial` and the wrappers of this module. Your own wrapper hides it: give
+    `sample.ancestral` the variance then.
+    """
+    while isinstance(denoiser, partial):
+        denoiser = denoiser.func
+    return getattr(denoiser, "variance", "small")
+
+
+def _around(outer: Any, inner: Denoiser) -> Denoiser:
+    """`outer`, which says of the variance what the `inner` says that it wraps."""
+    outer.variance = variance_of(inner)
+    return outer
 
 
 def gradient(log_p: LogP, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:

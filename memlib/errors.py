@@ -34,3 +34,22 @@ def needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).partition(".")[0]
         raise Refused(f"{package} is not installed: pip install 'memlib[{extra}]'") from error
+
+
+@contextmanager
+def usable(device: object) -> Iterator[None]:
+    """Move something to a device, or tell the user that this torch cannot use it.
+
+        with usable(device):
+            net.to(device)
+
+    Raises:
+        Refused: for a device that torch does not know, was not built for, or does not see.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(
+            f"device {str(device)!r} cannot be used ({reason}): choose 'cpu' or one that torch sees"
+        ) from None

@@ -7,19 +7,24 @@ the CPU. `expand_sigma` brings a level to the dtype and device of the sample.
 """
 
 import math
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from memlib.errors import Refused
 from memlib.random import Noise, choose, noise_from, seeded, to_device
 from memlib.shapes import Float, PerSample, Shaped
 
 __all__ = [
     "Noise",
+    "Spacing",
     "add_noise",
     "as_level",
     "ddpm",
     "discrete",
+    "discrete_levels",
     "expand_sigma",
     "karras",
     "lognormal",
@@ -32,6 +37,9 @@ __all__ = [
     "vp",
     "vp_sigma",
 ]
+
+Spacing = Literal["leading", "trailing", "linspace"]
+"""How n of T timesteps are chosen; Lin et al. 2023, table 2."""
 
 
 def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"]) -> Shaped[Tensor, "..."]:
@@ -70,7 +78,12 @@ def add_noise(x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Float[Tensor, " {n}+1"]:
-    """(n + 1,) levels, evenly spaced in sigma^(1/rho), then 0. Karras et al. 2022, eq. 5."""
+    """(n + 1,) levels, evenly spaced in sigma^(1/rho), then 0. Karras et al. 2022, eq. 5.
+
+    Raises:
+        Refused: if n < 1, or unless 0 < sigma_min < sigma_max.
+    """
+    _check_range(n, sigma_min, sigma_max)
     ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=torch.float64)
     return _ending_in_zero(ramp**rho)
 
@@ -79,35 +92,101 @@ def ddpm(n: int, beta_min: float = 1e-4, beta_max: float = 0.02, steps: int = 10
     """(n + 1,) levels sqrt(1/alpha_bar - 1) of a DDPM with linear betas, then 0. Ho et al. 2020, sec. 4.
 
     Arguments:
-        n: sampling steps. For n < steps the timesteps are 0, r, 2r, ... with r = steps // n. This "leading" spacing is
-            that of DDIM, and the default of diffusers.
+        n: sampling steps, spaced as the "leading" of `discrete`.
         beta_min: the first beta.
         beta_max: the last beta.
         steps: T, the timesteps of training.
 
     Raises:
-        ValueError: if n is not between 1 and steps.
+        Refused: if n is not between 1 and steps.
     """
-    if not 1 <= n <= steps:
-        raise ValueError(f"{n} sampling steps do not fit a DDPM of {steps}; choose 1 to {steps}")
     betas = torch.linspace(beta_min, beta_max, steps, dtype=torch.float64)
     return discrete(torch.cumprod(1 - betas, 0), n)
 
 
-def discrete(alphas_cumprod: Float[Tensor, " t"], n: int | None = None) -> Float[Tensor, " levels"]:
-    """(n + 1,) levels of a discrete-time model from its alpha_bar (T,), then 0. Spaced as in `ddpm`; n is T if None."""
-    sigmas = (1 / alphas_cumprod.double() - 1).sqrt()
-    n = n or len(sigmas)
-    return _ending_in_zero(sigmas[torch.arange(n) * (len(sigmas) // n)].flip(0))
+def discrete(
+    alphas_cumprod: Float[Tensor, " t"], n: int | None = None, spacing: Spacing = "leading", offset: int = 0
+) -> Float[Tensor, " levels"]:
+    """(n + 1,) levels of a discrete-time model from its alpha_bar (T,), then 0. They start within a stride of the top.
+
+    A level of pure noise (alpha_bar = 0: zero terminal SNR, Lin et al. 2023) has no finite sigma: where a spacing asks
+    for it, the level below is visited instead.
+
+    Arguments:
+        alphas_cumprod: alpha_bar (T,), decreasing, within [0, 1).
+        n: sampling steps; None visits every level, whatever the spacing.
+        spacing: which of the timesteps 0 to T - 1 are visited.
+
+            - "leading": i T / n + offset, rounded down, for i < n: the choice of DDIM. Where n does not divide T, the
+              schedulers of diffusers round the stride T / n down instead, and start lower by up to n - 1 timesteps:
+              501 of 1,000 begin at timestep 500, which is no noise yet.
+            - "trailing": T - i T / n - 1, rounded; from the last timestep on.
+            - "linspace": from the last timestep to 0, evenly.
+        offset: added to the timesteps of "leading", such as 1 for Stable Diffusion (`steps_offset`).
+
+    Raises:
+        Refused: if alphas_cumprod is none, n is not between 1 and the number of finite levels, or the spacing and the
+            offset do not fit them.
+    """
+    sigmas = discrete_levels(alphas_cumprod)
+    total, finite = len(sigmas), int(sigmas.isfinite().sum())
+    if n is None:
+        return _ending_in_zero(sigmas[:finite].flip(0))
+    if not 1 <= n <= finite:
+        raise Refused(f"{n} sampling steps do not fit a model of {finite} noise levels: choose 1 to {finite}")
+    if spacing == "leading":
+        steps = torch.arange(n) * total // n + offset
+    elif spacing == "trailing":  # in NumPy, as in diffusers, so that ties are rounded alike; its arange may be too long
+        steps = torch.from_numpy(np.arange(total, 0, -total / n)[:n].round()).long().flip(0) - 1
+    elif spacing == "linspace":
+        steps = torch.from_numpy(np.linspace(0, total - 1, n).round()).long() if n > 1 else torch.tensor([total - 1])
+    else:
+        raise Refused(f"timesteps are spaced 'leading', 'trailing' or 'linspace', not {spacing!r}")
+    if offset and (spacing != "leading" or offset < 0 or steps[-1] >= total):
+        raise Refused(
+            f"an offset of {offset} does not fit {n} steps of {total} with spacing={spacing!r}: it belongs to "
+            "'leading', and must leave the last timestep within the model's"
+        )
+    steps = steps.clamp(max=finite - 1)
+    if (steps.diff() < 1).any():
+        raise Refused(f"{n} steps of {total} with spacing={spacing!r} visit a level twice: choose fewer steps")
+    return _ending_in_zero(sigmas[steps].flip(0))
+
+
+def discrete_levels(alphas_cumprod: Shaped[Tensor, "..."]) -> Float[Tensor, " t"]:
+    """sqrt(1/alpha_bar - 1), (T,), increasing, for alpha_bar (T,); inf where alpha_bar = 0.
+
+    Raises:
+        Refused: unless alpha_bar decreases from below 1 to 0 or above, T >= 2.
+    """
+    bar = torch.as_tensor(alphas_cumprod).detach().double()
+    ok = bar.ndim == 1 and len(bar) >= 2 and bool(0 < bar[0] < 1 and bar[-1] >= 0)
+    if not ok or not ((bar.diff() < 0) | (bar[1:] == 0)).all():
+        ends = " to ".join(f"{value:.6g}" for value in bar.flatten()[[0, -1]].tolist()) if bar.numel() else "nothing"
+        raise Refused(
+            f"alphas_cumprod must be (T,), T >= 2, decreasing from below 1 to 0 or above, not {tuple(bar.shape)} from "
+            f"{ends}: give the cumulative product of 1 - beta"
+        )
+    return (1 / bar - 1).sqrt()
 
 
 def vp(n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Float[Tensor, " {n}+1"]:
-    """(n + 1,) levels of the VP SDE at n times evenly spaced in [t_min, 1], then 0. Song et al. 2021, eq. 33."""
+    """(n + 1,) levels of the VP SDE at n times evenly spaced in [t_min, 1], then 0. Song et al. 2021, eq. 33.
+
+    Raises:
+        Refused: if n < 1, or unless 0 < t_min < 1.
+    """
+    _check_range(n, t_min, 1.0, "t_min", "1")
     return _ending_in_zero(vp_sigma(torch.linspace(1.0, t_min, n, dtype=torch.float64), beta_min, beta_max))
 
 
 def ve(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Float[Tensor, " {n}+1"]:
-    """(n + 1,) geometric levels of the VE SDE, then 0. Song et al. 2021, eq. 30."""
+    """(n + 1,) geometric levels of the VE SDE, then 0. Song et al. 2021, eq. 30.
+
+    Raises:
+        Refused: if n < 1, or unless 0 < sigma_min < sigma_max.
+    """
+    _check_range(n, sigma_min, sigma_max)
     ramp = torch.linspace(math.log(sigma_max), math.log(sigma_min), n, dtype=torch.float64)
     return _ending_in_zero(ramp.exp())
 
@@ -119,6 +198,13 @@ def vp_sigma(t: Float[Tensor, "*s"], beta_min: float = 0.1, beta_max: float = 20
 
 def _ending_in_zero(sigmas: Tensor) -> Tensor:
     return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def _check_range(n: int, low: float, high: float, lower: str = "sigma_min", upper: str = "sigma_max") -> None:
+    if n < 1:
+        raise Refused(f"a sampler takes at least one step, not {n}")
+    if not 0 < low < high < math.inf:
+        raise Refused(f"a grid needs 0 < {lower} < {upper}, not {lower}={low} and {upper}={high}")
 
 
 # Random levels for training: (n,), from an explicit generator.

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from memlib.cache import store
 from memlib.cache._fingerprint import fingerprint
-from memlib.errors import Refused
+from memlib.errors import Refused, usable
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,8 @@ def _device(scale: str, wanted: str | None) -> torch.device:
         if scale in ("gpu", "paper") and found is None:
             raise Refused(f"scale {scale!r} needs an accelerator and torch sees none here: choose 'fast' or 'book'")
         wanted = "cpu" if scale == "fast" or found is None else found.type
-    try:
+    with usable(wanted):
         return torch.empty(0, device=wanted).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"device {wanted!r} cannot be used ({reason}): choose 'cpu' or one that torch sees") from None
 
 
 def _repeatable(kind: str) -> None:

@@ -196,8 +196,9 @@ def test_a_level_of_pure_noise_is_left_out():
     bar = DDPMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
     denoiser = adapters.from_discrete(lambda x, t: x, bar, "v")
     assert bar[-1] == 0 and len(denoiser.sigmas) == 1000 and denoiser.sigmas[0] == (1 / bar[-2].double() - 1).sqrt()
+    assert torch.equal(denoiser.sigmas, noise.discrete(bar)) and denoiser.sigmas[0].isfinite()
     with pytest.raises(Refused, match="sigma=inf is outside"):
-        denoiser(torch.zeros(1, 3), noise.discrete(bar)[0])
+        denoiser(torch.zeros(1, 3), float("inf"))
 
 
 @pytest.mark.parametrize(

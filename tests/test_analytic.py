@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from memlib.analytic import Empirical, GaussianMixture
+from memlib.errors import Refused
 
 
 def random_mixture(full: bool):
@@ -126,3 +127,48 @@ def test_wrong_mixtures_are_refused():
         GaussianMixture(means, torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match=r"expected \(2, 3, 3\)"):
         GaussianMixture(means, covariances=torch.eye(3))
+
+
+def test_flat_components_are_sampled_in_their_plane():
+    """A rank-1 covariance in float32 has eigenvalues below 0 by rounding: sampling it gave NaN."""
+    for seed in range(20):
+        v = torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(seed))
+        flat = GaussianMixture(torch.zeros(2, 5), covariances=v @ v.mT)
+        x, label = flat.sample(4000, torch.Generator().manual_seed(1))
+        assert x.isfinite().all()
+        along = v[label, :, 0] / v[label, :, 0].norm(dim=1, keepdim=True)
+        assert (x - (x * along).sum(1, keepdim=True) * along).abs().max() < 5e-3
+        torch.testing.assert_close(x[label == 0].T.cov(), (v @ v.mT)[0], rtol=0.2, atol=0.2)
+        with pytest.raises(Refused, match="no density"):
+            flat.log_prob(x[:3])
+
+
+def test_flat_components_at_every_level():
+    v = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64)
+    flat = GaussianMixture(torch.ones(1, 3, dtype=torch.float64), covariances=(v @ v.mT)[None])
+    x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    want = MultivariateNormal(torch.ones(3).double(), v @ v.mT + 0.25 * torch.eye(3))
+    torch.testing.assert_close(flat.log_prob(x, 0.5), want.log_prob(x))
+    projected = 1 + (x - 1) @ v @ v.mT / v.square().sum()  # at sigma = 0, the nearest point of the line
+    torch.testing.assert_close(flat(x, 0.0), projected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"covariances": torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])}, "no negative eigenvalue, and one of these has -1"),
+        ({"covariances": -torch.eye(2)[None]}, "no negative eigenvalue"),
+        ({"covariances": torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])}, "symmetric, and one of these is not"),
+        ({"covariances": torch.full((1, 2, 2), torch.nan)}, "covariances are finite, not .* 4 of them NaN"),
+        ({"std": -0.1}, "one number from 0, or 1 of them, not -0.1"),
+        ({"std": float("nan")}, "one number from 0"),
+        ({"std": torch.ones(3)}, "one number from 0, or 1 of them"),
+        ({"weights": torch.tensor([float("inf")])}, "1 positive weights"),
+        ({"weights": torch.tensor([float("nan")])}, "1 positive weights"),
+        ({"means": torch.tensor([[0.0, float("nan")]])}, "means of a mixture are finite floats.* 1 of them NaN"),
+        ({"means": torch.zeros(0, 2)}, "K >= 1"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(given, sentence):
+    with pytest.raises(Refused, match=sentence):
+        GaussianMixture(**{"means": torch.zeros(1, 2), **given})

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from memlib import likelihood
 from memlib.analytic import GaussianMixture
 from memlib.errors import Refused
-from memlib.likelihood import LogLikelihood, bits_per_dim, dequantise, log_likelihood
+from memlib.likelihood import LogLikelihood, bits_per_dim, dequantise, log_likelihood, prior
 
 
 def random_mixture(seed: int, tight: bool, dtype: torch.dtype = torch.float64) -> tuple[GaussianMixture, torch.Tensor]:
@@ -90,7 +90,7 @@ def test_scipy_agrees_on_a_field_written_apart():
         end = solve_ivp(field, (0.01, 50.0), np.append(point, 0.0), method="RK45", rtol=1e-10, atol=1e-10).y[:, -1]
         expected.append(end[2] + multivariate_normal(np.zeros(2), 2500 * np.eye(2)).logpdf(end[:2]))
     mixture = GaussianMixture(torch.tensor(means), torch.tensor(weights), std=std)
-    value = log_likelihood(mixture, torch.tensor(x), 0.01, 50.0, tol=1e-7).value
+    value = log_likelihood(mixture, torch.tensor(x), 0.01, 50.0, terminal=prior(50.0), tol=1e-7).value
     np.testing.assert_allclose(value, expected, atol=2e-6)
 
 
@@ -154,8 +154,9 @@ def test_what_vmap_cannot_take_is_differentiated_one_by_one():
             return torch.from_numpy(grad.numpy() * slope.numpy())
 
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    opaque = log_likelihood(lambda y, sigma: Opaque.apply(y), x, 0.1, 10.0).value
-    torch.testing.assert_close(opaque, log_likelihood(lambda y, sigma: y.tanh(), x, 0.1, 10.0).value)
+    opaque = log_likelihood(lambda y, sigma: Opaque.apply(y), x, 0.1, 10.0, terminal=prior(10.0)).value
+    known = log_likelihood(lambda y, sigma: y.tanh(), x, 0.1, 10.0, terminal=prior(10.0)).value
+    torch.testing.assert_close(opaque, known)
 
 
 def test_refusals_are_one_sentence(monkeypatch):
@@ -211,3 +212,5 @@ def test_dequantised_levels_fill_their_bins():
     assert abs(inside.var() - 1 / 12) < 0.002
     with pytest.raises(Refused, match="do not hold 16 levels"):
         dequantise(torch.rand(3, 4), 4, torch.Generator())
+    with pytest.raises(Refused, match="do not hold 16 levels"):
+        dequantise(torch.full((3, 4), math.nan), 4, torch.Generator())

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from memlib import inpaint, noise
 from memlib.errors import Refused
-from memlib.papers.i2i import masks
+from memlib.papers.i2i import MAE, VQGAN, Inpainter, masks
+from memlib.papers.sgu.study import measures
 
 
 def patches(mask, patch):
@@ -82,3 +84,53 @@ def test_the_tasks_are_seven_and_differ():
 def test_refusals(call, words):
     with pytest.raises(Refused, match=words.replace("(", r"\(")):
         call()
+
+
+# One convention in every room.
+
+MAKERS = {  # each hides the upper half, or three quarters of the pixels
+    "inpaint.upper_half": lambda: inpaint.upper_half(8),
+    "inpaint.scattered": lambda: inpaint.scattered(8, 0.25, 2, torch.Generator().manual_seed(0)),
+    "inpaint.central_box": lambda: inpaint.central_box(8, 0.75),
+    "i2i.extension": lambda: masks.extension("up", 8, 2, 0.5),
+    "i2i.scattered": lambda: masks.scattered(8, 2, 0.75, 2, torch.Generator().manual_seed(0)),
+    "i2i.outpaint": lambda: masks.outpaint(8, 2, 2),
+    "i2i.mask": lambda: masks.mask("up", 8, 2, 0.5),
+    "sgu.hidden": lambda: measures.hidden("upper half", 8, 2),
+    "sgu.hidden, box": lambda: measures.hidden("box", 10, 2),
+}
+HIDDEN = {"inpaint.central_box": 0.5625, "sgu.hidden, box": 0.36, "i2i.outpaint": 0.75}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_true_is_hidden_wherever_a_mask_is_made(name):
+    """`scattered` was True for known pixels in one room and for hidden ones in the other."""
+    mask = MAKERS[name]()
+    assert mask.dtype == torch.bool
+    assert mask.float().mean() == pytest.approx(HIDDEN.get(name, 0.75 if "scattered" in name else 0.5))
+    if "scattered" not in name and "out" not in name:
+        upper = mask.reshape(-1, *mask.shape[-2:])[0]
+        assert upper[len(upper) // 4].any() and not upper[-1].any()
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if "box" not in name or "sgu" not in name])
+def test_true_is_hidden_wherever_a_mask_is_used(name):
+    """Every filler changes hidden pixels alone, and no known one, with the masks of every room."""
+    mask = MAKERS[name]()
+    mask = mask if mask.ndim == 4 else mask[None]
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) + 5
+    there = mask.expand(x.shape)
+    made = {
+        "inpaint": inpaint.inpaint(lambda y, sigma: 0 * y, x, mask, noise.karras(5)),
+        "hide": masks.hide(x, mask),
+        "paste": masks.paste(x, torch.zeros_like(x), mask),
+    }
+    if name != "inpaint.scattered" and "box" not in name:  # whole patches, for a transformer
+        torch.manual_seed(0)
+        for family in (MAE.small((1, 8, 8), 2, 16, 1, 2), VQGAN.small((1, 8, 8), 2, 16, 8, 16, 1, 2)):
+            made[type(family).__name__] = family.eval().complete(x, mask)
+        assert torch.equal(masks.hidden_tokens(mask, 2, 2), there[:, 0, ::2, ::2].flatten(1))
+    made["Inpainter"] = Inpainter.small((1, 8, 8), (8, 16)).eval().complete(x, mask, steps=3)
+    for filler, filled in made.items():
+        assert torch.equal(filled[~there], x[~there]), filler
+        assert (filled[there] - x[there]).abs().min() > 1e-3, filler

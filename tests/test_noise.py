@@ -1,11 +1,14 @@
 """The clock against the formulas of its papers and against diffusers; keyed noise against its promise."""
 
+import math
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from scipy import stats
 
 from memlib import noise
+from memlib.errors import Refused
 
 
 def test_grids_decrease_to_zero():
@@ -28,6 +31,94 @@ def test_ddpm_visits_what_diffusers_visits(n):
     torch.testing.assert_close(noise.ddpm(n)[:-1], (1 / bar - 1).sqrt(), rtol=1e-4, atol=0)  # theirs is float32
     with pytest.raises(ValueError, match="1001"):
         noise.ddpm(1001)
+
+
+BAR = DDPMScheduler().alphas_cumprod
+LEVELS = noise.discrete_levels(BAR)
+
+
+def timesteps(grid):
+    """The timesteps of a grid over `BAR`, decreasing."""
+    return torch.searchsorted(LEVELS, grid[:-1]).tolist()
+
+
+def test_every_grid_starts_within_a_stride_of_the_top():
+    """It was 130, 3.4, 6.1 and 157: a stride rounded down leaves the top of the schedule unvisited."""
+    starts = {n: round(noise.ddpm(n)[0].item(), 1) for n in (50, 501, 600, 1000)}
+    assert starts == {50: 130.1, 501: 155.8, 600: 155.8, 1000: 157.4}
+    for spacing in ("leading", "trailing", "linspace"):
+        for n in range(1, 1001):
+            grid = noise.discrete(BAR, n, spacing)
+            assert len(grid) == n + 1 and grid[-1] == 0 and (grid.diff() < 0).all()
+            assert 999 - timesteps(grid[[0, -1]])[0] < math.ceil(1000 / n)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_spacings_are_those_of_diffusers(spacing):
+    """Where theirs fill the range: a stride that divides T; n of them, not n + 1; more than one for linspace."""
+    scheduler, compared = DDIMScheduler(timestep_spacing=spacing, steps_offset=1), 0
+    for n in range(2, 1000):
+        scheduler.set_timesteps(n)
+        if (spacing == "leading" and 1000 % n) or len(scheduler.timesteps) != n:
+            continue
+        grid = noise.discrete(BAR, n, spacing, offset=1 if spacing == "leading" else 0)
+        assert timesteps(grid) == scheduler.timesteps.tolist(), n
+        compared += 1
+    assert compared == {"leading": 14, "trailing": 936, "linspace": 998}[spacing]
+
+
+def test_steps_that_do_not_fit_are_refused():
+    short = BAR[:20]
+    for n in (0, -1, 21, 50):  # 50 of 20 was the lowest level 50 times, and 0 meant all
+        with pytest.raises(Refused, match=f"{n} sampling steps do not fit a model of 20 noise levels: choose 1 to 20"):
+            noise.discrete(short, n)
+    assert len(noise.discrete(short)) == len(noise.discrete(short, 20)) == 21
+    for offset, n, spacing in ((1, 1000, "leading"), (21, 50, "leading"), (-1, 50, "leading"), (1, 50, "trailing")):
+        with pytest.raises(Refused, match=f"an offset of {offset} does not fit {n} steps of 1000"):
+            noise.discrete(BAR, n, spacing, offset)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_a_level_of_pure_noise_is_replaced_by_the_one_below(spacing):
+    bar = DDPMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
+    assert bar[-1] == 0
+    top = (1 / bar[-2].double() - 1).sqrt()
+    for n in (1, 10, 50, 499):
+        grid, other = noise.discrete(bar, n, spacing), noise.discrete(BAR, n, spacing)
+        assert grid.isfinite().all() and len(grid) == n + 1
+        if spacing != "leading":
+            assert grid[0] == top
+        there = torch.searchsorted(noise.discrete_levels(bar), grid[:-1]).tolist()
+        assert there[1:] == timesteps(other)[1:]  # all others stay
+    assert noise.discrete(bar)[0] == top and len(noise.discrete(bar)) == 1000
+    with pytest.raises(Refused, match="1000 sampling steps do not fit a model of 999"):
+        noise.discrete(bar, 1000)
+    with pytest.raises(Refused, match="visit a level twice"):
+        noise.discrete(bar, 999, "trailing")
+
+
+@pytest.mark.parametrize("bar", [1 - BAR, BAR.flip(0), torch.tensor([0.9, math.nan]), torch.tensor([]), torch.ones(3)])
+def test_what_is_no_alpha_bar_is_refused(bar):
+    with pytest.raises(Refused, match="alphas_cumprod must be"):
+        noise.discrete(bar)
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        (lambda: noise.karras(0), "at least one step, not 0"),
+        (lambda: noise.ve(-1), "at least one step, not -1"),
+        (lambda: noise.vp(0), "at least one step, not 0"),
+        (lambda: noise.karras(9, 80.0, 0.002), "0 < sigma_min < sigma_max, not sigma_min=80.0 and sigma_max=0.002"),
+        (lambda: noise.karras(9, 0.0), "0 < sigma_min"),
+        (lambda: noise.ve(9, 50.0, 0.01), "0 < sigma_min < sigma_max"),
+        (lambda: noise.vp(9, t_min=1.5), "0 < t_min < 1, not t_min=1.5"),
+        (lambda: noise.karras(9, sigma_max=math.nan), "sigma_max=nan"),
+    ],
+)
+def test_grids_that_do_not_descend_are_refused(grid, sentence):
+    with pytest.raises(Refused, match=sentence):
+        grid()
 
 
 def test_vp_and_ve_ends():

@@ -1,14 +1,15 @@
 """A network of T discrete noise levels as a denoiser: scale its input, number its level, convert its output to x0."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from memlib.denoiser import Denoiser
+from memlib.adapters import schedule as scheduling
+from memlib.denoiser import Variance
 from memlib.errors import Refused
-from memlib.noise import discrete, expand_sigma
+from memlib.noise import discrete, discrete_levels, expand_sigma
 
 _NEAR = 1e-3  # largest relative distance of a sigma to its level: at t = 0, alpha_bar in float32 is no more exact
 
@@ -19,7 +20,7 @@ def from_discrete(
     predicts: Literal["eps", "v", "x0"],
     *,
     between: Literal["refuse", "interpolate"] = "refuse",
-) -> Denoiser:
+) -> "Discrete":
     """The denoiser of a network that is trained at T levels, (B, *S) -> (B, *S).
 
     The network sees x_t = sqrt(alpha_bar_t) x and t < T. A level of pure noise (alpha_bar = 0, sigma = inf: zero
@@ -33,15 +34,16 @@ def from_discrete(
         predicts: "eps", the noise; "v" = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, sec. 4); or
             "x0".
         between: "refuse" or "interpolate" a sigma between two levels, where the network was never trained. A sampler on
-            `noise.discrete(alphas_cumprod, n)` visits the levels only, and a continuous likelihood needs "interpolate":
-            the network then gets a fractional t (B,) float32, linear in log sigma between the two levels.
+            `denoiser.grid(n)` visits the levels only, and a continuous likelihood needs "interpolate": the network then
+            gets a fractional t (B,) float32, linear in log sigma between the two levels.
 
     Returns:
         A `Discrete`. Called with a sigma outside the levels, or between them under "refuse", it raises Refused with the
         range of the levels. The dtype of its output is that of x.
 
     Raises:
-        Refused: if an argument makes no sense.
+        Refused: if an argument makes no sense, or the network has a learned table of timesteps that is too short or
+            cannot be interpolated.
     """
     return Discrete(net, alphas_cumprod, predicts, between)
 
@@ -49,9 +51,9 @@ def from_discrete(
 class Discrete(nn.Module):
     """The denoiser that `from_discrete` returns, D(x, sigma): a module to train, move, copy and export.
 
-    `sigmas` (n + 1,) are its finite levels, decreasing, then 0. `noise.discrete(denoiser.alphas_cumprod, n)` are the
-    levels that diffusers' schedulers visit in n steps. If the network comes from a diffusers folder, `shape` is the
-    (C, H, W) of a sample and `schedule` the configuration of the scheduler; else both are None.
+    `sigmas` (n + 1,) are its finite levels, decreasing, then 0. If the network comes from a diffusers folder, `shape`
+    is the (C, H, W) of a sample and `schedule` the configuration of the scheduler; else both are None. `grid`,
+    `variance` and `limit` are what the schedule says of sampling.
     """
 
     def __init__(
@@ -67,15 +69,18 @@ class Discrete(nn.Module):
             raise Refused(f"a network predicts 'eps', 'v' or 'x0', not {predicts!r}")
         if between not in ("refuse", "interpolate"):
             raise Refused(f"between levels a denoiser can 'refuse' or 'interpolate', not {between!r}")
-        if bar.ndim != 1 or len(bar) < 2 or not (bar[0] < 1 and bar[-1] >= 0 and (bar.diff() < 0).all()):
+        discrete_levels(bar)  # refuses what is no alpha_bar
+        table = getattr(net, "time_proj", None)
+        if isinstance(table, nn.Embedding) and (between == "interpolate" or table.num_embeddings < len(bar)):
             raise Refused(
-                f"alphas_cumprod must be (T,), T >= 2, decreasing from below 1 to 0 or above, not {tuple(bar.shape)} "
-                f"from {bar.flatten()[0]:.6g} to {bar.flatten()[-1]:.6g}: give the cumulative product of 1 - beta"
+                f"the network learned a table of {table.num_embeddings} timesteps: it serves no more than as many "
+                f"levels (alphas_cumprod has {len(bar)}), and none in between (between={between!r})"
             )
         self.net, self.alphas_cumprod, self.predicts, self.between = net, bar, predicts, between
-        self.sigmas = discrete(bar[bar > 0])
+        self.sigmas = discrete(bar)
         self.shape: tuple[int, int, int] | None = None
-        self.schedule: dict | None = None
+        self.schedule: dict[str, Any] | None = None
+        self._checked: Any = None  # the labels that were checked last
         self._levels = self.sigmas[:-1].flip(0)  # (n,) increasing: at t = 0 ... n - 1
         self._logs = self._levels.log()
         self._borders = (self._levels[1:] * self._levels[:-1]).sqrt()  # (n - 1,) between nearest levels
@@ -92,6 +97,30 @@ class Discrete(nn.Module):
         alpha, skip, scale = (c if isinstance(c, float) else expand_sigma(c, x) for c in (alpha, skip, scale))
         output = self._call(alpha * x, t.to(x.device).expand(len(x)), y).to(x.dtype)
         return skip * x + scale * output
+
+    def grid(self, n: int | None = None) -> Tensor:
+        """(n + 1,) levels to sample on in n steps, spaced and ended as the folder's scheduler says; None visits all.
+
+        They are those of DDIMScheduler and DDPMScheduler, except where these fall short (`noise.discrete`). Without a
+        folder, `noise.discrete(denoiser.alphas_cumprod, n)`.
+
+        Raises:
+            Refused: as `noise.discrete` does.
+        """
+        return scheduling.grid(self.alphas_cumprod, n, self.schedule or {})
+
+    @property
+    def variance(self) -> Variance:
+        """Of new noise in a step of DDPM, as the folder's scheduler says; `sample.ancestral` with eta = 1 reads it."""
+        return scheduling.variance(self.schedule or {})
+
+    def limit(self, x0: Tensor) -> Tensor:
+        """Estimates of x0 (B, *S), clipped or thresholded as the folder's scheduler does, or as they are.
+
+        `sample.ancestral(D, ..., limit=D.limit)` is DDIMPipeline's default, `denoiser.limited(D, D.limit)` the denoiser
+        of DDPMPipeline.
+        """
+        return scheduling.limited(x0, self.schedule or {})
 
     def weight(self, sigma: Tensor) -> Tensor:
         """(B,) weights for `losses.denoising` that weight the error of the network equally at every level.
@@ -130,21 +159,49 @@ class Discrete(nn.Module):
             far = (sigma / level - 1).abs().argmax()
             raise Refused(
                 f"sigma={sigma[far]:.6g} is none of the {len(self._levels)} levels that this network was trained on, "
-                f"{low:.6g} to {high:.6g} (nearest: {level[far]:.6g}): visit its own, "
-                "noise.discrete(denoiser.alphas_cumprod, n), or ask for between='interpolate'"
+                f"{low:.6g} to {high:.6g} (nearest: {level[far]:.6g}): visit its own, denoiser.grid(n), or ask for "
+                "between='interpolate'"
             )
 
     def _call(self, x_t: Tensor, t: Tensor, y: int | Tensor | None) -> Tensor:
         """The network's prediction (B, *S), in its own dtype."""
-        if y is None and getattr(self.net, "class_embedding", None) is not None:
-            raise Refused("this network is class-conditional: bind labels first, functools.partial(denoiser, y=y)")
         if isinstance(self.net, nn.Module) and (parameter := next(self.net.parameters(), None)) is not None:
             x_t = x_t.to(parameter.dtype)
-        labels = () if y is None else (torch.as_tensor(y, device=x_t.device).expand(len(x_t)),)
-        output = self.net(x_t, t, *labels)
+        output = self.net(x_t, t, *self._labels(y, x_t))
         output = getattr(output, "sample", output)
         if len(output) == len(x_t) and output.shape[1] == 2 * x_t.shape[1]:
             output = output[:, : x_t.shape[1]]  # the other half is a learned variance (Nichol & Dhariwal 2021)
         if output.shape != x_t.shape:
             raise Refused(f"the network maps {tuple(x_t.shape)} to {tuple(output.shape)}: it must keep the shape")
         return output
+
+    def _labels(self, y: Any, x: Tensor) -> tuple[Tensor, ...]:
+        """The labels as the network takes them: none, or one for each of B samples."""
+        table = getattr(self.net, "class_embedding", y)
+        if y is None:
+            if table is not None:
+                raise Refused("this network is class-conditional: bind labels first, functools.partial(denoiser, y=y)")
+            return ()
+        if table is None:
+            raise Refused("this network takes no labels, so leave y out")
+        classes = table.num_embeddings if isinstance(table, nn.Embedding) else None
+        labels = _labels_of(y, x, classes)
+        if classes and y is not self._checked:
+            if not ((labels >= 0) & (labels < classes)).all():
+                raise Refused(f"this network knows the labels 0 to {classes - 1}, not {labels.flatten().tolist()}")
+            self._checked = y  # once for the same object: on a GPU the check costs a sync
+        return (labels.expand(len(x)) if labels.ndim < 2 else labels,)
+
+
+def _labels_of(y: Any, x: Tensor, classes: int | None) -> Tensor:
+    """Labels on the device of x (B, *S), () or (B,); whole numbers where the network has `classes`. Refused if not."""
+    wanted = f"labels are whole numbers from 0 to {classes - 1}" if classes else "labels are numbers"
+    try:
+        labels = torch.as_tensor(y, device=x.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise Refused(f"{wanted}, not {y!r}") from None
+    if classes and (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
+        raise Refused(f"{wanted}, not {labels.dtype}")
+    if (classes and labels.ndim > 1) or (labels.ndim > 0 and len(labels) not in (1, len(x))):
+        raise Refused(f"labels of shape {tuple(labels.shape)} do not fit {len(x)} samples: give one, or one for each")
+    return labels

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from memlib.adapters.discrete import Discrete
+from memlib.cache.weights import require_finite
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused, needs
 
@@ -38,7 +39,8 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        Refused: for any other denoiser, for a folder that is not empty, and if diffusers is not installed.
+        Refused: for any other denoiser, for weights that are not finite, for a folder that is not empty, and if
+            diffusers is not installed.
     """
     with needs("models"):
         from diffusers import DDPMPipeline, UNet2DModel
@@ -51,6 +53,7 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
             f"a {type(denoiser).__name__}{held} cannot be a diffusers pipeline, whose networks know integer timesteps: "
             "train adapters.from_discrete(nets.UNet(...).unet, alphas_cumprod, 'v') instead"
         )
+    require_finite(net.state_dict(), "this network")
     folder = Path(folder).expanduser()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Refused(f"{str(folder)!r} exists already: give a new folder, or empty that one")

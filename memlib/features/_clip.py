@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.errors import Refused, needs
 from memlib.features._inception import three_channels
 from memlib.features.principal import Embed
@@ -62,7 +63,7 @@ def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Mod
     try:
         # transformers does not declare that output_loading_info makes a pair of the result.
         net, loaded = CLIPModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -71,6 +72,10 @@ def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Mod
         logging.set_verbosity(verbosity)
     if lacking := sorted(loaded["missing_keys"]):
         raise Refused(f"{str(folder)!r} lacks {len(lacking)} weights, {lacking[0]} for one: download it again")
+    if misshapen := sorted(loaded["mismatched_keys"]):
+        raise Refused(f"{str(folder)!r} cannot be read: {misshapen[0][0]} has another shape than its config.json says")
+    refuse_misfits(str(folder), loaded, "its config.json")
+    require_finite(net.state_dict(), str(folder))
     vision, project = (
         half.to(device).eval().requires_grad_(False) for half in (net.vision_model, net.visual_projection)
     )

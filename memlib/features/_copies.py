@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from memlib import metrics, train
+from memlib.cache.weights import load_weights
 from memlib.errors import Refused
 from memlib.features.alterations import augment
 from memlib.features.principal import Embed, _principal
@@ -32,7 +33,7 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
     """
     state = learn_copies(reference) if state is None else state
     net = _Descriptor(reference).float()  # for any default dtype
-    net.load_state_dict(state)
+    load_weights(net, state, "state")
     net.eval()
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from memlib import adapters, sample
 from memlib.errors import Refused, needs
-from memlib.noise import Noise, discrete, expand_sigma, noise_from
+from memlib.noise import Noise, expand_sigma, noise_from
 from memlib.papers.i2i.masks import hide, paste
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Inpainter(nn.Module):
             return self.decode(self.encode(Noisy(known, mask, x_t, t)), t)
 
         denoiser = adapters.from_discrete(net, self.alphas_cumprod, "eps")
-        grid = discrete(self.alphas_cumprod, min(steps, len(self.alphas_cumprod)))
+        grid = denoiser.grid(min(steps, len(denoiser.sigmas) - 1))
         return paste(images, sample.ancestral(denoiser, float(grid[0]) * noise(images), grid), mask)
 
     def _noised(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Noisy, Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
+from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.errors import Refused, needs
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, paste
@@ -79,7 +80,8 @@ class MAE(nn.Module):
         `IMAGENET_MEAN` and `IMAGENET_STD`.
 
         Raises:
-            Refused: for a folder that is missing, without safetensors or of another model.
+            Refused: for a folder that is missing, without safetensors or of another model, and for a weight that is
+                missing, unexpected, of another shape or not finite, by its name.
         """
         with needs("models"):
             from transformers import ViTMAEForPreTraining
@@ -89,12 +91,15 @@ class MAE(nn.Module):
         try:
             # With output_loading_info it returns a pair, which transformers does not declare.
             net, told = ViTMAEForPreTraining.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                Path(folder).expanduser(), local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
+                Path(folder).expanduser(), local_files_only=True, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+            )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:
             raise Refused(f"{str(folder)!r} cannot be read as a ViTMAE ({str(error).splitlines()[0]})") from error
         if missing := sorted(told["missing_keys"]):
             raise Refused(f"{str(folder)!r} lacks {len(missing)} weights of a ViTMAE, the first is {missing[0]!r}")
+        refuse_misfits(str(folder), told, "its config.json")
+        require_finite(net.state_dict(), str(folder))
         return cls(net).eval()
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Masked:

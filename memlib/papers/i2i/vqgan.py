@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memlib.cache.weights import load_weights, refuse_misfits
 from memlib.errors import Refused, needs
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, hide, paste
@@ -87,12 +89,17 @@ class VQGAN(nn.Module):
             if not (root / part).is_file():
                 raise Refused(f"{str(folder)!r} has no {part}: give a folder that VQGAN.save wrote, or of that layout")
         try:
-            tokenizer = VQModel.from_pretrained(root / "vqvae", local_files_only=True, use_safetensors=True)
+            found: Any = VQModel.from_pretrained(
+                root / "vqvae", local_files_only=True, use_safetensors=True, output_loading_info=True,
+                low_cpu_mem_usage=False, ignore_mismatched_sizes=True,  # refused below, by name
+            )  # fmt: skip
+            tokenizer, told = found
             model = cls(tokenizer, **json.loads((root / "transformer.json").read_text(encoding="utf8")))
             weights = load_file(root / "transformer.safetensors")
-            model.load_state_dict({f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()} | weights)
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise Refused(f"{str(folder)!r} cannot be read as a VQGAN ({str(error).splitlines()[0]})") from error
+        refuse_misfits(str(root / "vqvae"), told, "its config.json")
+        load_weights(model, {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()} | weights, str(folder))
         return model.eval()
 
     def save(self, folder: str | Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from memlib import losses, train
 from memlib.analytic import GaussianMixture
 from memlib.denoiser import Denoiser, pair
-from memlib.likelihood import bits_per_dim, log_likelihood
+from memlib.likelihood import bits_per_dim, log_likelihood, prior
 from memlib.noise import karras, loguniform, noise_from
 from memlib.papers.gaussian.closed_forms import obtuse_optimum
 from memlib.papers.gaussian.study.settings import Settings
@@ -166,7 +166,8 @@ def judge(
     x = heun(denoiser, start(grid, range(n_samples), (2,), device=device), grid)
     generator = torch.Generator().manual_seed(FRESH)
     tests = [data.sample(n_tested, generator)[0] for data in (retain(device), forget(device))]
-    nll = [float(-log_likelihood(denoiser, x0, LOW, HIGH, tol=tol).value.mean()) for x0 in tests]
+    # Of the model that samples from N(0, HIGH^2 I): an unlearned denoiser need not be that of any data.
+    nll = [float(-log_likelihood(denoiser, x0, LOW, HIGH, terminal=prior(HIGH), tol=tol).value.mean()) for x0 in tests]
     middle = float((torch.cdist(x, means(device)).argmin(1) == MIDDLE).double().mean())
     thrown = float((x.abs().amax(1) > FRAME).double().mean())
     return Measured(nll[0], nll[1], middle, thrown), x[:SHOWN].float().cpu()

@@ -67,9 +67,8 @@ def bits(task: Task, side: str, net: nn.Module, n: int, probes: int | None = 4) 
     """
     z = task.encode(_test(task, side)[0][:n])
     x = noise.add_noise(z, _DENSITY_LEVEL, noise.seeded(range(len(z))))
-    found = [
-        likelihood.log_likelihood(net, part, _DENSITY_LEVEL, 20.0, probes=probes, tol=1e-3) for part in x.split(100)
-    ]
+    end = likelihood.prior(20.0)  # of the model that samples from this noise, whatever was unlearned at the top
+    found = [likelihood.log_likelihood(net, part, _DENSITY_LEVEL, 20.0, probes, end, tol=1e-3) for part in x.split(100)]
     return torch.cat([likelihood.bits_per_dim(one.value, z[0].numel()) for one in found]).double().cpu()
 
 

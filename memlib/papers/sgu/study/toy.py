@@ -78,7 +78,8 @@ def describe(denoiser: Denoiser, first: int) -> Tensor:
     x = sample.heun(denoiser, start, noise.karras(25, 0.01, 50.0))
     bits = 2 * torch.log(torch.tensor(2.0))
     points = [side.sample(POINTS, torch.Generator().manual_seed(first + 77))[0] for side in (RETAIN, FORGET)]
-    nats = [likelihood.log_likelihood(denoiser, x0, 0.01, 50.0, tol=1e-3).value.mean() for x0 in points]
+    end = likelihood.prior(50.0)  # of the model that samples from this noise, whatever was unlearned at the top
+    nats = [likelihood.log_likelihood(denoiser, x0, 0.01, 50.0, terminal=end, tol=1e-3).value.mean() for x0 in points]
     far = x.abs().amax(1) > 6
     return torch.stack([*(8 - value / bits for value in nats), _in_the_middle(x).mean(), far.double().mean()])
 

@@ -121,7 +121,7 @@ def target_of(world: World, foreign: Discrete | None, settings: Settings, run: R
     """The model that is attacked: the foreign one with 50 of its own levels, or one trained on the members."""
     z = coders(world)[0](world.members)
     if foreign is not None:
-        return Target(foreign.requires_grad_(False), noise.discrete(foreign.alphas_cumprod, 50), z[:0])
+        return Target(foreign.requires_grad_(False), foreign.grid(min(50, len(foreign.sigmas) - 1)), z[:0])
     return trained(z, network_of(world, settings), training_of(settings), run.seed, run)
 
 
