@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memlib.errors import Refused
-from memlib.metrics import Count, ams, l2_ratio, matches, nearest, neighbours, ums
+from memlib.metrics import Count, _search, ams, l2_ratio, matches, nearest, neighbours, ums
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -23,10 +23,12 @@ def unit(rows):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles that leave ragged ends in both directions."""
-    monkeypatch.setattr(neighbours, "_ROWS", 7)
-    monkeypatch.setattr(neighbours, "_COLUMNS", 16)
-    monkeypatch.setattr(neighbours, "_CELLS", 64)
-    monkeypatch.setattr(neighbours, "_PAIRS", 40)
+    for module in (neighbours, _search):
+        monkeypatch.setattr(module, "_ROWS", 7)
+        monkeypatch.setattr(module, "_COLUMNS", 16)
+        monkeypatch.setattr(module, "_CELLS", 64)
+    monkeypatch.setattr(_search, "_FIRST", 3)
+    monkeypatch.setattr(_search, "_PAIRS", 40)
 
 
 @pytest.mark.parametrize("k", [1, 4, 53])
@@ -58,7 +60,7 @@ def test_the_bfloat16_proposal_never_loses_the_best(dtype, monkeypatch):
     # Rows closer to each other than bfloat16 resolves, so that only the error bound saves the right answer.
     train = unit(normal(40, 32, dtype=dtype)).repeat_interleave(20, 0) + 2e-4 * normal(800, 32, seed=1, dtype=dtype)
     queries = train[::7] + 1e-3 * normal(115, 32, seed=2, dtype=dtype)
-    monkeypatch.setattr(neighbours, "_products", lambda train: [torch.bfloat16, dtype])
+    monkeypatch.setattr(_search, "_products", lambda train: [torch.bfloat16, dtype])
     want = (unit(queries.double()) @ unit(train.double()).T).topk(2)
     similarity, index = nearest(queries, train, 2)
     torch.testing.assert_close(similarity.double(), want.values, atol=3e-7, rtol=0)
@@ -74,7 +76,7 @@ def test_the_bound_holds_where_products_round_worst(width):
         lost = (a - a.to(dtype)).norm(dim=1)[:, None] + (b - b.to(dtype)).norm(dim=1)
         product = (a.to(dtype) @ b.to(dtype).T).double()
         error = (product - a.double() @ b.double().T).abs()
-        assert (error <= neighbours._bound(dtype, width, lost, product.abs())).all()
+        assert (error <= _search.bound(dtype, width, lost, product.abs())).all()
 
 
 def test_ties_take_the_lowest_index_in_any_tiling(small_tiles):
@@ -83,7 +85,7 @@ def test_ties_take_the_lowest_index_in_any_tiling(small_tiles):
     similarity, index = nearest(rows, train, 3)
     assert index.tolist() == [[i, i + 31, i + 62] for i in range(31)]
     assert (similarity == similarity[:, :1]).all()
-    neighbours._ROWS, neighbours._COLUMNS, neighbours._CELLS = 1024, 2048, 1 << 19
+    _search._ROWS, _search._COLUMNS, _search._CELLS = 1024, 2048, 1 << 19
     assert all(map(torch.equal, nearest(rows, train, 3), (similarity, index)))
 
 
