@@ -200,8 +200,10 @@ def test_l2_ratio_in_tight_groups_far_apart(apart):
 
 
 def test_l2_ratio_refuses_a_training_set_of_one_image():
-    with pytest.raises(Refused, match="lower distinct"):
+    with pytest.raises(Refused, match="query 0: no training row is farther than 0.0 from its nearest: they are one"):
         l2_ratio(normal(3, 4), torch.ones(50, 4))
+    with pytest.raises(Refused, match="farther than 9 from its nearest: lower distinct"):
+        l2_ratio(normal(3, 4), normal(50, 4), 9)
     with pytest.raises(Refused, match="not -1"):
         l2_ratio(normal(3, 4), normal(5, 4), distinct=-1)
     with pytest.raises(Refused, match="not finite"):

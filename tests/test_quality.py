@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
 from memlib.errors import Refused
-from memlib.metrics import density_coverage, inception_score, precision_recall, quality
+from memlib.metrics import Count, density_coverage, inception_score, precision_recall, quality
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -26,10 +26,11 @@ def small_tiles(monkeypatch):
 
 
 def by_scikit_learn(points, centres, k):
-    """The (M, N) matrix of which point lies in which ball."""
+    """The (M, U) matrix of which point lies in which ball of the distinct rows."""
+    centres = np.unique(centres, axis=0)
     tree = NearestNeighbors(algorithm="brute", metric="sqeuclidean").fit(centres)
     radii = tree.kneighbors(centres, k + 1)[0][:, -1]  # the first neighbour is the row itself
-    differences = points.numpy()[:, None] - centres.numpy()[None]
+    differences = np.asarray(points)[:, None] - centres[None]
     return (differences**2).sum(2) <= radii
 
 
@@ -44,8 +45,10 @@ def test_equals_scikit_learn(k, kind):
     assert (found.precision.k, found.precision.n) == (inside_real.any(1).sum(), 75)
     assert (found.recall.k, found.recall.n) == (inside_fake.any(1).sum(), 60)
     density, coverage = density_coverage(real, fake, k)
-    assert density == pytest.approx(inside_real.sum() / (k * 75), rel=1e-12)
-    assert (coverage.k, coverage.n) == (inside_real.any(0).sum(), 60)
+    distinct = by_scikit_learn(np.unique(fake, axis=0), real, k)
+    assert distinct.shape < (75, 60) if kind == "grid" else distinct.shape == (75, 60)
+    assert density == pytest.approx(distinct.sum() / (k * len(distinct)), rel=1e-12)
+    assert (coverage.k, coverage.n) == (distinct.any(0).sum(), distinct.shape[1])
     assert 0 < found.precision.k < 75 and 0 < found.recall.k < 60  # else nothing was compared
 
 
@@ -61,10 +64,34 @@ def test_a_corner_by_hand():
 def test_copies_are_inside_and_a_distant_centre_costs_nothing():
     real = normal(50, 4) + 1e6
     assert str(precision_recall(real, real.flip(0)).precision) == "50/50"
-    # Every real image twice: all radii of k = 1 are 0, and only exact copies lie in such a ball.
+    # Every real image twice: the nearest other image sets a radius, not the copy at distance 0.
     twice = real.repeat(2, 1)
     fake = torch.cat((real[:10], real[10:20] + 2**-26))
-    assert str(precision_recall(twice, fake, 1).precision) == "10/20"
+    assert str(precision_recall(twice, fake, 1).precision) == "20/20"
+    assert precision_recall(twice, fake, 1).recall.rate == precision_recall(real, fake, 1).recall.rate
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_identical_sets_have_a_density_of_k_plus_1_over_k(k):
+    real = normal(80, 6)
+    assert density_coverage(real, real, k) == ((k + 1) / k, Count(80, 80))
+    # Planted duplicates, some of them many times, change nothing on either side.
+    planted = torch.cat((real, real[:7].repeat(60, 1)))[torch.randperm(500, generator=torch.Generator().manual_seed(1))]
+    for one, other in ((planted, planted), (planted, real), (real, planted)):
+        assert density_coverage(one, other, k) == ((k + 1) / k, Count(80, 80))
+    assert precision_recall(planted, real, k) == (Count(80, 80), Count(500, 500))
+
+
+def test_sets_that_are_copies_of_a_few_rows_are_refused():
+    ones, rows = torch.ones(1024, 64), normal(1024, 64, dtype=torch.float32)
+    with pytest.raises(Refused, match="1024 real rows are copies of 1, where k = 5 needs 6 distinct ones"):
+        density_coverage(ones, ones)
+    with pytest.raises(Refused, match="real rows are copies of 5, where k = 5 needs 6"):
+        density_coverage(rows[:5].repeat(100, 1), rows)
+    density, coverage = density_coverage(rows, rows[:1].expand(1024, -1))  # a collapsed model is judged
+    assert coverage.rate < 0.1 and density == density_coverage(rows, rows[:1].repeat(2, 1)).density
+    with pytest.raises(Refused, match="fake rows are copies of 1, where k = 3 needs 4"):
+        precision_recall(rows, ones)
 
 
 def test_half_a_distribution_is_precise_and_recalls_half():
@@ -86,25 +113,26 @@ class Logits(nn.Module):
 @pytest.mark.filterwarnings("ignore::UserWarning:torchmetrics")
 @pytest.mark.parametrize(("n", "splits"), [(60, 1), (60, 6), (60, 4)])
 def test_inception_score_equals_torchmetrics(n, splits):
-    logits = 2 * normal(n, 7, dtype=torch.float32)
+    rows = 2 * normal(n, 7)
     peer = InceptionScore(feature=Logits(), splits=splits)
-    peer.update(logits)
-    torch.manual_seed(3)
+    peer.update(rows[torch.from_numpy(np.lexsort(rows.softmax(1).T.flip(0).numpy()))].float())
+    torch.manual_seed(3)  # it shuffles rows as they come; ours are sorted first
     want = [float(value) for value in peer.compute()]
-    torch.manual_seed(3)
-    order = torch.randperm(n)  # it shuffles first
-    mean, std = inception_score(logits.double().softmax(1)[order], splits)
+    mean, std = inception_score(rows.softmax(1), splits, seed=3)
     assert mean == pytest.approx(want[0], rel=1e-5)
     assert math.isnan(std) if splits == 1 else std == pytest.approx(want[1], rel=1e-4)
 
 
 def test_inception_score_of_certain_and_of_clueless_classifiers():
     certain = torch.eye(5).repeat(8, 1)  # exact zeros: 0 log 0 is 0
-    assert inception_score(certain, 4) == pytest.approx((5.0, 0.0))
+    assert inception_score(certain, 1)[0] == pytest.approx(5.0)
     assert inception_score(torch.full((40, 5), 0.2), 4) == pytest.approx((1.0, 0.0))
     by_class = torch.eye(5).repeat_interleave(8, 0)
     assert inception_score(by_class, 1)[0] == pytest.approx(5.0)
-    assert inception_score(by_class, 5)[0] == pytest.approx(1.0)  # consecutive parts of one class each
+    assert inception_score(by_class, 5) == inception_score(certain, 5)  # not 1, as for parts of one class each
+    many = torch.eye(5).repeat_interleave(400, 0)
+    assert inception_score(many, 5)[0] == pytest.approx(5.0, abs=0.05)
+    assert inception_score(many, 5) != inception_score(many, 5, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ could still be among the best is computed again as one fixed sum over the featur
 does not depend on the product that proposed it. On a CPU its bits depend neither on the tiling nor on the number of
 threads, and equal training images tie exactly.
 
-With the mean c of the training rows, q x = (q - c)(x - c) + c (x - c) + q c. The last term is common to all similarities
-of a query and left out of the search; the second is one number for each training row. So rows that are nearly equal, as
-those of a collapsed model are, are told apart by products as well. Equal rows are searched once.
+With the mean c of the training rows, q x = (q - c)(x - c) + c (x - c) + q c. The last term is common to all
+similarities of a query and left out of the search; the second is one number for each training row. So rows that are
+nearly equal, as those of a collapsed model are, are told apart by products as well. Equal rows are searched once.
 """
 
 import math
@@ -53,7 +53,8 @@ def cosines(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -
 def bound(
     dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: float | Tensor = 1.0, reach: float | Tensor = 1.0
 ) -> float | Tensor:
-    """How far a product of rows with lengths of product `reach` is off: by the cast, the additions, the last rounding."""
+    """How far a product of two rows is off, by the cast, the additions and the last rounding; `reach` is the product of
+    their lengths."""
     addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
         lost = lost + 2**-7 * reach  # the user allows TF32 or bfloat16 inside float32 products
@@ -87,7 +88,9 @@ def _stream(
             else:  # the last: float64, of the rows themselves
                 parts = (part.double() - centre for part in train.split(_COLUMNS))
                 rows, lifts, length, spoilt = tile, lift, tile.norm(dim=1), torch.zeros_like(tile[:, 0])
-            spoilt = spoilt + 2 * width * torch.finfo(torch.float64).eps * reach  # of `lift` and of the sums that decide
+            spoilt = (
+                spoilt + 2 * width * torch.finfo(torch.float64).eps * reach
+            )  # of `lift` and of the sums that decide
             proposed, floor = _propose(rows, parts, lifts, k, spoilt, reach * length)
             few = proposed.sum(0) <= max(_FEW, 2 * k)
             if step < len(copies) and 2 * few.sum() < len(few):
@@ -159,8 +162,7 @@ def _sums(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> 
 
 
 def _along(rows: Tensor, centre: Tensor) -> Tensor:
-    """The product of the centre with each row of (n, D) less the centre, (n,), as one sum over the features in float64.
-    """
+    """The product of the centre with each row of (n, D) less the centre, (n,): one sum over features, in float64."""
     step = max(1, _CELLS // len(centre))
     return torch.cat([((part.double() - centre) * centre).sum(1) for part in rows.split(step)])
 

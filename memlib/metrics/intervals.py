@@ -36,9 +36,7 @@ def ratio_interval(a: Count, b: Count, level: float = 0.95) -> tuple[float, floa
     return _ratio_ends(a.k, b.k, a.rate / b.rate if a.k and b.k else 1.0, lambda ratio: _score(a, b, ratio), level)
 
 
-def _ratio_ends(
-    a: int, b: int, ratio: float, score: Callable[[float], float], level: float
-) -> tuple[float, float]:
+def _ratio_ends(a: int, b: int, ratio: float, score: Callable[[float], float], level: float) -> tuple[float, float]:
     """The ratios at which a squared score statistic reaches its limit: 0 below where a = 0, infinite above where b = 0.
 
     The statistic falls to 0 at the estimated `ratio` and rises after it; without a or b the estimate lies at 0 or
@@ -150,7 +148,7 @@ def difference_of_pairs(both: int, first: int, second: int, n: int, level: float
 
 
 def ratio_of_pairs(both: int, first: int, second: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a ratio of paired proportions of Tang, Tang and Chan; arguments as `difference_of_pairs`."""
+    """Tang, Tang and Chan's score interval of a ratio of paired proportions; arguments as in `difference_of_pairs`."""
     a, b, seen = both + first, both + second, both + first + second
 
     def score(ratio: float) -> float:
@@ -207,7 +205,9 @@ def mean_interval(
     if not values.isfinite().all():
         raise Refused(f"an interval over runs takes finite values, not {values.tolist()}: look at the run behind them")
     if values.min() < least or values.max() > most:
-        raise Refused(f"the values run from {values.min():g} to {values.max():g}, outside the bounds {least} and {most}")
+        raise Refused(
+            f"the values run from {values.min():g} to {values.max():g}, outside the bounds {least} and {most}"
+        )
     tail = (1 - checked_level(level)) / 2
     if _all_equal(values):
         agree, value = tail ** (1 / len(values)), float(values[0])

@@ -124,7 +124,7 @@ def l2_ratio(
     reach = near.norm(dim=1) + radius  # (N,), no distance is larger
     ratio, left, kept = queries.new_empty(len(queries)), torch.arange(len(queries), device=queries.device), _KEPT
     if 2.01 * radius <= distinct:
-        raise Refused(f"query 0: no training row is farther than {distinct} from its nearest: lower distinct")
+        raise _one_image(0, distinct)
     while len(left):
         kept = min(kept, len(train))
         again = []
@@ -139,13 +139,17 @@ def l2_ratio(
             again.append(rows[~sure])
         left = torch.cat(again)
         if kept == len(train) and len(left):
-            first = int(left[0])
-            raise Refused(f"query {first}: no training row is farther than {distinct} from its nearest: lower distinct")
+            raise _one_image(int(left[0]), distinct)
         if kept == _KEPT and len(left):  # copies change no answer, and float64 tells nearly equal rows apart
             train = train.unique(dim=0)
             near, far = queries.double() - centre, train.double() - centre
         kept *= 8
     return ratio
+
+
+def _one_image(query: int, distinct: float) -> Refused:
+    advice = "lower distinct" if distinct else "they are one image, so give a set of several"
+    return Refused(f"query {query}: no training row is farther than {distinct} from its nearest: {advice}")
 
 
 def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:

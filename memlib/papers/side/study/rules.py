@@ -171,7 +171,7 @@ def resampled_tops(similarity: Tensor, tops: tuple[float, ...]) -> Tensor:
     """Means of the top fractions in 400 bootstrap resamples of similarities (N,), (400, T)."""
     n = len(similarity)
     again = torch.randint(n, (400, n), generator=_generator())
-    return torch.vmap(lambda one: metrics.top_means(one, tops))(similarity[again])
+    return torch.stack([metrics.top_means(one, tops) for one in similarity[again]])
 
 
 def rates(arms: Arms, *names: str) -> dict[str, float]:
