@@ -137,8 +137,8 @@ def _distinct(rows: Float[Tensor, "n d"], name: str, k: int) -> Float[Tensor, "u
     distinct = rows.unique(dim=0)
     if len(distinct) <= k:
         raise Refused(
-            f"{len(rows)} {name} rows are copies of {len(distinct)}, where k = {k} needs {k + 1} distinct ones: lower k, "
-            "or give a set that varies"
+            f"{len(rows)} {name} rows are copies of {len(distinct)}, where k = {k} needs {k + 1} distinct ones: "
+            "lower k, or give a set that varies"
         )
     return distinct
 

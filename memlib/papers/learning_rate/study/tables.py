@@ -46,7 +46,7 @@ def _memory(found: Memory) -> Rows:
     rows = [["η", "excess risk", "at a quarter", "full batch", "memorized", "interval", "diverged"]]
     for e, eta in enumerate(found.rates):
         means = [values[e].mean() for values in (found.excess, found.quarter, found.full_batch)]
-        interval = _span(metrics.mean_interval(found.fraction[e]), 3)
+        interval = _span(metrics.mean_interval(found.fraction[e], bounds=(0, 1)), 3)
         lost = int(found.diverged["mini-batch"][e, :, -1].sum())
         numbers = [f"{mean:.3f}" for mean in means]
         rows.append([f"{eta:.0e}", *numbers, f"{found.fraction[e].mean():.3f}", interval, str(lost)])
