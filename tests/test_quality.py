@@ -9,6 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
+from memlib import metrics
 from memlib.errors import Refused
 from memlib.metrics import Count, density_coverage, inception_score, precision_recall, quality
 
@@ -160,3 +161,38 @@ def test_refusals(metric):
         metric(torch.zeros(9, 2), torch.zeros(9, 3))
     with pytest.raises(Refused, match="real row 0 is not finite"):
         metric(torch.full((9, 2), np.nan), torch.zeros(9, 2))
+
+
+ORDERED = {
+    "density": lambda a, b: density_coverage(a, b),
+    "precision": lambda a, b: precision_recall(a, b),
+    "inception": lambda a, b: inception_score(a.softmax(1), 7),
+    "frechet": metrics.frechet_distance,
+    "moments": lambda a, b: metrics.Moments(6).update(a).update(b).covariance,
+    "kid": metrics.kid,
+    "mmd": lambda a, b: metrics.mmd2(a, b, [0.5, 1.0]),
+    "auc": lambda a, b: metrics.auc(a[:, 0], b[:, 0])[0],
+    "tpr": lambda a, b: metrics.tpr_at_fpr(a[:, 0], b[:, 0], 0.05).k,
+    "top means": lambda a, b: metrics.top_means(a[:, 0]),
+    "threshold": lambda a, b: metrics.threshold(a[:, 0], 0.1),
+    "mean": lambda a, b: metrics.mean_interval(a[:, 0]),
+    "nearest": lambda a, b: metrics.nearest(a, b)[0].sort(0).values,
+    "l2-ratio": lambda a, b: metrics.l2_ratio(a, b).sort().values,
+    "adaptive": lambda a, b: metrics.adaptive_l2(a, b, 9).sort().values,
+    "cliques": lambda a, b: [len(group) for group in metrics.cliques(torch.cat((a, a, a[:9])), 1 - 1e-9, 2)],
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_the_order_of_rows_changes_nothing(name):
+    a, b = normal(150, 6), normal(180, 6, seed=1) + 0.3
+    a = a[a[:, 0].argsort()]  # an ordered set, as samples class by class are
+    g = torch.Generator().manual_seed(5)
+    mixed = [rows[torch.randperm(len(rows), generator=g)] for rows in (a, b)]
+    one, other = (ORDERED[name](*pair) for pair in ((a, b), mixed))
+    if isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other)
+    else:
+        assert one == other or one == pytest.approx(other)
