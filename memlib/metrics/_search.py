@@ -53,8 +53,10 @@ def cosines(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -
 def bound(
     dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: float | Tensor = 1.0, reach: float | Tensor = 1.0
 ) -> float | Tensor:
-    """How far a product of two rows is off, by the cast, the additions and the last rounding; `reach` is the product of
-    their lengths."""
+    """How far a product of two rows is off, by the cast, the additions and the last rounding: a scalar or (n,).
+
+    `reach` is the product of their lengths, `value` that of the rows, `lost` what the cast took.
+    """
     addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
         lost = lost + 2**-7 * reach  # the user allows TF32 or bfloat16 inside float32 products
