@@ -1,5 +1,7 @@
 """The numbers behind the claims as tables: rows of strings, the first names the columns."""
 
+import math
+
 from memlib import metrics
 from memlib.papers.learning_rate.study import rules
 from memlib.papers.learning_rate.study.results import (
@@ -39,6 +41,8 @@ def tables(results: Results) -> dict[str, Rows]:
 
 
 def _span(interval: tuple[float, float], digits: int = 2) -> str:
+    if math.isinf(interval[0]):
+        return "equal in all runs"  # so nothing is known of their spread
     return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
