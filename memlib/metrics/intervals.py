@@ -206,7 +206,7 @@ def mean_interval(
         raise Refused(f"an interval over runs takes finite values, not {values.tolist()}: look at the run behind them")
     if values.min() < least or values.max() > most:
         raise Refused(
-            f"the values run from {values.min():g} to {values.max():g}, outside the bounds {least} and {most}"
+            f"values from {values.min():g} to {values.max():g} leave the bounds {least} and {most}: widen them"
         )
     tail = (1 - checked_level(level)) / 2
     if _all_equal(values):
