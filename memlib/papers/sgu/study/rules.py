@@ -1,7 +1,8 @@
 """The rule of each claim: from what was measured to a verdict. The docstring is the rule.
 
 Intervals are at 95 %. Over seeds they are Student's, of paired differences; with one seed they are the score interval
-of the ratio of two counts; over images they are bootstrap intervals, of means over seeds and repetitions.
+of the ratio of two counts; over images they are bootstrap intervals, of means over seeds and repetitions, or the score
+interval of paired proportions where there is one of either.
 """
 
 import torch
