@@ -18,7 +18,7 @@ class Claim:
         verdict: one of `VERDICTS`.
         figure: the measurement: a number, or a list or dict of numbers.
         n: the independent samples or runs behind the figure, at least 1.
-        interval: (low, high) of the difference or rate that decides, or None.
+        interval: (low, high) of the difference or rate that decides, or None; an unbounded one is recorded as none.
         text: one sentence for the ledger.
 
     Raises:
@@ -43,7 +43,8 @@ class Claim:
 
     def record(self, scale: str) -> dict[str, Any]:
         """The claim at a scale as JSON. Numbers have three significant digits, so that every CPU prints the same."""
-        interval = None if self.interval is None else _rounded(list(self.interval))
+        known = self.interval is not None and all(map(math.isfinite, self.interval))
+        interval = _rounded(list(self.interval or ())) if known else None
         kept = {"id": self.id, "scale": scale, "figure": _rounded(self.figure), "interval": interval}
         kept |= {"n": int(self.n), "verdict": self.verdict}
         return kept | ({"text": self.text} if self.text else {})

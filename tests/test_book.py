@@ -180,7 +180,7 @@ def test_building_the_book_does_not_import_torch():
     subprocess.run([sys.executable, "-c", check], check=True, cwd=BOOK / "_ext")
 
 
-@pytest.mark.parametrize("page", ["book/howto-library.md", "book/howto-models.md", "README.md"])
+@pytest.mark.parametrize("page", ["book/howto-library.md", "book/howto-models.md", "book/conformance.md", "README.md"])
 def test_the_code_on_the_page_runs(page):
     """The Python blocks of a page, in order, in one namespace."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf8"), re.S | re.M)

@@ -228,3 +228,10 @@ def test_tables_are_shown_kept_and_closed_by_the_verdicts(monkeypatch, capsys, t
     again.verdicts({"S1": ("", "", ""), "S9": ("", "", "")})
     shown = capsys.readouterr().out
     assert "trend only (book)" in shown and "not measured in this run" in shown
+
+
+def test_an_unbounded_interval_is_recorded_as_none():
+    """JSON has no infinity, and equal runs say nothing of their spread."""
+    claim = Claim("S1", "not reproduced", 0.5, 3, (-math.inf, math.inf))
+    assert claim.record("fast")["interval"] is None
+    assert Claim("S1", "reproduced", 0.5, 3, (0.25, 0.5)).record("fast")["interval"] == [0.25, 0.5]

@@ -13,7 +13,7 @@ from memlib.errors import Refused
 
 
 class Shrinking(nn.Module):
-    """A denoiser D(x, sigma). Not one of `nets`: in the tests their shapes are checked, which the compiler cannot see."""
+    """A denoiser D(x, sigma). Not one of `nets`: tests check their shapes, which the compiler cannot see."""
 
     def __init__(self):
         super().__init__()

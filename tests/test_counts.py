@@ -9,6 +9,7 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from memlib import metrics
 from memlib.errors import Refused
 from memlib.metrics import (
     Count,
@@ -51,7 +52,8 @@ def test_ams_and_both_readings_of_ums_by_hand():
     pairs = matches(queries[:1], train, 0.6)
     assert ums(index[:1], 1) == ams(similarity[:1], 0.6) == Count(1, 1)
     assert ums(pairs[1], 1) == Count(2, 1) and ums(pairs[1], 1).rate == 2.0
-    assert ums(pairs[1], 1).interval() is None
+    with pytest.raises(Refused, match="2/1 is not a proportion and has no binomial interval"):
+        ums(pairs[1], 1).interval()
     # Two samples of one image: UMS counts it once.
     assert ums(torch.tensor([[4], [4]]), 2) == Count(1, 2)
 
@@ -60,6 +62,22 @@ def test_bands_are_half_open_and_closed_at_one():
     similarity = torch.tensor([0.4, 0.5, 0.6, 1.0, 1.0 + 1e-7])
     assert ams(similarity, 0.4, 0.5) == ams(similarity, 0.5, 0.6) == Count(1, 5)
     assert ams(similarity, 0.6, 1.0) == ams(similarity, 0.6) == Count(3, 5)
+
+
+def test_a_miss_is_no_image():
+    """Two distinct members among four samples, one of which hits none."""
+    assert ums(torch.tensor([0, -1, 5, 5]), 4) == Count(2, 4)
+    assert ums([-1, -1], 2) == Count(0, 2)
+    with pytest.raises(Refused, match="-2 is no training index"):
+        ums(torch.tensor([0, -2]), 2)
+
+
+@pytest.mark.parametrize("metric", [ams, in_band, top_means, threshold, tpr_at_fpr])
+def test_nan_is_not_counted_as_small_or_large(metric):
+    values = torch.tensor([0.1, math.nan, 0.3, 0.2])
+    rest = {ams: (0.2,), in_band: (0.2,), top_means: (), threshold: (0.5,), tpr_at_fpr: (torch.zeros(100),)}[metric]
+    with pytest.raises(Refused, match="NaN"):
+        metric(values, *rest)
 
 
 def test_ums_refuses_what_is_no_index():
@@ -88,6 +106,44 @@ def test_clopper_pearson_by_its_defining_tails(k, n):
         assert high == 1
 
 
+@pytest.mark.parametrize(
+    "interval",
+    [
+        lambda level: Count(3, 40).interval(level),
+        lambda level: auc([1.0, 2.0], [0.0, 1.5], level),
+        lambda level: metrics.ratio_interval(Count(3, 40), Count(5, 40), level),
+        lambda level: metrics.paired_interval([0, 1, 1], [0, 0, 1], level=level),
+        lambda level: metrics.paired_interval([0.1, 0.4, 0.2], [0.0, 0.0, 0.3], level=level),
+        lambda level: metrics.mean_interval([0.1, 0.2], level),
+        lambda level: metrics.unique_difference([0, 1, -1], [2, 2, -1], level),
+        lambda level: metrics.mmd2_difference(normal(9, 2), normal(9, 2, seed=1), normal(9, 2, seed=2), 1.0, level),
+    ],
+)
+def test_a_level_in_percent_is_refused(interval):
+    interval(0.9)
+    with pytest.raises(Refused, match="a confidence level is a fraction between 0 and 1, not 95: give 0.95"):
+        interval(95)
+    for level in (0, 1, -0.5):
+        with pytest.raises(Refused, match="such as 0.95"):
+            interval(level)
+
+
+@pytest.mark.parametrize("make", [np.asarray, np.ndarray.tolist, lambda a: np.flip(np.flip(a)), tuple])
+def test_numpy_arrays_and_lists_will_do(make):
+    values, others = np.array([0.25, 0.5, 0.75, 0.125]), np.arange(100) / 100
+    given = [make(part) for part in (values, others)]
+    tensors = torch.from_numpy(values), torch.from_numpy(others)
+    assert tpr_at_fpr(*given, 0.05) == tpr_at_fpr(*tensors, 0.05)
+    assert auc(*given) == auc(*tensors) and ams(given[0], 0.5) == Count(2, 4)
+    assert threshold(given[1], 0.05) == threshold(tensors[1], 0.05)
+    assert metrics.mean_interval(given[0]) == metrics.mean_interval(tensors[0])
+    assert ums(make(np.array([0, 3, 3])), 3) == Count(2, 3)
+    rows = make(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
+    assert nearest(rows, rows)[1][:, 0].tolist() == [0, 1, 2] and metrics.frechet_distance(rows, rows) < 1e-12
+    with pytest.raises(Refused, match="others cannot be read as numbers"):
+        auc(given[0], ["a", "b"])
+
+
 def test_counts():
     assert Count(3, 12).rate == 0.25 and str(Count(3, 12)) == "3/12"
     for k, n in ((0, 0), (-1, 3)):
@@ -114,6 +170,23 @@ def test_threshold_refuses_what_cannot_resolve_the_rate():
             threshold(torch.arange(float(size)), fpr)
     with pytest.raises(Refused, match="NaN"):
         threshold(torch.tensor([1.0, math.nan]), 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_threshold_lies_where_no_cosine_can_reach(dtype):
+    """Copies of members among the calibration images raised it to 1.0000001: a perfect memorizer scored 0 of 200."""
+    members, others = (normal(n, 16, seed=n, dtype=dtype) for n in (200, 300))
+    copied = torch.cat((others[:290], members[:10]))
+    apart, mixed = (nearest(part, members)[0][:, 0] for part in (others, copied))
+    with pytest.raises(Refused, match=r"10 of 300 held-out images equal a training image \(similarity 1\).*one part"):
+        threshold(mixed, 0.01)
+    assert threshold(mixed, 0.05) < 1  # ten of 300 are allowed then
+    assert ams(nearest(members, members)[0], threshold(apart, 0.01)) == Count(200, 200)  # a perfect memorizer
+    with pytest.raises(Refused, match="equal a training image"):
+        threshold(torch.full((100,), 1 - 1e-7, dtype=torch.float64), 0.01)  # 1, up to rounding
+    # Statistics of another range, and ties at their top, are no cosines.
+    assert tpr_at_fpr([3] * 40 + [1] * 60, [1] * 3 + [0] * 197, 0.01) == Count(40, 100)
+    assert threshold(torch.tensor([2.0] * 10), 0.2) > 2
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -89,12 +89,47 @@ def test_the_difference_of_two_arms_by_hand():
     for i in range(5):
         rest = [torch.cat([arm[:i], arm[i + 1 :]]) for arm in (a, b)]
         left_out.append(len(set(rest[0].tolist()) - {-1}) - len(set(rest[1].tolist()) - {-1}))
-    left_out = torch.tensor(left_out).double()
-    error = (4 / 5 * (left_out - left_out.mean()).square().sum()).sqrt().item()
-    assert high - difference == pytest.approx(1.959964 * error) and difference - low == pytest.approx(1.959964 * error)
-    assert metrics.unique_difference(a, a) == (0, (0.0, 0.0))
+    lost = difference - torch.tensor(left_out)  # a loses image 1 or 2, b none: two pairs of five differ
+    assert lost.tolist() == [0, 0, 1, 1, 0]
+    ends = metrics.paired_interval(lost, torch.zeros(5))
+    assert (low, high) == pytest.approx((5 * ends[0], 5 * ends[1]))
+    assert metrics.unique_difference(a, a)[1] == pytest.approx((-5 * 3.841459 / 8.841459, 5 * 3.841459 / 8.841459))
     with pytest.raises(Refused, match="pair"):
         metrics.unique_difference(a, b[:4])
+
+
+def test_the_difference_has_the_jackknifes_width_where_many_stand_alone():
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.where(torch.rand(4000, generator=g) < rate, torch.arange(4000), -1) for rate in (0.5, 0.3))
+    difference, (low, high) = metrics.unique_difference(a, b)
+    lost = (a >= 0).double() - (b >= 0).double()
+    half = 1.959964 * float((3999 / 4000 * (lost - lost.mean()).square().sum()).sqrt())
+    assert difference == lost.sum()
+    assert (high - difference, difference - low) == pytest.approx((half, half), rel=0.01)
+
+
+@pytest.mark.parametrize("rates", [(0.02, 0.02), (0.02, 0.005), (0.005, 0.005)])
+def test_the_difference_covers_at_small_rates(rates):
+    """Every hit is of an image of its own, N = 100; without any hit the jackknife has no width."""
+    g = torch.Generator().manual_seed(0)
+    covered, true = 0, 100 * (rates[0] - rates[1])
+    for _ in range(1000):
+        a, b = (torch.where(torch.rand(100, generator=g) < rate, torch.arange(100), -1) for rate in rates)
+        low, high = metrics.unique_difference(a, b)[1]
+        covered += low <= true <= high
+    assert covered >= 930
+
+
+def test_what_is_no_hit_and_no_fraction_is_refused():
+    with pytest.raises(Refused, match="-2 is no training index"):
+        metrics.unique_difference(torch.tensor([0, -2]), torch.tensor([0, 1]))
+    with pytest.raises(Refused, match="cannot be hit -1 times: give counts"):
+        metrics.extrapolate_unique(torch.tensor([3, -1]), 5, torch.tensor([2]))
+    with pytest.raises(Refused, match="between 0 and 1: give hits divided by samples"):
+        metrics.expected_unique(torch.tensor([0.5, 3.0]), torch.tensor([2]))
+    for wrong in (90.0, float("nan")):
+        with pytest.raises(Refused, match="the memorized fraction of 2 images lies between 0 and 1"):
+            metrics.emm(lambda n, wrong=wrong: wrong, 2, 9)
 
 
 def test_the_difference_covers_the_true_one():

@@ -71,7 +71,7 @@ def arms(obtuse, unseen) -> Unlearning:
 
 
 UNSEEN = [(0.09, 4.8), (0.08, 4.9), (0.10, 4.7)]
-FAR = [(0.04, 43.0), (0.03, 43.1), (0.05, 42.9)]  # 43 nats are 39 bits per dimension plus 8
+FAR = [(0.04, 43.0), (0.03, 43.1), (0.06, 42.8)]  # 43 nats are 39 bits per dimension plus 8
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ FAR = [(0.04, 43.0), (0.03, 43.1), (0.05, 42.9)]  # 43 nats are 39 bits per dime
         (rules.g3, by_label([0.2, 1.0, 1.1, 0.9], Latents), "trend only"),
         (rules.g3, by_label([0.2, 1.01, 1.0, 0.9], Latents), "not reproduced"),
         (rules.g5, arms(FAR, UNSEEN), "reproduced"),
-        (rules.g5, arms([(0.04, 5.7), (0.03, 5.8), (0.05, 5.6)], UNSEEN), "trend only"),
+        (rules.g5, arms([(0.04, 5.7), (0.03, 5.8), (0.06, 5.65)], UNSEEN), "trend only"),
         (rules.g5, arms(UNSEEN, UNSEEN), "not reproduced"),
-        (rules.g5, arms([(0.04, 4.8), (0.03, 4.9), (0.05, 4.7)], UNSEEN), "not reproduced"),  # fewer, not unlikelier
+        (rules.g5, arms([(0.04, 4.8), (0.03, 4.9), (0.06, 4.7)], UNSEEN), "not reproduced"),  # fewer, not unlikelier
         (rules.g5, arms([(m, nll) for (m, _), (_, nll) in zip(UNSEEN, FAR, strict=True)], UNSEEN), "not reproduced"),
         (rules.g6, memorizer(), "reproduced"),
         (rules.g6, memorizer(copies=1980), "not reproduced"),  # 99 %, but not by its interval

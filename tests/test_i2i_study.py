@@ -23,10 +23,19 @@ RUNS = 500
 AT_MOST = int(binom.ppf(0.999, RUNS, 0.05))  # 5 %, with binomial slack
 
 
+JITTER = torch.Generator().manual_seed(0)
+
+
+def uneven(*shape):
+    """Tiny numbers (S, *shape) of mean 0: repetitions that are all equal would say nothing of their spread."""
+    values = 1e-4 * torch.randn(S, *shape, generator=JITTER)
+    return values - values.mean(0)
+
+
 def losses(retain, forget, spread=0.001):
     """Losses (S, 2) about two means."""
     around = spread * torch.tensor([-1.0, 1.0, -1.0, 1.0])
-    return torch.stack([retain + around, forget + around], 1)
+    return torch.stack([retain + around, forget + around], 1) + uneven(2)
 
 
 def noisy(retain, forget, generator):
@@ -116,7 +125,7 @@ class TestI1:
 
 class TestI2:
     def verdict(self, small, large=None, above=0.2, **of):
-        around = torch.full((S,), above)
+        around = above + uneven()
         large = losses(0, 0.3) if large is None else large
         crops = ablations.Crops({2: large, 1: small}, {2: around, 1: around}, (2, 1))
         return rules.i2(results(crops=crops, **of)).verdict
@@ -228,7 +237,7 @@ class TestI10:
 SEVEN = ("centre", "random", "up", "down", "left", "right", "outpaint")
 
 
-def seven(loss, above=lambda: torch.full((S,), 0.2), only=SEVEN):
+def seven(loss, above=lambda: 0.2 + uneven(), only=SEVEN):
     """Tasks of two sizes, the smaller of which never counts."""
     jobs = [(task, hidden) for task in SEVEN for hidden in (0.25, 0.5)]
     beaten = {job: above() if job[0] in only and job[1] == 0.5 else torch.zeros(S) for job in jobs}
@@ -262,7 +271,7 @@ class TestI7:
     def verdict(self, unlearned, original=0.6, another=0.4, wobble=0.0, **of):
         around = torch.tensor([-1.0, 1.0, -1.0, 1.0])
         centres = {"truth": 0.7, "original": original, "unlearned": unlearned, "another class": another}
-        found = {(g, name): torch.full((S,), value) for g in "RF" for name, value in centres.items()}
+        found = {(g, name): value + uneven() for g in "RF" for name, value in centres.items()}
         found["F", "unlearned"] = found["F", "unlearned"] + wobble * around
         return rules.i7(results(second=tasks.Second(found), **of)).verdict
 
@@ -286,12 +295,12 @@ class TestI7:
 
 class TestI8:
     def verdict(self, original, unlearned, **of):
-        pair = [torch.full((S,), 0.5) + torch.tensor(part) for part in (original, unlearned)]
+        pair = [0.5 + uneven() + torch.tensor(part) for part in (original, unlearned)]
         return rules.i8(results(distances=theory.Distances(*pair, {}, (1, 1, 1, 1)), **of)).verdict
 
     def test_each_word(self):
         assert self.verdict([0.0] * S, [0.3] * S) == "reproduced"
-        assert self.verdict([0.0] * S, [0.3, 0.3, 0.3, 0.25]) == "trend only"  # not above 0.75 in all
+        assert self.verdict([0.0] * S, [0.3, 0.3, 0.3, 0.249]) == "trend only"  # not above 0.75 in all
         assert self.verdict([0.0] * S, [0.0] * S) == "not reproduced"
         assert self.verdict([0.0] * S, [0.3] * S, able=False) == "needs data or scale"
         assert self.verdict([0.0] * S, [0.3] * S, opened=False) == "reproduced"  # the gate is the original's alone
@@ -310,7 +319,9 @@ def bounds(printed=(-1.0, -0.5), distance=(1.2, 1.0), infonce=0.1, far="uniform"
     laws = ["gaussian", "uniform"]
     kl = torch.tensor([[0.0, 1.0], [0.0, 1.0]]) if far == "uniform" else torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     row = torch.tensor([[p, infonce, 0.99, d, 0.0] for p, d in zip(printed, distance, strict=True)]).double()
-    return theory.Theory(laws, kl, [0, 1], row[:, None].expand(2, 2, 5), row.expand(S, 2, 5))
+    ends = row.repeat(S, 1, 1)
+    ends[:, 1, 0] += uneven()
+    return theory.Theory(laws, kl, [0, 1], row[:, None].expand(2, 2, 5), ends)
 
 
 class TestI9:

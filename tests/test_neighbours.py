@@ -1,6 +1,7 @@
 """Neighbours by cosine and by L2 against faiss, scikit-learn and brute force, and what makes them exact."""
 
 import math
+import time
 
 import faiss
 import pytest
@@ -9,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memlib.errors import Refused
-from memlib.metrics import Count, ams, l2_ratio, matches, nearest, neighbours, ums
+from memlib.metrics import Count, _search, ams, l2_ratio, matches, nearest, neighbours, ums
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -26,7 +27,8 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(neighbours, "_ROWS", 7)
     monkeypatch.setattr(neighbours, "_COLUMNS", 16)
     monkeypatch.setattr(neighbours, "_CELLS", 64)
-    monkeypatch.setattr(neighbours, "_PAIRS", 40)
+    monkeypatch.setattr(_search, "_FIRST", 3)
+    monkeypatch.setattr(_search, "_CPU", _search._Sizes(rows=7, columns=16, cells=64, pairs=40))
 
 
 @pytest.mark.parametrize("k", [1, 4, 53])
@@ -58,7 +60,7 @@ def test_the_bfloat16_proposal_never_loses_the_best(dtype, monkeypatch):
     # Rows closer to each other than bfloat16 resolves, so that only the error bound saves the right answer.
     train = unit(normal(40, 32, dtype=dtype)).repeat_interleave(20, 0) + 2e-4 * normal(800, 32, seed=1, dtype=dtype)
     queries = train[::7] + 1e-3 * normal(115, 32, seed=2, dtype=dtype)
-    monkeypatch.setattr(neighbours, "_products", lambda train: [torch.bfloat16, dtype])
+    monkeypatch.setattr(_search, "_products", lambda train: [torch.bfloat16, dtype])
     want = (unit(queries.double()) @ unit(train.double()).T).topk(2)
     similarity, index = nearest(queries, train, 2)
     torch.testing.assert_close(similarity.double(), want.values, atol=3e-7, rtol=0)
@@ -74,7 +76,7 @@ def test_the_bound_holds_where_products_round_worst(width):
         lost = (a - a.to(dtype)).norm(dim=1)[:, None] + (b - b.to(dtype)).norm(dim=1)
         product = (a.to(dtype) @ b.to(dtype).T).double()
         error = (product - a.double() @ b.double().T).abs()
-        assert (error <= neighbours._bound(dtype, width, lost, product.abs())).all()
+        assert (error <= _search.bound(dtype, width, lost, product.abs())).all()
 
 
 def test_ties_take_the_lowest_index_in_any_tiling(small_tiles):
@@ -83,7 +85,7 @@ def test_ties_take_the_lowest_index_in_any_tiling(small_tiles):
     similarity, index = nearest(rows, train, 3)
     assert index.tolist() == [[i, i + 31, i + 62] for i in range(31)]
     assert (similarity == similarity[:, :1]).all()
-    neighbours._ROWS, neighbours._COLUMNS, neighbours._CELLS = 1024, 2048, 1 << 19
+    _search._ROWS, _search._COLUMNS, _search._CELLS = 1024, 2048, 1 << 19
     assert all(map(torch.equal, nearest(rows, train, 3), (similarity, index)))
 
 
@@ -198,9 +200,78 @@ def test_l2_ratio_in_tight_groups_far_apart(apart):
 
 
 def test_l2_ratio_refuses_a_training_set_of_one_image():
-    with pytest.raises(Refused, match="lower distinct"):
+    with pytest.raises(Refused, match="query 0: no training row is farther than 0.0 from its nearest: they are one"):
         l2_ratio(normal(3, 4), torch.ones(50, 4))
+    with pytest.raises(Refused, match="farther than 9 from its nearest: lower distinct"):
+        l2_ratio(normal(3, 4), normal(50, 4), 9)
     with pytest.raises(Refused, match="not -1"):
         l2_ratio(normal(3, 4), normal(5, 4), distinct=-1)
     with pytest.raises(Refused, match="not finite"):
         l2_ratio(normal(3, 4), torch.full((5, 4), math.nan))
+
+
+def near(n, width, spread, seed, dtype=torch.float32):
+    """Rows as of a collapsed model: one row, and little around it."""
+    return normal(1, width).to(dtype) + spread * normal(n, width, seed=seed, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6])
+def test_nearly_equal_rows_are_told_apart(spread, dtype):
+    queries, train = near(150, 40, spread, 1, dtype), near(600, 40, spread, 2, dtype)
+    similarity, index = nearest(queries, train, 3)
+    q, x = unit(queries).double(), unit(train).double()  # about the mean, so that float64 has digits left
+    exact = (q - x.mean(0)) @ (x - x.mean(0)).T + (x - x.mean(0)) @ x.mean(0)
+    want = exact.topk(3)
+    gap = exact.gather(1, index) - want.values
+    assert gap.abs().max() < 1e-10 * spread
+    torch.testing.assert_close(similarity.double(), (q @ x.T).gather(1, index).clamp(max=1), atol=1e-7, rtol=0)
+    near_end = float(similarity[7, 0])
+    i, j = matches(queries[7:8], train, near_end)
+    assert index[7, 0] in j and (nearest(queries[7:8], train, len(j))[0] >= near_end).all()
+
+
+def test_equal_rows_are_searched_once_and_all_come_back(small_tiles):
+    """Copies of rows that fill far more blocks than are computed one by one: as in a matrix of all pairs."""
+    rows = normal(5, 8)
+    train = rows[torch.randint(5, (1500,), generator=torch.Generator().manual_seed(0))]
+    similarity, index = nearest(rows, train, 7)
+    for query in range(5):
+        same = (train == rows[query]).all(1).nonzero()[:7, 0]
+        assert index[query].tolist() == same.tolist() and (similarity[query] == similarity[query, 0]).all()
+    few = torch.cat((normal(1, 8, seed=3).repeat(900, 1), rows))
+    dense = unit(few) @ unit(few).T
+    similarity, index = nearest(few[::100], few, 905)
+    torch.testing.assert_close(similarity, dense[::100].sort(1, descending=True).values)
+    assert [sorted(row) for row in index.tolist()] == [list(range(905))] * len(index)
+    assert index[0, :900].tolist() == list(range(900))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3])
+def test_a_collapsed_model_costs_no_more_than_another(spread):
+    """3,000 rows among 3,000 nearly equal ones took 23 s and 5.7 GB: now about as long as rows that differ."""
+    seconds, largest = {}, {}
+    for name, how in (("other", 1.0), ("collapsed", spread)):
+        queries, train = near(3000, 64, how, 1), near(3000, 64, how, 2)
+        for metric in (nearest, lambda q, x: matches(q, x, 2.0)):
+            start = time.process_time()
+            with Largest() as most:
+                metric(queries, train)
+            seconds[name] = seconds.get(name, 0) + time.process_time() - start
+            largest[name] = max(largest.get(name, 0), most.size)
+    assert largest["collapsed"] <= 1 << 22
+    assert seconds["collapsed"] < 3 * seconds["other"] + 0.5
+
+
+@pytest.mark.parametrize(("spread", "distinct"), [(0.0, 0.0), (1e-6, 1.0)])
+def test_l2_ratio_of_one_image_is_refused_at_once(spread, distinct):
+    rows, start = near(3000, 256, spread, 1), time.process_time()
+    with pytest.raises(Refused, match="no training row is farther"):
+        l2_ratio(rows, rows, distinct)
+    assert time.process_time() - start < 5  # 23 s
+
+
+def test_l2_ratio_of_nearly_equal_rows_to_distant_queries():
+    queries, train = normal(60, 30).float(), near(900, 30, 1e-5, 2)
+    want = l2_ratio(queries.double(), train.double())
+    torch.testing.assert_close(l2_ratio(queries, train).double(), want, rtol=1e-5, atol=0)

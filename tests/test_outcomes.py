@@ -29,8 +29,9 @@ class TestInterval:
             (1 - 12.7062, 1 + 12.7062), rel=1e-5
         )
 
-    def test_equal_values_are_their_own_interval_to_the_bit(self):
-        assert evaluation.interval(torch.full((3,), 0.7, dtype=torch.float64)) == (0.7, 0.7)  # their mean is not 0.7
+    def test_equal_values_say_nothing_of_their_spread(self):
+        assert evaluation.interval(torch.full((3,), 0.7, dtype=torch.float64)) == (-math.inf, math.inf)
+        assert evaluation.interval(about(0.7, 1e-15)) == (-math.inf, math.inf)  # equal up to rounding
 
     def test_refusals(self):
         for values in (torch.zeros(1), torch.tensor([0.0, math.nan]), torch.tensor([0.0, math.inf]), torch.zeros(2, 2)):
@@ -71,6 +72,7 @@ class TestOutcome:
 
 class TestRival:
     OURS = losses(0.0, 0.5)
+    UNEVEN = torch.tensor([[0.0, 0.001], [0.0, -0.002], [0.0, 0.001]])  # equal gaps would say nothing of their spread
 
     @pytest.mark.parametrize(("retain", "forget", "word"), [
         (0.0, 0.5, "succeeds"),
@@ -82,7 +84,7 @@ class TestRival:
         (0.1, 0.4, "fails"),
     ])  # fmt: skip
     def test_against_ours(self, retain, forget, word):
-        assert evaluation.compare(losses(retain, forget), self.OURS, MARGIN) == word
+        assert evaluation.compare(losses(retain, forget) + self.UNEVEN, self.OURS, MARGIN) == word
 
     def test_may_remember(self):
         assert evaluation.compare(losses(0.0, 0.1), losses(0.0, 0.1), MARGIN) == "unclear"
@@ -90,9 +92,12 @@ class TestRival:
     def test_repetitions_are_paired(self):
         """0.05 less than ours in each repetition, where repetitions differ by 0.2: shown by pairs alone."""
         ours = torch.stack([about(0.0, 0.01), about(1.0, 0.2)], 1)
-        less = ours - torch.tensor([0.0, 0.05])
+        less = ours - torch.tensor([0.0, 0.05]) + self.UNEVEN
         assert evaluation.compare(less, ours, MARGIN) == "fails"
         assert evaluation.compare(less.flip(0), ours, MARGIN) == "succeeds"  # gaps -0.45, -0.05, 0.35
+
+    def test_equal_gaps_do_not_decide(self):
+        assert evaluation.compare(self.OURS - 0.05, self.OURS, MARGIN) == "succeeds"
 
     def test_more_forgetting_in_exchange_for_nothing_is_no_failure(self):
         gaps = torch.tensor([[0.0, -0.01], [0.0, 0.0], [0.0, 0.01]], dtype=torch.float64)

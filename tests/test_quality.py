@@ -9,8 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
+from memlib import metrics
 from memlib.errors import Refused
-from memlib.metrics import density_coverage, inception_score, precision_recall, quality
+from memlib.metrics import Count, density_coverage, inception_score, precision_recall, quality
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -26,10 +27,11 @@ def small_tiles(monkeypatch):
 
 
 def by_scikit_learn(points, centres, k):
-    """The (M, N) matrix of which point lies in which ball."""
+    """The (M, U) matrix of which point lies in which ball of the distinct rows."""
+    centres = np.unique(centres, axis=0)
     tree = NearestNeighbors(algorithm="brute", metric="sqeuclidean").fit(centres)
     radii = tree.kneighbors(centres, k + 1)[0][:, -1]  # the first neighbour is the row itself
-    differences = points.numpy()[:, None] - centres.numpy()[None]
+    differences = np.asarray(points)[:, None] - centres[None]
     return (differences**2).sum(2) <= radii
 
 
@@ -44,8 +46,10 @@ def test_equals_scikit_learn(k, kind):
     assert (found.precision.k, found.precision.n) == (inside_real.any(1).sum(), 75)
     assert (found.recall.k, found.recall.n) == (inside_fake.any(1).sum(), 60)
     density, coverage = density_coverage(real, fake, k)
-    assert density == pytest.approx(inside_real.sum() / (k * 75), rel=1e-12)
-    assert (coverage.k, coverage.n) == (inside_real.any(0).sum(), 60)
+    distinct = by_scikit_learn(np.unique(fake, axis=0), real, k)
+    assert distinct.shape < (75, 60) if kind == "grid" else distinct.shape == (75, 60)
+    assert density == pytest.approx(distinct.sum() / (k * len(distinct)), rel=1e-12)
+    assert (coverage.k, coverage.n) == (distinct.any(0).sum(), distinct.shape[1])
     assert 0 < found.precision.k < 75 and 0 < found.recall.k < 60  # else nothing was compared
 
 
@@ -61,10 +65,34 @@ def test_a_corner_by_hand():
 def test_copies_are_inside_and_a_distant_centre_costs_nothing():
     real = normal(50, 4) + 1e6
     assert str(precision_recall(real, real.flip(0)).precision) == "50/50"
-    # Every real image twice: all radii of k = 1 are 0, and only exact copies lie in such a ball.
+    # Every real image twice: the nearest other image sets a radius, not the copy at distance 0.
     twice = real.repeat(2, 1)
     fake = torch.cat((real[:10], real[10:20] + 2**-26))
-    assert str(precision_recall(twice, fake, 1).precision) == "10/20"
+    assert str(precision_recall(twice, fake, 1).precision) == "20/20"
+    assert precision_recall(twice, fake, 1).recall.rate == precision_recall(real, fake, 1).recall.rate
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_identical_sets_have_a_density_of_k_plus_1_over_k(k):
+    real = normal(80, 6)
+    assert density_coverage(real, real, k) == ((k + 1) / k, Count(80, 80))
+    # Planted duplicates, some of them many times, change nothing on either side.
+    planted = torch.cat((real, real[:7].repeat(60, 1)))[torch.randperm(500, generator=torch.Generator().manual_seed(1))]
+    for one, other in ((planted, planted), (planted, real), (real, planted)):
+        assert density_coverage(one, other, k) == ((k + 1) / k, Count(80, 80))
+    assert precision_recall(planted, real, k) == (Count(80, 80), Count(500, 500))
+
+
+def test_sets_that_are_copies_of_a_few_rows_are_refused():
+    ones, rows = torch.ones(1024, 64), normal(1024, 64, dtype=torch.float32)
+    with pytest.raises(Refused, match="1024 real rows are copies of 1, where k = 5 needs 6 distinct ones"):
+        density_coverage(ones, ones)
+    with pytest.raises(Refused, match="real rows are copies of 5, where k = 5 needs 6"):
+        density_coverage(rows[:5].repeat(100, 1), rows)
+    density, coverage = density_coverage(rows, rows[:1].expand(1024, -1))  # a collapsed model is judged
+    assert coverage.rate < 0.1 and density == density_coverage(rows, rows[:1].repeat(2, 1)).density
+    with pytest.raises(Refused, match="fake rows are copies of 1, where k = 3 needs 4"):
+        precision_recall(rows, ones)
 
 
 def test_half_a_distribution_is_precise_and_recalls_half():
@@ -86,25 +114,26 @@ class Logits(nn.Module):
 @pytest.mark.filterwarnings("ignore::UserWarning:torchmetrics")
 @pytest.mark.parametrize(("n", "splits"), [(60, 1), (60, 6), (60, 4)])
 def test_inception_score_equals_torchmetrics(n, splits):
-    logits = 2 * normal(n, 7, dtype=torch.float32)
+    rows = 2 * normal(n, 7)
     peer = InceptionScore(feature=Logits(), splits=splits)
-    peer.update(logits)
-    torch.manual_seed(3)
+    peer.update(rows[torch.from_numpy(np.lexsort(rows.softmax(1).T.flip(0).numpy()))].float())
+    torch.manual_seed(3)  # it shuffles rows as they come; ours are sorted first
     want = [float(value) for value in peer.compute()]
-    torch.manual_seed(3)
-    order = torch.randperm(n)  # it shuffles first
-    mean, std = inception_score(logits.double().softmax(1)[order], splits)
+    mean, std = inception_score(rows.softmax(1), splits, seed=3)
     assert mean == pytest.approx(want[0], rel=1e-5)
     assert math.isnan(std) if splits == 1 else std == pytest.approx(want[1], rel=1e-4)
 
 
 def test_inception_score_of_certain_and_of_clueless_classifiers():
     certain = torch.eye(5).repeat(8, 1)  # exact zeros: 0 log 0 is 0
-    assert inception_score(certain, 4) == pytest.approx((5.0, 0.0))
+    assert inception_score(certain, 1)[0] == pytest.approx(5.0)
     assert inception_score(torch.full((40, 5), 0.2), 4) == pytest.approx((1.0, 0.0))
     by_class = torch.eye(5).repeat_interleave(8, 0)
     assert inception_score(by_class, 1)[0] == pytest.approx(5.0)
-    assert inception_score(by_class, 5)[0] == pytest.approx(1.0)  # consecutive parts of one class each
+    assert inception_score(by_class, 5) == inception_score(certain, 5)  # not 1, as for parts of one class each
+    many = torch.eye(5).repeat_interleave(400, 0)
+    assert inception_score(many, 5)[0] == pytest.approx(5.0, abs=0.05)
+    assert inception_score(many, 5) != inception_score(many, 5, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +161,38 @@ def test_refusals(metric):
         metric(torch.zeros(9, 2), torch.zeros(9, 3))
     with pytest.raises(Refused, match="real row 0 is not finite"):
         metric(torch.full((9, 2), np.nan), torch.zeros(9, 2))
+
+
+ORDERED = {
+    "density": lambda a, b: density_coverage(a, b),
+    "precision": lambda a, b: precision_recall(a, b),
+    "inception": lambda a, b: inception_score(a.softmax(1), 7),
+    "frechet": metrics.frechet_distance,
+    "moments": lambda a, b: metrics.Moments(6).update(a).update(b).covariance,
+    "kid": metrics.kid,
+    "mmd": lambda a, b: metrics.mmd2(a, b, [0.5, 1.0]),
+    "auc": lambda a, b: metrics.auc(a[:, 0], b[:, 0])[0],
+    "tpr": lambda a, b: metrics.tpr_at_fpr(a[:, 0], b[:, 0], 0.05).k,
+    "top means": lambda a, b: metrics.top_means(a[:, 0]),
+    "threshold": lambda a, b: metrics.threshold(a[:, 0], 0.1),
+    "mean": lambda a, b: metrics.mean_interval(a[:, 0]),
+    "nearest": lambda a, b: metrics.nearest(a, b)[0].sort(0).values,
+    "l2-ratio": lambda a, b: metrics.l2_ratio(a, b).sort().values,
+    "adaptive": lambda a, b: metrics.adaptive_l2(a, b, 9).sort().values,
+    "cliques": lambda a, b: [len(group) for group in metrics.cliques(torch.cat((a, a, a[:9])), 1 - 1e-9, 2)],
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_the_order_of_rows_changes_nothing(name):
+    a, b = normal(150, 6), normal(180, 6, seed=1) + 0.3
+    a = a[a[:, 0].argsort()]  # an ordered set, as samples class by class are
+    g = torch.Generator().manual_seed(5)
+    mixed = [rows[torch.randperm(len(rows), generator=g)] for rows in (a, b)]
+    one, other = (ORDERED[name](*pair) for pair in ((a, b), mixed))
+    if isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other)
+    else:
+        assert one == other or one == pytest.approx(other)

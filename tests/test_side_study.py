@@ -1,7 +1,6 @@
 """Chapter 2's experiment: its rules on hand-made and on null results, and the whole of it, small, end to end."""
 
 import dataclasses
-import functools
 import math
 
 import pytest
@@ -217,27 +216,6 @@ class TestRules:
         assert rules.verdicts(Results()) == []
 
 
-@functools.cache
-def resamples(n):
-    """How often each of n rows is in each of 2,000 resamples that `paired_interval` draws from seed 0: (2000, n)."""
-    drawn = torch.cat([torch.randint(n, (len(part), n), generator=g) for g, part in _parts(n)])
-    return torch.zeros(2000, n, dtype=torch.float32).scatter_add_(1, drawn, torch.ones(2000, n, dtype=torch.float32))
-
-
-def _parts(n):
-    g = generator()
-    return [(g, part) for part in torch.arange(2000).split(max(1, (1 << 22) // n))]
-
-
-def quick_interval(a, b, statistic="difference", generator=None):
-    """`metrics.paired_interval` with the resampling of seed 0, drawn once for all calls."""
-    sums = resamples(len(a)) @ torch.stack((a, b), 1).float()  # whole numbers, exact
-    first, second = (sums.double() / len(a)).unbind(1)
-    values = first - second if statistic == "difference" else (first / second).nan_to_num(math.inf, math.inf)
-    tail = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return tuple(values.quantile(tail, interpolation="nearest").tolist())
-
-
 def reproduced(simulate, runs):
     """The fraction of runs in which a rule says "reproduced"."""
     return sum(simulate(seed).verdict == "reproduced" for seed in range(runs)) / runs
@@ -251,10 +229,6 @@ def allowed(runs):
 class TestNull:
     """Results as they would come if nothing were there, with noise of the size of the fast scale: 700 samples, one
     network. A rule may say "reproduced" in 5 % of them."""
-
-    @pytest.fixture(autouse=True)
-    def quick(self, monkeypatch):
-        monkeypatch.setattr(metrics, "paired_interval", quick_interval)
 
     @pytest.mark.parametrize("given", [{}, {"ti": 0.01}, {"random": 0.2, "td": 0.2, "ti": 0.01}])
     def test_s1_null_all_arms_copy_as_random_does(self, given):
@@ -295,14 +269,6 @@ class TestNull:
     @pytest.mark.parametrize("levels", [[0.85] * 3, [0.80, 0.90, 0.90]])
     def test_s7_null_the_weight_does_nothing_or_only_lifts(self, levels):
         assert reproduced(lambda seed: rules.s7(weights(levels, seed=seed)), 100) <= allowed(100)
-
-
-def test_the_quick_interval_is_the_interval():
-    for seed, n in ((0, 700), (1, 350), (2, 2500)):
-        one, other = (hits(rate, generator(seed), n) >= 0 for rate in (0.2, 0.1))
-        for statistic in ("difference", "ratio"):
-            wanted = metrics.paired_interval(one, other, statistic, generator=generator())
-            assert quick_interval(one, other, statistic) == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from memlib import train
 from memlib.errors import Refused
+from memlib.features._range import Span, in_range, span_of
 from memlib.metrics import Count
+from memlib.metrics._arguments import takes_arrays
 from memlib.random import choose, to_device
 from memlib.shapes import Float, Int, Shaped
 
@@ -25,7 +27,9 @@ class ClassifierFeatures(nn.Module):
 
     Strided convolutions reduce it to 16 or less. Then pairs of convolutions alternate with pooling. The channels start
     at `width` and double after each pooling. The mean over the remaining positions is the embedding. Use `forward` for
-    training; `logits`, `probabilities` and `embed` work in batches and without gradients.
+    training; `logits`, `probabilities` and `embed` work in batches and without gradients. They refuse images of
+    integers, and a network in training mode, whose answer to an image depends on the others of its batch; they warn of
+    images in another range than those it was trained on.
     """
 
     def __init__(self, channels: int, size: int, classes: int, width: int = 32) -> None:
@@ -41,6 +45,7 @@ class ClassifierFeatures(nn.Module):
                 break
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
             size, now = (size + 1) // 2, 2 * now
+        self.span: Span | None = None  # of the images that it was trained on, if it was trained here
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(before, classes)
 
@@ -62,7 +67,9 @@ class ClassifierFeatures(nn.Module):
 
     @torch.no_grad()
     def _judge(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        parameter = next(self.parameters())
+        if self.training:
+            raise Refused("this classifier is in training mode, where images change each other's answers: call .eval()")
+        images, parameter = in_range(images, "the classifier", self.span or span_of(images)), next(self.parameters())
         return torch.cat([part(batch.to(parameter)) for batch in images.split(_BATCH)])
 
 
@@ -77,6 +84,7 @@ class HeldOut(NamedTuple):
     confidence: float
 
 
+@takes_arrays("images", "labels")
 def classifier(
     images: Tensor,
     labels: Tensor,
@@ -102,12 +110,14 @@ def classifier(
         seed: of the initial weights and all draws.
 
     Raises:
-        Refused: for images and labels that do not pair up, and for a single class.
+        Refused: for images and labels that do not pair up, images of integers, labels that are not whole numbers, and
+            for a single class.
     """
+    images = in_range(images, "a classifier", span_of(images))
     if images.dim() != 4 or labels.shape != images.shape[:1]:
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise Refused(f"a classifier takes images (N, C, H, W) and labels (N,), not {shapes}")
-    labels = labels.long()
+    labels = _whole(labels)
     if len(labels) == 0 or labels.min() < 0 or labels.max() < 1:
         raise Refused("labels must run from 0 to at least 1: give two classes or more")
     with torch.random.fork_rng(devices=[]):
@@ -123,13 +133,35 @@ def classifier(
 
     for _ in train.fit(net, loss, steps, lr=lr, seed=seed, title="classifier"):
         pass
+    net.span = span_of(images)
     return net.eval().requires_grad_(False)
 
 
+@takes_arrays("images", "labels")
 def held_out(net: ClassifierFeatures, images: Float[Tensor, "n c h w"], labels: Shaped[Tensor, " n"]) -> HeldOut:
-    """Accuracy and mean confidence on images (N, C, H, W) with labels (N,) that were not used for training."""
+    """Accuracy and mean confidence on images (N, C, H, W) with labels (N,) that were not used for training.
+
+    Raises:
+        Refused: for images and labels that do not pair up, and for labels that the classifier does not have.
+    """
+    classes, labels = net.head.out_features, _whole(labels)
+    if labels.shape != images.shape[:1] or not len(labels):
+        raise Refused(f"{len(images)} images need a label each, (N,), not labels of shape {tuple(labels.shape)}")
+    if labels.min() < 0 or labels.max() >= classes:
+        wrong = int(labels.min() if labels.min() < 0 else labels.max())
+        raise Refused(f"the classifier has classes 0 to {classes - 1}, and none is {wrong}: number the labels alike")
     confidence, answers = net.probabilities(images).max(1)
     return HeldOut(Count(int((answers == labels.to(answers)).sum()), len(labels)), float(confidence.mean()))
+
+
+def _whole(labels: Tensor) -> Int[Tensor, " n"]:
+    """Labels as integers, or Refused where they are not whole numbers."""
+    whole = labels.long()
+    if (whole != labels).any():
+        raise Refused(
+            f"labels are whole numbers, not {float(labels[whole != labels][0]):g}: give the number of the class"
+        )
+    return whole
 
 
 def _convolution(before: int, after: int, stride: int = 1) -> list[nn.Module]:

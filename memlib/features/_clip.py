@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.errors import Refused, needs
 from memlib.features._inception import three_channels
+from memlib.features._range import in_range
 from memlib.features.principal import Embed
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # per channel, in [0, 1]: those that every CLIP was trained with
@@ -31,7 +32,8 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
         batch: the number of images processed at once.
 
     Raises:
-        Refused: for a folder that is missing, damaged, or of another kind of model.
+        Refused: for a folder that is missing, damaged, or of another kind of model; the embedder itself for images of
+            integers or of other channels. It warns of images that all lie in [0, 1].
     """
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
@@ -45,6 +47,7 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
 
     @torch.no_grad()
     def embed(images: Tensor) -> Tensor:
+        images = in_range(images, "CLIP")
         parts = (_square(three_channels(part).to(mean), side) for part in images.split(batch))
         inputs = (((part + 1) / 2 - mean) / std for part in parts)
         return torch.cat([project(vision(pixel_values=values).pooler_output) for values in inputs])

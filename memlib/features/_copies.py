@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 from memlib import metrics, train
 from memlib.cache.weights import load_weights
 from memlib.errors import Refused
+from memlib.features._range import in_range, span_of
 from memlib.features.alterations import augment
 from memlib.features.principal import Embed, _principal
 from memlib.random import to_device
@@ -29,8 +30,11 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
         state: the result of `learn_copies` for the same reference; None trains it now.
 
     Raises:
-        Refused: as `learn_copies` does; the descriptor itself for images of another shape.
+        Refused: as `learn_copies` does; the descriptor itself for images of another shape or of integers. It warns of
+            images in another range than the reference.
     """
+    reference = in_range(reference, "copies")
+    span = span_of(reference)
     state = learn_copies(reference) if state is None else state
     net = _Descriptor(reference).float()  # for any default dtype
     load_weights(net, state, "state")
@@ -38,6 +42,7 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
 
     @torch.no_grad()
     def embed(images: Tensor) -> Tensor:
+        images = in_range(images, "copies", span)
         if images.shape[1:] != reference.shape[1:]:
             wanted, given = tuple(reference.shape[1:]), tuple(images.shape[1:])
             raise Refused(f"this descriptor was trained on images of shape {wanted}, not {given}: give such images")
@@ -64,8 +69,10 @@ def learn_copies(
         flips: see `augment`.
 
     Raises:
-        Refused: for fewer than 16 images, which are too few to learn from.
+        Refused: for fewer than 16 images, which are too few to learn from, and for images of integers. A warning tells
+            of images that all lie in [0, 1]: alterations are clipped to [-1, 1].
     """
+    reference = in_range(reference, "copies")
     if reference.dim() != 4 or len(reference) < 16:
         given = tuple(reference.shape)
         raise Refused(f"a copy descriptor learns from 16 images (M, C, H, W) or more, not from shape {given}")

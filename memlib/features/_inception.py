@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from memlib.assets import FILES
 from memlib.errors import Refused
+from memlib.features._range import in_range
 from memlib.features.torchscript import load_known
 
 _SIDE = 299  # pixels a side that the network was trained on
@@ -26,7 +27,10 @@ class Inception:
 
     - resize="network": by the bilinear resampling of the network, as in TensorFlow 1, without antialiasing. This is
       what FID usually means; large images alias.
-    - resize="clean": bicubic with antialiasing, before the network (Parmar et al. 2022, clean-FID).
+    - resize="clean": bicubic with antialiasing, before the network, clipped to 0 to 255 (Parmar et al. 2022,
+      clean-FID).
+
+    Images of integers are Refused, and a warning tells of images that all lie in [0, 1].
     """
 
     def __init__(self, net: nn.Module, resize: Literal["network", "clean"] = "network", batch: int = 64) -> None:
@@ -47,6 +51,7 @@ class Inception:
 
     @torch.no_grad()
     def _judge(self, images: Tensor, features: bool) -> Tensor:
+        images = in_range(images, "Inception")
         device = next((p.device for p in self.net.parameters()), images.device)
         results = []
         for part in images.split(self.batch):
@@ -60,7 +65,8 @@ class Inception:
         levels = three_channels(images).float().add(1).mul(127.5).round().clamp(0, 255)
         if self.resize == "network":
             return levels
-        return F.interpolate(levels, (_SIDE, _SIDE), mode="bicubic", antialias=True, align_corners=False)
+        levels = F.interpolate(levels, (_SIDE, _SIDE), mode="bicubic", antialias=True, align_corners=False)
+        return levels.clamp(0, 255)  # a bicubic curve overshoots at edges
 
 
 def inception(

@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from memlib import assets
 from memlib.errors import Refused
+from memlib.features._range import in_range
 from memlib.features.principal import Embed
 from memlib.features.torchscript import load_known
 
@@ -38,15 +39,16 @@ def sscd(
 
     Raises:
         Refused: for a file that is missing, unknown or not TorchScript; the descriptor itself for images of another
-            shape.
+            shape or of integers. It warns of images that all lie in [0, 1].
     """
     asset = _asset()
-    path, name = Path(path) if path is not None else _found(), asset.published[0]
+    path, name = Path(path).expanduser() if path is not None else _found(), asset.published[0]
     net = load_known(path, sha256 or assets.FILES[name].sha256, f"{name} ({asset.origin})", device)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (_MEAN, _STD))
 
     @torch.no_grad()
     def embed(images: Tensor) -> Tensor:
+        images = in_range(images, "SSCD")
         if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
             raise Refused(f"SSCD takes images (N, 1 or 3, H, W), not a tensor of shape {tuple(images.shape)}")
         short = min(images.shape[2:])

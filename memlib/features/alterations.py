@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, interpolate, pad
 
+from memlib.features._range import in_range
 from memlib.shapes import Float
 
 UNSEEN = ("coarse", "posterized", "gamma", "rotated")
@@ -58,8 +59,13 @@ def planted(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> dic
 
     The first kinds are those that a memorizing model makes: noise that was smoothed away, remaining noise, small
     shifts, another contrast. The others are usual in copy detection. Noise has 0.3 times the standard deviation of the
-    images around their mean. `generator` makes the random choices.
+    images around their mean. `generator` makes the random choices. The image that is mixed in is the next one in a
+    random circle of all, so that the order of the images does not matter.
+
+    Raises:
+        Refused: for images of integers. A warning tells of images that all lie in [0, 1].
     """
+    images = in_range(images, "planted copies")
     unit, count = _unit(images), len(images)
     spread = float((images - images.mean(0)).square().mean().sqrt())
     one, angle = torch.ones(count), 2 * math.pi * torch.rand(count, generator=generator)
@@ -73,7 +79,7 @@ def planted(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> dic
         "blurred": blurred(images, 0.6 * unit * one),
         "cropped": moved(images, 0.88 * one, 0 * one, 0 * one),
         "covered": covered(images, generator),
-        "mixed": 0.75 * images + 0.25 * images.roll(1, 0),
+        "mixed": 0.75 * images + 0.25 * images[_another(count, generator)],
         "coarse": interpolate(avg_pool2d(images, 2, ceil_mode=True), images.shape[2:]),
         "posterized": (1.5 * images).round() / 1.5,  # four grey levels
         "gamma": 2 * ((images.clamp(-1, 1) + 1) / 2) ** 1.8 - 1,
@@ -135,6 +141,12 @@ def covered(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Flo
         inside.append((centre > start) & (centre < end))
     mask = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return torch.where(mask.to(images.device), colour.to(images), images)
+
+
+def _another(count: int, generator: torch.Generator) -> Tensor:
+    """Another image for each of `count`, (count,): the next one in a random circle, so never the image itself."""
+    circle = torch.randperm(count, generator=generator)
+    return torch.empty_like(circle).scatter_(0, circle, circle.roll(1))
 
 
 def _unit(images: Tensor) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.features._range import in_range, span_of
 from memlib.shapes import Float, Shaped
 
 Embed = Callable[[Tensor], Tensor]
@@ -29,12 +30,14 @@ def centred(reference: Tensor) -> Embed:
         An embedder (N, C, H, W) -> (N, D), on the device and in the dtype of its images.
 
     Raises:
-        Refused: for an empty reference; the embedder itself for images of another shape.
+        Refused: for a reference that is empty or of integers; the embedder itself for images of another shape or of
+            integers. It warns of images in another range than the reference, such as [0, 1].
     """
-    mean = _matrix(reference).mean(0)
+    mean, alike = _matrix(reference).mean(0), _alike(reference, "centred")
 
     def embed(images: Tensor) -> Tensor:
-        return _alike(images, reference) - mean.to(images)
+        rows = alike(images)
+        return rows - mean.to(rows)
 
     return embed
 
@@ -55,7 +58,8 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
         An embedder (N, C, H, W) -> (N, k).
 
     Raises:
-        Refused: for k outside 1..rank, and for fewer than two images; the embedder itself for images of another shape.
+        Refused: for k outside 1..rank, and for fewer than two images or images of integers; the embedder itself for
+            images of another shape or of integers. It warns of images in another range than the reference.
     """
     mean, components, variance = _principal(reference)
     kept = len(variance) if k is None else k
@@ -63,9 +67,11 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
         span = f"{len(reference)} reference images of rank {len(variance)}"
         raise Refused(f"{kept} components cannot be taken from {span}: give 1 to {len(variance)}")
     projection = (components[:kept] / variance[:kept, None] ** 0.25).T  # (D, k)
+    alike = _alike(reference, "half_whitened")
 
     def embed(images: Tensor) -> Tensor:
-        return (_alike(images, reference) - mean.to(images)) @ projection.to(images)
+        rows = alike(images)
+        return (rows - mean.to(rows)) @ projection.to(rows)
 
     return embed
 
@@ -85,13 +91,15 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
         encode, (N, C, H, W) -> (N, k), and decode, (N, k) -> (N, C, H, W).
 
     Raises:
-        Refused: for fewer than two images; `encode` for images of another shape.
+        Refused: for fewer than two images; `encode` for images of another shape or of integers. It warns of images in
+            another range than the reference.
     """
     mean, components, _ = _principal(reference)
-    basis = components[:k]  # (k, D)
+    basis, alike = components[:k], _alike(reference, "latents")  # (k, D)
 
     def encode(images: Tensor) -> Tensor:
-        return (_alike(images, reference) - mean.to(images)) @ basis.to(images).T
+        rows = alike(images)
+        return (rows - mean.to(rows)) @ basis.to(rows).T
 
     def decode(z: Tensor) -> Tensor:
         return (z @ basis.to(z) + mean.to(z)).unflatten(1, reference.shape[1:])
@@ -114,14 +122,21 @@ def _principal(reference: Tensor) -> tuple[Float[Tensor, " d"], Float[Tensor, "r
 
 def _matrix(reference: Tensor) -> Float[Tensor, "m d"]:
     """The reference as rows (M, D) in float64, or Refused."""
-    if reference.dim() < 2 or len(reference) == 0:
+    if len(reference.shape) < 2 or len(reference) == 0:
         raise Refused(f"a reference is a non-empty set of images (M, C, H, W), not of shape {tuple(reference.shape)}")
-    return reference.flatten(1).double()
+    return in_range(reference, "a reference", span_of(torch.as_tensor(reference))).flatten(1).double()
 
 
-def _alike(images: Tensor, reference: Tensor) -> Tensor:
-    """The images as rows (N, D), or Refused if their shape differs from the reference."""
-    if images.shape[1:] != reference.shape[1:]:
-        wanted, given = tuple(reference.shape[1:]), tuple(images.shape[1:])
-        raise Refused(f"these features were fitted to images of shape {wanted}, not {given}: give images of that shape")
-    return images.flatten(1)
+def _alike(reference: Tensor, what: str) -> Embed:
+    """Images (N, C, H, W) -> rows (N, D); Refused if their shape differs from the reference, with a warning if their
+    range does."""
+    span, shape = span_of(torch.as_tensor(reference)), tuple(reference.shape[1:])
+
+    def rows(images: Tensor) -> Tensor:
+        images = in_range(images, what, span)
+        if tuple(images.shape[1:]) != shape:
+            given = tuple(images.shape[1:])
+            raise Refused(f"these features were fitted to images of shape {shape}, not {given}: give images like these")
+        return images.flatten(1)
+
+    return rows

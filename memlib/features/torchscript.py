@@ -11,7 +11,7 @@ from memlib.errors import Refused
 
 
 def load_known(
-    path: Path, known: str | None, wanted: str, device: torch.device | str = "cpu"
+    path: str | Path, known: str | None, wanted: str, device: torch.device | str = "cpu"
 ) -> torch.jit.ScriptModule:
     """The module in `path`, in eval mode; its bytes, of any shape, are hashed and loaded from one reading.
 
@@ -24,6 +24,7 @@ def load_known(
     Raises:
         Refused: for a file that is missing, has another SHA-256, or is not TorchScript.
     """
+    path = Path(path).expanduser()
     if not path.is_file():
         raise Refused(f"there is no file {path}: `memlib doctor` says how to get {wanted}")
     if known is None:

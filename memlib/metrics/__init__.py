@@ -5,6 +5,8 @@ judges a membership statistic by its ROC curve. `intervals` says how far a diffe
 how far memorization reaches. `_cliques` finds what the samples repeat, without the training set. `frechet`, `mmd` and
 `quality` compare whole sets of features.
 
+Where tensors are wanted, numpy arrays and lists of numbers will do.
+
 The package is not called `score`, because in this field *score* means grad log p.
 """
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.metrics._arguments import takes_arrays
 from memlib.metrics.neighbours import _smallest, checked, matches
 from memlib.shapes import Float, Int, Shaped
 
@@ -18,6 +19,7 @@ _ROWS = 1024  # queries held at once
 _CELLS = 1 << 22  # numbers held at once while distances are computed exactly
 
 
+@takes_arrays("features")
 @torch.no_grad()
 def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list[Int[Tensor, "..."]]:
     """Disjoint groups of at least `size` samples in which every two samples have cosine >= `low`.
@@ -65,6 +67,7 @@ def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list
     return sorted(found, key=lambda group: (-len(group), int(group[0])))
 
 
+@takes_arrays("features")
 @torch.no_grad()
 def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) -> Int[Tensor, " g"]:
     """The candidate of each group: the sample that resembles the others most, by mean cosine.
@@ -82,6 +85,7 @@ def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) ->
     return torch.stack(best) if best else torch.empty(0, dtype=torch.long, device=features.device)
 
 
+@takes_arrays("queries", "train")
 @torch.no_grad()
 def adaptive_l2(
     queries: Shaped[Tensor, "..."],

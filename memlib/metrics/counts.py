@@ -10,9 +10,11 @@ from scipy.stats import binomtest, norm
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.metrics._arguments import checked_level, takes_arrays
 from memlib.shapes import Bool, Float, Shaped
 
 _SLACK = 1e-9  # a fraction times a size may miss the whole number that was meant by a rounding error
+_EQUAL = 1e-6  # a cosine this close to 1 is that of equal images, up to rounding
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,19 @@ class Count:
         """k / n; above 1 only for `ums` over all pairs."""
         return self.k / self.n
 
-    def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """The exact binomial interval of the rate (Clopper and Pearson 1934), or None if k > n.
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The exact binomial interval of the rate (Clopper and Pearson 1934).
 
         The interval holds for counts of independent samples, such as AMS. Distinct images (UMS) are not independent:
         their count saturates as n grows. Take the interval of a UMS as a rough one, and repeat the run to measure its
         spread.
+
+        Raises:
+            Refused: if k > n, since such a count is not a proportion, and for a level outside (0, 1).
         """
         if self.k > self.n:
-            return None
-        return _clopper_pearson(self.k, self.n, level)
+            raise Refused(f"{self} is not a proportion and has no binomial interval: compare repeated runs")
+        return _clopper_pearson(self.k, self.n, checked_level(level))
 
     def __str__(self) -> str:
         return f"{self.k}/{self.n}"
@@ -58,6 +63,7 @@ def _clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@takes_arrays("similarity")
 def in_band(similarity: Shaped[Tensor, "*s"], low: float, high: float = math.inf) -> Bool[Tensor, "*s"]:
     """Whether low <= similarity < high, for a tensor of any shape. A `high` of 1 includes 1, the largest cosine.
 
@@ -65,13 +71,21 @@ def in_band(similarity: Shaped[Tensor, "*s"], low: float, high: float = math.inf
     calibrate them with `threshold`.
 
     Raises:
-        Refused: if low >= high.
+        Refused: if low >= high, and for similarities that are NaN.
     """
+    if similarity.isnan().any():
+        raise Refused(f"{int(similarity.isnan().sum())} similarities are NaN: look at the features they came from")
+    return _in_band(similarity, low, high)
+
+
+def _in_band(similarity: Tensor, low: float, high: float) -> Tensor:
+    """`in_band` of similarities (*S) that are known to be numbers."""
     if not low < high:
         raise Refused(f"the band from {low} to {high} is empty: give low < high")
     return similarity >= low if high == 1 else (similarity >= low) & (similarity < high)
 
 
+@takes_arrays("similarity")
 def ams(similarity: Shaped[Tensor, "..."], low: float, high: float = math.inf) -> Count:
     """Average memorization score: the samples whose nearest training image lies in the band. SIDE eq. 12.
 
@@ -81,7 +95,7 @@ def ams(similarity: Shaped[Tensor, "..."], low: float, high: float = math.inf) -
         low, high: the ends of the band, as in `in_band`.
 
     Raises:
-        Refused: for any other shape.
+        Refused: for any other shape, and as `in_band` does.
     """
     if similarity.dim() == 2 and similarity.shape[1] == 1:
         similarity = similarity[:, 0]
@@ -90,6 +104,7 @@ def ams(similarity: Shaped[Tensor, "..."], low: float, high: float = math.inf) -
     return Count(int(in_band(similarity, low, high).sum()), len(similarity))
 
 
+@takes_arrays("hits")
 def ums(hits: Shaped[Tensor, "..."], n: int) -> Count:
     """Unique memorization score: distinct training images that were hit, over n = N_G samples. SIDE eq. 13.
 
@@ -101,7 +116,7 @@ def ums(hits: Shaped[Tensor, "..."], n: int) -> Count:
       and even n.
 
     Arguments:
-        hits: training indices, integers of any shape.
+        hits: training indices, integers of any shape; -1 marks a sample that hit no image and is not counted.
         n: the number of generated samples.
 
     Raises:
@@ -109,10 +124,13 @@ def ums(hits: Shaped[Tensor, "..."], n: int) -> Count:
     """
     if hits.dtype == torch.bool or hits.is_floating_point() or hits.is_complex():
         raise Refused(f"UMS counts distinct training indices, which are integers, but was given {hits.dtype}")
-    return Count(len(hits.unique()), n)
+    if (hits < -1).any():
+        raise Refused(f"{int(hits.min())} is no training index: give indices from 0, and -1 for a miss")
+    return Count(len(hits[hits >= 0].unique()), n)
 
 
-def threshold(similarity: Float[Tensor, "..."], fpr: float) -> float:
+@takes_arrays("similarity")
+def threshold(similarity: Shaped[Tensor, "..."], fpr: float) -> float:
     """The smallest t such that at most a fraction `fpr` of these held-out images has similarity >= t.
 
     The statement is exact for these M images, ties included. To make it so, t lies one rounding step above the largest
@@ -123,9 +141,22 @@ def threshold(similarity: Float[Tensor, "..."], fpr: float) -> float:
         fpr: the false-positive rate, between 0 and 1.
 
     Raises:
-        Refused: for fewer than 1/fpr images, which cannot resolve the rate, and for NaN.
+        Refused: for fewer than 1/fpr images, which cannot resolve the rate, and for NaN. Also if more than a fraction
+            `fpr` has similarity 1 and none has more: these are copies of training images, and no cosine would reach t.
     """
+    found, copies = _threshold(similarity, fpr), int((similarity >= 1 - _EQUAL).sum())
+    if found > 1 - _EQUAL and float(similarity.max()) <= 1 + _EQUAL:
+        raise Refused(
+            f"{copies} of {similarity.numel()} held-out images equal a training image (similarity 1), and at a rate of "
+            f"{fpr:g} no threshold is left that a sample can reach: put all copies of an image into one part"
+        )
+    return found
+
+
+def _threshold(similarity: Tensor, fpr: float) -> float:
+    """`threshold` for statistics (M,) of any range."""
     values, size = similarity.flatten(), similarity.numel()
+    values = values if values.is_floating_point() else values.double()
     if not 0 < fpr < 1:
         raise Refused(f"a false-positive rate lies between 0 and 1, both excluded, but was {fpr}")
     allowed = math.floor(fpr * size + _SLACK)
@@ -138,11 +169,12 @@ def threshold(similarity: Float[Tensor, "..."], fpr: float) -> float:
     return float(torch.nextafter(highest_negative, torch.full_like(highest_negative, math.inf)))
 
 
+@takes_arrays("members", "others")
 def tpr_at_fpr(members: Shaped[Tensor, " n"], others: Shaped[Tensor, " m"], fpr: float = 0.01) -> Count:
     """The members found when at most a fraction `fpr` of the others is taken for members.
 
-    The threshold is computed from the others (`threshold`), so the result is a point of the empirical ROC curve,
-    without interpolation.
+    The threshold is computed from the others, as in `threshold`, so the result is a point of the empirical ROC curve,
+    without interpolation. Where others tie with members at the largest value of all, none of them is found.
 
     Arguments:
         members: (N,), one statistic for each member. Larger always means more member-like.
@@ -150,13 +182,16 @@ def tpr_at_fpr(members: Shaped[Tensor, " n"], others: Shaped[Tensor, " m"], fpr:
         fpr: the false-positive rate.
 
     Raises:
-        Refused: as `threshold` does.
+        Refused: for fewer than 1/fpr others, which cannot resolve the rate, and for NaN.
     """
+    if members.isnan().any():
+        raise Refused("the statistics of members contain NaN, which has no rank: look at what they came from")
     # Integers, and two dtypes, are compared exactly in float64: a rounded threshold would cut a tie in two.
     members, others = members.double(), others.double()
-    return Count(int((members >= threshold(others, fpr)).sum()), members.numel())
+    return Count(int((members >= _threshold(others, fpr)).sum()), members.numel())
 
 
+@takes_arrays("similarity")
 def top_means(
     similarity: Float[Tensor, " n"], fractions: Sequence[float] = (0.001, 0.005, 0.01, 0.05, 0.1)
 ) -> Float[Tensor, " t"]:
@@ -170,8 +205,10 @@ def top_means(
         (T,), one mean for each fraction.
 
     Raises:
-        Refused: for a fraction outside (0, 1].
+        Refused: for a fraction outside (0, 1], and for similarities that are NaN or none at all.
     """
+    if not similarity.numel() or similarity.isnan().any():
+        raise Refused("the largest similarities are those of one or more numbers, without NaN: look at their features")
     if wrong := [fraction for fraction in fractions if not 0 < fraction <= 1]:
         raise Refused(f"a top fraction must lie above 0 and be at most 1, but was {wrong[0]}")
     values = similarity.flatten().sort(descending=True).values
@@ -181,6 +218,7 @@ def top_means(
 # The ROC curve of a membership statistic: larger = more member-like, always.
 
 
+@takes_arrays("members", "others")
 def roc(
     members: Shaped[Tensor, "..."], others: Shaped[Tensor, "..."]
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
@@ -206,6 +244,7 @@ def roc(
     return fpr, tpr
 
 
+@takes_arrays("members", "others")
 def auc(
     members: Shaped[Tensor, "..."], others: Shaped[Tensor, "..."], level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
@@ -225,8 +264,9 @@ def auc(
         The area, and the two ends of its interval.
 
     Raises:
-        Refused: for fewer than two values on a side, another shape, and NaN.
+        Refused: for fewer than two values on a side, another shape, NaN, and a level outside (0, 1).
     """
+    checked_level(level)
     members, others = _sorted(members, "members", 2), _sorted(others, "others", 2)
     below, above = _fraction_below(members, others), 1 - _fraction_below(others, members)  # (N,), (M,)
     # The mean of either is the area.

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.metrics._arguments import takes_arrays
 from memlib.metrics.counts import Count
-from memlib.shapes import Float, Int, Shaped
+from memlib.metrics.intervals import difference_of_pairs
+from memlib.shapes import Bool, Float, Int, Shaped
 
 
 class Emm(NamedTuple):
@@ -45,7 +46,7 @@ def emm(
         ratio: the ratio of the ends of the bracket at which the bisection stops.
 
     Raises:
-        Refused: unless 1 <= low < high, 0 < fraction <= 1 and ratio > 1.
+        Refused: unless 1 <= low < high, 0 < fraction <= 1 and ratio > 1, and for a memorized fraction outside [0, 1].
     """
     if not 1 <= low < high or not 0 < fraction <= 1 or not ratio > 1:
         raise Refused(
@@ -56,8 +57,11 @@ def emm(
 
     def reaches(n: int) -> bool:
         value = memorized(n)
+        rate = value.rate if isinstance(value, Count) else float(value)
+        if not 0 <= rate <= 1:
+            raise Refused(f"the memorized fraction of {n} images lies between 0 and 1, but was {rate:g}")
         trace.append((n, value))
-        return (value.rate if isinstance(value, Count) else float(value)) >= fraction
+        return rate >= fraction
 
     if not reaches(low):
         return Emm(0, low, trace)
@@ -69,6 +73,7 @@ def emm(
     return Emm(low, high, trace)
 
 
+@takes_arrays("probability", "n")
 def expected_unique(probability: Float[Tensor, " m"], n: Shaped[Tensor, " k"]) -> Float[Tensor, " k"]:
     """The expected number of distinct images among n samples, sum_i 1 - (1 - p_i)^n. SIDE eq. 56.
 
@@ -79,10 +84,16 @@ def expected_unique(probability: Float[Tensor, " m"], n: Shaped[Tensor, " k"]) -
 
     Returns:
         (K,), one expected number for each n.
+
+    Raises:
+        Refused: for a probability outside [0, 1].
     """
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise Refused("a probability of hitting an image lies between 0 and 1: give hits divided by samples")
     return -torch.expm1(torch.special.xlog1py(n[:, None], -probability)).sum(1)
 
 
+@takes_arrays("hits", "n")
 def extrapolate_unique(hits: Int[Tensor, " m"], samples: int, n: Shaped[Tensor, " k"]) -> Float[Tensor, " k"]:
     """The number of distinct images expected among n samples, estimated from a run of another length.
 
@@ -100,8 +111,10 @@ def extrapolate_unique(hits: Int[Tensor, " m"], samples: int, n: Shaped[Tensor, 
         (K,), one estimate for each n.
 
     Raises:
-        Refused: for more hits than samples.
+        Refused: for more hits than samples, and for negative ones.
     """
+    if (hits < 0).any():
+        raise Refused(f"an image cannot be hit {int(hits.min())} times: give counts, not indices with -1 for a miss")
     often = hits[hits > 0].double()  # (distinct images hit,)
     if often.sum() > samples:
         raise Refused(f"{int(often.sum())} hits cannot come from {samples} samples: give the size of the run")
@@ -126,14 +139,18 @@ def _log_choose(total: Float[Tensor, "*s"], size: float) -> Float[Tensor, "*s"]:
     return torch.where(rest < 0, -torch.inf, value)
 
 
+@takes_arrays("a", "b")
 def unique_difference(
     a: Int[Tensor, "..."], b: Int[Tensor, "..."], level: float = 0.95
 ) -> tuple[int, tuple[float, float]]:
-    """The number of distinct images hit by arm a minus that of arm b, and its jackknife interval (Efron & Stein 1981).
+    """The number of distinct images hit by arm a minus that of arm b, and its interval.
 
-    Without sample i, an arm loses one image if no other of its samples hit that image. The jackknife therefore needs
-    only these singletons. Its variance errs upwards. A bootstrap would be wrong here: every resample repeats some hits
-    and misses others, so it loses images.
+    Without sample i, an arm loses one image if no other of its samples hit that image. The jackknife (Efron and Stein
+    1981), whose variance errs upwards, therefore needs only these singletons. Here they are paired values of 0 and 1,
+    and the interval is N times the score interval of their difference (Tango 1998), moved to the difference of all
+    distinct images. For many singletons it is that of the jackknife; for few it keeps its level, where the jackknife's
+    has little or no width. A bootstrap would be wrong here: every resample repeats some hits and misses others, so it
+    loses images.
 
     Arguments:
         a, b: (N,), the image that sample i of each arm hit, or -1 for none. Sample i of both arms has the same seed.
@@ -143,18 +160,23 @@ def unique_difference(
         The difference, and the two ends of its interval.
 
     Raises:
-        Refused: for arms that do not pair up.
+        Refused: for arms that do not pair up, for values below -1, and for a level outside (0, 1).
     """
     if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
         raise Refused(f"paired hits need equal shapes (N,) with N >= 2, not {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(a.min(), b.min()) < -1:
+        raise Refused(f"{int(min(a.min(), b.min()))} is no training index: give indices from 0, and -1 for a miss")
     distinct = [len(hits[hits >= 0].unique()) for hits in (a, b)]
-    lost = (_alone(a) - _alone(b)).cpu()
-    half = float(ndtri((1 + level) / 2) * ((len(a) - 1) / len(a) * (lost - lost.mean()).square().sum()).sqrt())
+    first, second = _alone(a), _alone(b)
+    n, both = len(a), int((first & second.to(first.device)).sum())
+    singletons = int(first.sum()) - int(second.sum())
+    ends = difference_of_pairs(both, int(first.sum()) - both, int(second.sum()) - both, n, level)
     difference = distinct[0] - distinct[1]
-    return difference, (difference - half, difference + half)
+    low, high = (difference + n * end - singletons for end in ends)
+    return difference, (low, high)
 
 
-def _alone(hits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """1 if sample i is the only one that hits its image, else 0, (N,), float64."""
+def _alone(hits: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Whether sample i is the only one that hits its image, (N,)."""
     counts = torch.bincount(hits[hits >= 0], minlength=1)
-    return ((hits >= 0) & (counts[hits.clamp_min(0)] == 1)).double()
+    return (hits >= 0) & (counts[hits.clamp_min(0)] == 1)

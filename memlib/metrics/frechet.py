@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.metrics._arguments import takes_arrays
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Float, Shaped
 
@@ -31,6 +32,7 @@ class Moments:
         self.mean = torch.zeros(width, dtype=torch.float64, device=device)  # (D,)
         self.scatter = torch.zeros(width, width, dtype=torch.float64, device=device)  # (D, D), covariance * (n - 1)
 
+    @takes_arrays("rows")
     @torch.no_grad()
     def update(self, rows: Shaped[Tensor, "..."]) -> "Moments":
         """Add rows (B, D) and return this object. Raises Refused for another width and for rows that are not finite."""
@@ -62,6 +64,7 @@ class Moments:
         self.n = total
 
 
+@takes_arrays("a", "b")
 @torch.no_grad()
 def frechet_distance(a: Shaped[Tensor, "..."] | Moments, b: Shaped[Tensor, "..."] | Moments) -> float:
     """Squared Frechet distance of two Gaussians fitted to features. With Inception features this is FID.

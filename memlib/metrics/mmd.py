@@ -14,6 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.metrics._arguments import checked_level, takes_arrays
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Float
 
@@ -23,6 +24,7 @@ _DYADIC = 1e-12  # how far log2 of a ratio of squared bandwidths may be off a wh
 _Kernel = Callable[[Tensor, Tensor], Tensor]  # of rows (n, D) and (m, D), (n, m)
 
 
+@takes_arrays("a", "b")
 def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bool = True) -> float:
     """Squared MMD under the Gaussian kernel k(x, y) = sum_s exp(-|x - y|^2 / 2 s^2), in float64.
 
@@ -42,6 +44,7 @@ def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bo
     return _mmd2(a, b, _gaussian(bandwidths), unbiased)
 
 
+@takes_arrays("a", "b")
 def kid(
     a: Tensor, b: Tensor, degree: int = 3, gamma: float | None = None, coef: float = 1.0, unbiased: bool = True
 ) -> float:
@@ -63,6 +66,7 @@ def kid(
     return _mmd2(a, b, lambda x, y: (x @ y.T).mul_(scale).add_(coef).pow_(degree), unbiased)
 
 
+@takes_arrays("a", "b", "reference")
 @torch.no_grad()
 def mmd2_difference(
     a: Tensor, b: Tensor, reference: Tensor, bandwidths: float | Sequence[float], level: float = 0.95
@@ -82,8 +86,9 @@ def mmd2_difference(
         The difference, and the two ends of its interval.
 
     Raises:
-        Refused: as `mmd2` does.
+        Refused: as `mmd2` does, and for a level outside (0, 1).
     """
+    checked_level(level)
     kernel = _gaussian(bandwidths)
     a, b, reference = _centred(a, b, reference)
     own_a, own_b = _own(a, kernel) / (len(a) - 1), _own(b, kernel) / (len(b) - 1)  # mean kernel with the own set
@@ -95,6 +100,7 @@ def mmd2_difference(
     return value, (value - half, value + half)
 
 
+@takes_arrays("a", "b")
 @torch.no_grad()
 def mmd2_p_value(
     a: Tensor,
@@ -138,6 +144,7 @@ def mmd2_p_value(
     return int((values >= values[0] - slack).sum()) / len(values)
 
 
+@takes_arrays("a", "b")
 @torch.no_grad()
 def median_distance(a: Tensor, b: Tensor, pairs: int = 100_000, generator: torch.Generator | None = None) -> float:
     """Median distance of random pairs of rows of a (N, D) and b (M, D) taken together: the usual Gaussian bandwidth.

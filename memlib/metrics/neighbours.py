@@ -1,39 +1,36 @@
 """The training images that a sample resembles, by cosine and by L2. All is streamed: no (N, M) matrix is ever held.
 
-The fastest matrix product available only proposes pairs. The rounding error of its entries is bounded, and every pair
-that could still be among the best is computed again as one fixed sum over the features. The answer therefore does not
-depend on the product that proposed it. On a CPU its bits depend neither on the tiling nor on the number of threads, and
-equal training images tie exactly.
+Products of matrices only propose pairs. Every pair that could matter is computed again from the rows themselves
+(`_search` for cosines), so the answers do not depend on how a product was rounded.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.metrics.counts import in_band
+from memlib.metrics._arguments import takes_arrays
+from memlib.metrics._search import bound, centre_of, cosines, search
+from memlib.metrics.counts import _in_band
 from memlib.shapes import Float, Int, Shaped
 
 _ROWS = 1024  # queries held at once
-_COLUMNS = 2048  # training rows held at once; on an accelerator 32 times as many, or launching takes the time
-_BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
-_FEW = 64  # proposed blocks per query up to which exact cosines cost less than a finer product
-_CELLS = 1 << 19  # numbers held at once while pairs are computed exactly: they fit into a cache
-_PAIRS = 1 << 22  # proposed pairs held at once
+_COLUMNS = 2048  # training rows held at once
+_CELLS = 1 << 19  # numbers held at once while distances are computed exactly: they fit into a cache
 _KEPT = 8  # nearest rows by L2 that are computed exactly in the first pass
 
 
+@takes_arrays("queries", "train")
 @torch.no_grad()
 def nearest(
     queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], k: int = 1
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k nearest training rows of each query by cosine similarity, largest first.
 
-    Rows are normalised here. Equal similarities are ordered by index, lowest first. float32 and float64 are kept; half
-    precision is computed in float32. Memory: copies of the rows, and M/8 numbers for each of 1,024 queries at a time.
+    Rows are normalised here. Similarities are compared in float64 and returned in the dtype of the rows: float32 and
+    float64 are kept, half precision gives float32. Equal similarities are ordered by index, lowest first. Memory:
+    copies of the rows, and M/8 numbers for each of 1,024 queries at a time.
 
     Arguments:
         queries: (N, D), features of images.
@@ -52,34 +49,11 @@ def nearest(
         raise Refused(
             f"there are no {k} nearest neighbours among {len(train)} training rows: give k from 1 to {len(train)}"
         )
-    count = len(train)
-    train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))  # repeats change no maximum over a block
-    # A part common to all rows adds the same to all similarities of a query. Without it, less is rounded.
-    centre = train.mean(0)
-    particular = train - centre
-    reach = particular.norm(dim=1).max()
-    copies = [particular.to(dtype) for dtype in _products(train)]  # from the fastest product to the finest
-    lost = [(particular - copy).norm(dim=1).max() for copy in copies]
-    similarity = queries.new_empty(len(queries), k)
-    index = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
-    level = 0
-    for left in torch.arange(len(queries), device=queries.device).split(_ROWS):
-        for step in range(level, len(copies)):
-            tile = queries[left]
-            spoilt = lost[step] + reach * (tile - tile.to(copies[step].dtype)).norm(dim=1)
-            proposed, floor = _propose(tile, copies[step], spoilt, k)
-            floor = floor + tile @ centre
-            few = proposed.sum(0) <= max(_FEW, 2 * k)
-            if step == len(copies) - 1 or few.all():
-                similarity[left], index[left] = _settle(tile, train, count, proposed, floor, k)
-                break
-            if 2 * few.sum() < len(few):  # the rows are too similar for this product: the next tiles skip it
-                level = step + 1
-            done, left = left[few], left[~few]
-            similarity[done], index[done] = _settle(tile[few], train, count, proposed[:, few], floor[few], k)
-    return similarity, index
+    similarity, index = search(queries, train, k)
+    return similarity.to(queries.dtype), index
 
 
+@takes_arrays("queries", "train")
 @torch.no_grad()
 def matches(
     queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], low: float, high: float = math.inf
@@ -97,25 +71,29 @@ def matches(
         The indices i (P,) of queries, and the indices j (P,) of training rows.
 
     Raises:
-        Refused: as `nearest` does.
+        Refused: as `nearest` does, and for an empty band.
     """
     queries, train = _directions(queries, train)
-    edge = float(_bound(train.dtype, train.shape[1]))
+    edge, centre = float(bound(train.dtype, train.shape[1])), centre_of(train)
     found = []
     for start in range(0, len(queries), _ROWS):
         tile, pairs = queries[start : start + _ROWS], []
         for column in range(0, len(train), _COLUMNS):
-            product = tile @ train[column : column + _COLUMNS].T
-            i, j = in_band(product, low - edge, high if high == 1 else high + edge).nonzero(as_tuple=True)
-            j = j + column
-            inside = in_band(_cosines(tile, train[:, None], i, j)[:, 0], low, high)
-            pairs.append(torch.stack((i[inside] + start, j[inside])))
+            part = train[column : column + _COLUMNS]
+            product = tile @ part.T
+            inside = _in_band(product, low - edge, high if high == 1 else high + edge)
+            near_end = (product < low + edge) if high == 1 else (product < low + edge) | (product >= high - edge)
+            i, j = (inside & near_end).nonzero(as_tuple=True)  # these are decided by their own sums
+            inside[i, j] = _in_band(cosines(tile, part, centre, i, j).to(train.dtype), low, high)
+            i, j = inside.nonzero(as_tuple=True)
+            pairs.append(torch.stack((i + start, j + column)))
         pairs = torch.cat(pairs, 1)
         found.append(pairs[:, pairs[0].argsort(stable=True)])
     first, second = torch.cat(found, 1)
     return first, second
 
 
+@takes_arrays("queries", "train")
 @torch.no_grad()
 def l2_ratio(
     queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], distinct: float = 0.0
@@ -142,15 +120,18 @@ def l2_ratio(
         raise Refused(f"the distance from which rows are distinct is 0 or more, not {distinct}")
     centre = train.mean(0)  # the product form of a distance cancels less about the centre
     near, far = queries - centre, train - centre
-    reach = near.norm(dim=1) + far.norm(dim=1).max()  # (N,), no distance is larger
+    radius = far.norm(dim=1).max()
+    reach = near.norm(dim=1) + radius  # (N,), no distance is larger
     ratio, left, kept = queries.new_empty(len(queries)), torch.arange(len(queries), device=queries.device), _KEPT
+    if 2.01 * radius <= distinct:
+        raise _one_image(0, distinct)
     while len(left):
         kept = min(kept, len(train))
         again = []
         for rows in left.split(_ROWS):
             squares, index = _smallest(near[rows], far, kept)
             # No row that was left out is nearer than this, however the product was rounded.
-            slack = _bound(train.dtype, train.shape[1]) * reach[rows] ** 2
+            slack = bound(far.dtype, far.shape[1], reach=4.0) * reach[rows] ** 2
             outside = (squares[:, -1] - slack).clamp(min=0).sqrt() if kept < len(train) else slack + math.inf
             one, other = _two_distances(queries[rows], train, index, distinct)
             sure = (other <= outside) & other.isfinite()
@@ -158,10 +139,17 @@ def l2_ratio(
             again.append(rows[~sure])
         left = torch.cat(again)
         if kept == len(train) and len(left):
-            first = int(left[0])
-            raise Refused(f"query {first}: no training row is farther than {distinct} from its nearest: lower distinct")
+            raise _one_image(int(left[0]), distinct)
+        if kept == _KEPT and len(left):  # copies change no answer, and float64 tells nearly equal rows apart
+            train = train.unique(dim=0)
+            near, far = queries.double() - centre, train.double() - centre
         kept *= 8
     return ratio
+
+
+def _one_image(query: int, distinct: float) -> Refused:
+    advice = "lower distinct" if distinct else "they are one image, so give a set of several"
+    return Refused(f"query {query}: no training row is farther than {distinct} from its nearest: {advice}")
 
 
 def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,82 +178,6 @@ def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
             raise Refused(f"{name} row {first} is zero and has no direction: drop it, or use other features")
         directions.append(rows / length)
     return directions
-
-
-def _products(train: Tensor) -> list[torch.dtype]:
-    """The dtypes to multiply in, from the fastest to the finest. bfloat16 only where the device multiplies in it."""
-    if train.device.type == "cpu":
-        capable = torch.cpu.get_capabilities()
-        able = capable.get("avx512_bf16") or capable.get("amx_bf16")
-    else:
-        able = train.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    fast = [torch.bfloat16] if able else []
-    return [*fast, torch.float32, train.dtype] if train.dtype is torch.float64 else [*fast, train.dtype]
-
-
-def _bound(dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: float | Tensor = 1.0) -> float | Tensor:
-    """How far a product of rows of length <= 1 and <= 2 may be off: by the cast, the additions, the last rounding."""
-    addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
-    if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
-        lost = lost + 2**-7  # the user allows TF32 or bfloat16 inside float32 products
-    return 1.01 * (lost + 4 * width * addition + torch.finfo(dtype).eps / 2 * value)  # 1 % for products of these
-
-
-def _propose(tile: Tensor, copy: Tensor, lost: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The blocks that may hold one of the k best, (M / block, n) bool, and the product that those must reach, (n,)."""
-    rows = tile.to(copy.dtype)
-    columns = _COLUMNS if copy.device.type == "cpu" else 32 * _COLUMNS
-    with _whole_sums(copy):
-        tops = torch.cat([(part @ rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part in copy.split(columns)])
-    # k blocks reach the k-th best of these, so k rows do; with fewer blocks than k nothing can be left out.
-    if k <= len(tops):
-        best = (tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1]).to(tile.dtype)
-    else:
-        best = tile.new_full((len(tile),), -4.0)  # no product is lower than -2
-    error = _bound(copy.dtype, tile.shape[1], lost, best.abs())
-    return tops >= best - 2 * error, best - error
-
-
-@contextmanager
-def _whole_sums(rows: Tensor) -> Iterator[None]:
-    """Sums of bfloat16 products in float32 to the end, as `_bound` assumes; CUDA may round parts of them otherwise."""
-    if rows.device.type != "cuda" or rows.dtype is not torch.bfloat16:
-        yield
-        return
-    settings = torch.backends.cuda.matmul
-    before, settings.allow_bf16_reduced_precision_reduction = settings.allow_bf16_reduced_precision_reduction, False
-    try:
-        yield
-    finally:
-        settings.allow_bf16_reduced_precision_reduction = before
-
-
-def _settle(tile: Tensor, train: Tensor, count: int, proposed: Tensor, floor: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of the first `count` training rows among the proposed blocks: cosines (n, k) and indices (n, k)."""
-    if len(tile) > 1 and proposed.sum() > _PAIRS:
-        halves = zip(tile.chunk(2), proposed.chunk(2, dim=1), floor.chunk(2), strict=True)
-        found = [_settle(rows, train, count, blocks, least, k) for rows, blocks, least in halves]
-        return torch.cat([value for value, _ in found]), torch.cat([j for _, j in found])
-    block, i = proposed.nonzero(as_tuple=True)
-    value = _cosines(tile, train.view(-1, _BLOCK, train.shape[1]), i, block)  # (P, block)
-    pair, place = (value >= floor[i, None]).nonzero(as_tuple=True)
-    value, i, j = value[pair, place], i[pair], block[pair] * _BLOCK + place
-    real = j < count
-    value, i, j = value[real], i[real], j[real]
-    order = value.argsort(descending=True, stable=True)  # pairs are sorted by j: of equal values the lowest comes first
-    order = order[i[order].argsort(stable=True)]
-    first = i.bincount(minlength=len(tile)).cumsum(0) - i.bincount(minlength=len(tile))
-    chosen = order[first[:, None] + torch.arange(k, device=tile.device)]
-    return value[chosen], j[chosen]
-
-
-def _cosines(tile: Tensor, train: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Cosines of the rows i of `tile` (n, D) with the blocks j of `train` (., block, D), (P, block), within [-1, 1].
-
-    Each is one sum over the features, whose order depends only on D.
-    """
-    pairs = zip(*(index.split(max(1, _CELLS // train[0].numel())) for index in (i, j)), strict=True)
-    return torch.cat([(train[b] * tile[a, None]).sum(2) for a, b in pairs]).clamp(-1, 1)
 
 
 def _smallest(tile: Tensor, train: Tensor, kept: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.metrics._arguments import takes_arrays
 from memlib.metrics.counts import Count
 from memlib.metrics.neighbours import _smallest, checked
 from memlib.shapes import Bool, Float, Int
@@ -26,20 +27,25 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """The mean number of real balls around a sample, over k (may exceed 1), and the real balls that hold a sample."""
+    """The mean number of real balls around a sample, over k (may exceed 1), and the real balls that hold a sample.
+
+    Both are of distinct rows.
+    """
 
     density: float
     coverage: Count
 
 
+@takes_arrays("real", "fake")
 @torch.no_grad()
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall. Kynkaanniemi et al. 2019, eq. 1-2.
 
-    The manifold of a set is the union of balls around its rows. The radius of a ball is the distance to the k-th
-    nearest other row, and the surface belongs to the ball. Balls shrink as sets grow, so compare at equal N and M. The
-    intervals of the counts treat the manifold as fixed. All is computed in float64 and streamed. Distances near a
-    surface are computed from differences, so copies and duplicates are counted correctly.
+    The manifold of a set is the union of balls around its distinct rows. The radius of a ball is the distance to the
+    k-th nearest other distinct row, and the surface belongs to the ball. Duplicates would otherwise make balls of
+    radius 0, in which nothing but a copy lies. Balls shrink as sets grow, so compare at equal N and M. The intervals of
+    the counts treat the manifold as fixed. All is computed in float64 and streamed. Distances near a surface are
+    computed from differences, so copies are counted correctly.
 
     Arguments:
         real: features (N, D) of real images.
@@ -47,20 +53,25 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
         k: the neighbour that sets the radius.
 
     Raises:
-        Refused: unless 1 <= k < N, M, for shapes that do not match, and for values that are not finite.
+        Refused: unless 1 <= k < N, M, for fewer than k + 1 distinct rows in either set, for shapes that do not match,
+            and for values that are not finite.
     """
     real, fake = _centred(real, fake)
-    around_fake, _ = _inside(fake, real, _radii(real, k))
-    around_real, _ = _inside(real, fake, _radii(fake, k))
+    real_balls, fake_balls = _distinct(real, "real", k), _distinct(fake, "fake", k)
+    around_fake, _ = _inside(fake, real_balls, _radii(real_balls, k))
+    around_real, _ = _inside(real, fake_balls, _radii(fake_balls, k))
     return PrecisionRecall(*(Count(int((balls > 0).sum()), len(balls)) for balls in (around_fake, around_real)))
 
 
+@takes_arrays("real", "fake")
 @torch.no_grad()
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     """Density and coverage. Naeem et al. 2020, eq. 3-4; k = 5 is theirs.
 
     Both use only the balls of the real rows, as `precision_recall` defines them. An outlier among the samples therefore
-    does not create a large ball.
+    does not create a large ball. Duplicates are counted once on either side: a set compared with itself has density
+    (k + 1) / k, since each ball holds its centre and, on its surface, the k-th neighbour; it has more only where
+    several rows lie on one surface.
 
     Arguments:
         real: features (N, D) of real images.
@@ -68,23 +79,27 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
         k: the neighbour that sets the radius.
 
     Raises:
-        Refused: as `precision_recall` does.
+        Refused: as `precision_recall` does; the samples may be few.
     """
     real, fake = _centred(real, fake)
+    real, fake = _distinct(real, "real", k), fake.unique(dim=0)
     around, held = _inside(fake, real, _radii(real, k))
     return DensityCoverage(float(around.double().mean()) / k, Count(int(held.sum()), len(real)))
 
 
+@takes_arrays("probabilities")
 @torch.no_grad()
-def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:
+def inception_score(probabilities: Tensor, splits: int = 10, seed: int = 0) -> tuple[float, float]:
     """The Inception score exp(mean KL(p(y|x), p(y))), its mean and standard deviation over parts. Salimans et al. 2016.
 
-    The score lies between 1 and K. p(y) is the mean over one part, so shuffle rows that are sorted by class. The
-    standard deviation (over splits - 1; NaN for a single part) is that between parts, not between runs.
+    The score lies between 1 and K. p(y) is the mean over one part, so rows are sorted and then shuffled by `seed`: the
+    score does not depend on their order. The standard deviation (over splits - 1; NaN for a single part) is that
+    between parts, not between runs.
 
     Arguments:
         probabilities: (N, K), the probability of each class for each sample.
-        splits: the number of consecutive parts, 1 to N.
+        splits: the number of parts, 1 to N.
+        seed: of the shuffling.
 
     Returns:
         The mean, and the standard deviation.
@@ -97,6 +112,10 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, flo
         raise Refused("each row of probabilities must be non-negative and sum to 1: apply softmax to logits first")
     if not 1 <= splits <= len(p):
         raise Refused(f"{len(p)} rows do not make {splits} parts: give splits from 1 to {len(p)}")
+    if splits > 1:
+        rows, times = p.unique(dim=0, return_counts=True)  # ascending
+        order = torch.randperm(len(p), generator=torch.Generator().manual_seed(seed))
+        p = rows.repeat_interleave(times, 0)[order.to(p.device)]
     divergences = [
         (torch.xlogy(part, part) - torch.xlogy(part, part.mean(0))).sum(1).mean() for part in p.tensor_split(splits)
     ]
@@ -111,10 +130,21 @@ def _centred(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return real - centre, fake - centre
 
 
-def _radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
-    """Squared distance of each row (N, D) to its k-th nearest other row, (N,)."""
+def _distinct(rows: Float[Tensor, "n d"], name: str, k: int) -> Float[Tensor, "u d"]:
+    """The distinct rows, (U, D); or Refused, where a row among them has no k-th other one."""
     if not 1 <= k < len(rows):
         raise Refused(f"a row has no {k}-th neighbour among {len(rows)} rows: give k from 1 to {len(rows) - 1}")
+    distinct = rows.unique(dim=0)
+    if len(distinct) <= k:
+        raise Refused(
+            f"{len(rows)} {name} rows are copies of {len(distinct)}, where k = {k} needs {k + 1} distinct ones: "
+            "lower k, or give a set that varies"
+        )
+    return distinct
+
+
+def _radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
+    """Squared distance of each row (N, D) to its k-th nearest other row, (N,)."""
     kept, radii = min(k + 1 + _SPARE, len(rows)), []
     for own in torch.arange(len(rows), device=rows.device).split(_ROWS):
         _, index = _smallest(rows[own], rows, kept)

@@ -88,7 +88,8 @@ class Outcome(NamedTuple):
 
 
 def interval(values: Tensor, level: float = 0.9) -> tuple[float, float]:
-    """Student's interval of the mean of repetitions (S,); where all are equal, that value twice.
+    """Student's interval of the mean of repetitions (S,); unbounded where all are equal, since nothing is known then of
+    how repetitions differ.
 
     At level 0.9 either end alone is a bound at 95 %.
 

@@ -22,7 +22,7 @@ def copies(found: Memorizer) -> Rows:
     """Counts with exact 95 % intervals."""
     rows = [["model", "copies", "samples", "fraction", "low", "high"]]
     for name, one in found.copies.items():
-        rows.append([name, str(one.k), str(one.n), *_decimals(one.rate, *(one.interval() or (0, 1)), places=4)])
+        rows.append([name, str(one.k), str(one.n), *_decimals(one.rate, *one.interval(), places=4)])
     return rows
 
 
@@ -55,8 +55,8 @@ def arms(found: Unlearning) -> Rows:
     rows = [["model", "NLL kept / forgotten", "in bits + 8", "fraction middle", "low", "high"]]
     for arm in found.arms:
         kept, gone, middle = (float(found.column(arm, name).mean()) for name in ("retained", "forgotten", "middle"))
-        low, high = mean_interval(found.column(arm, "middle"))
-        rows.append([arm, *_likelihoods(kept, gone), *_decimals(middle, max(low, 0.0), high, places=3)])
+        low, high = mean_interval(found.column(arm, "middle"), bounds=(0, 1))
+        rows.append([arm, *_likelihoods(kept, gone), *_decimals(middle, low, high, places=3)])
     for name, one in found.exact.items():
         rows.append([f"{name}, exact", *_likelihoods(one.retained, one.forgotten), f"{one.middle:.3f}", "", ""])
     return rows

@@ -90,7 +90,7 @@ def g5(found: Unlearning) -> Claim:
     of these points, in bits per dimension plus 8, is above 30, near the 39.01 of the paper. Otherwise *not reproduced*.
     """
     gap = found.column("obtuse", "middle") - found.column("unseen", "middle")
-    fewer = mean_interval(gap)
+    fewer = mean_interval(gap, bounds=(-1, 1))
     unlikelier = mean_interval(found.column("obtuse", "forgotten") - found.column("unseen", "forgotten"))
     ordered = fewer[1] < 0 < unlikelier[0]
     near = bits(found.column("obtuse", "forgotten").mean()) > 30
@@ -111,7 +111,6 @@ def g6(found: Memorizer) -> Claim:
     """
     copies, control = found.copies["memorizer"], found.copies["mixture itself"]
     interval, limit = copies.interval(), control.interval()
-    assert interval and limit  # a count of samples is a proportion
     return Claim(
         "G6",
         "reproduced" if interval[0] > 0.99 and limit[1] < 0.01 else "not reproduced",

@@ -30,7 +30,7 @@ def l1(results: Memory) -> Claim:
     (intervals of the power of $\eta$ above 0). *Trend only*: the memorized fraction alone. *Not reproduced*:
     otherwise. A diverged network counts as the zero function.
     """
-    fewer = metrics.mean_interval(results.fraction[:2].mean(0) - results.fraction[-2:].mean(0))
+    fewer = metrics.mean_interval(results.fraction[:2].mean(0) - results.fraction[-2:].mean(0), bounds=(-1, 1))
     grows = all(low > 0 for _, (low, _) in risk_powers(results).values())
     return Claim(
         "L1",
@@ -80,7 +80,7 @@ def l3(results: Edge) -> Claim:
     about the edge can pass too, since larger steps always leave more often.
     """
     below, above = left_of_edge(results)
-    apart = above.interval()[0] > below.interval()[1]  # type: ignore[index]
+    apart = above.interval()[0] > below.interval()[1]
     at_edge = bool(0.8 < peak(results)["full batch"] < 1.5)
     return Claim(
         "L3",

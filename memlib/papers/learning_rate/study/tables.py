@@ -1,5 +1,7 @@
 """The numbers behind the claims as tables: rows of strings, the first names the columns."""
 
+import math
+
 from memlib import metrics
 from memlib.papers.learning_rate.study import rules
 from memlib.papers.learning_rate.study.results import (
@@ -39,6 +41,8 @@ def tables(results: Results) -> dict[str, Rows]:
 
 
 def _span(interval: tuple[float, float], digits: int = 2) -> str:
+    if math.isinf(interval[0]):
+        return "equal in all runs"  # so nothing is known of their spread
     return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
@@ -46,7 +50,7 @@ def _memory(found: Memory) -> Rows:
     rows = [["η", "excess risk", "at a quarter", "full batch", "memorized", "interval", "diverged"]]
     for e, eta in enumerate(found.rates):
         means = [values[e].mean() for values in (found.excess, found.quarter, found.full_batch)]
-        interval = _span(metrics.mean_interval(found.fraction[e]), 3)
+        interval = _span(metrics.mean_interval(found.fraction[e], bounds=(0, 1)), 3)
         lost = int(found.diverged["mini-batch"][e, :, -1].sum())
         numbers = [f"{mean:.3f}" for mean in means]
         rows.append([f"{eta:.0e}", *numbers, f"{found.fraction[e].mean():.3f}", interval, str(lost)])

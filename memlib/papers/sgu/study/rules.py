@@ -1,7 +1,8 @@
 """The rule of each claim: from what was measured to a verdict. The docstring is the rule.
 
 Intervals are at 95 %. Over seeds they are Student's, of paired differences; with one seed they are the score interval
-of the ratio of two counts; over images they are bootstrap intervals, of means over seeds and repetitions.
+of the ratio of two counts; over images they are bootstrap intervals, of means over seeds and repetitions, or the score
+interval of paired proportions where there is one of either.
 """
 
 import torch
@@ -186,23 +187,22 @@ def ratio_interval(samples: Samples, task: str, process: str, arm: str) -> tuple
     """The interval of an unlearning ratio: over seeds if there are several, else that of one count."""
     found = samples.judged[task, process, arm].found
     if len(found) > 1:
-        return metrics.mean_interval(found / samples.n)
-    low, high = metrics.Count(int(found), samples.n).interval() or (0.0, 1.0)
-    return low, high
+        return metrics.mean_interval(found / samples.n, bounds=(0, 1))
+    return metrics.Count(int(found), samples.n).interval()
 
 
 def below(samples: Samples, process: str, arm: str, other: str) -> bool:
     """Whether an arm has a smaller unlearning ratio than another on classes, by the interval."""
     a, b = (samples.judged["classes", process, name].found for name in (arm, other))
     if len(a) > 1:
-        return metrics.mean_interval((a - b) / samples.n)[1] < 0
+        return metrics.mean_interval((a - b) / samples.n, bounds=(-1, 1))[1] < 0
     return metrics.ratio_interval(metrics.Count(int(a), samples.n), metrics.Count(int(b), samples.n))[1] < 1
 
 
 def obtuse_minus_orthogonal(samples: Samples, task: str) -> tuple[float, float]:
     """The interval over seeds of the difference of unlearning ratios."""
     obtuse, orthogonal = (samples.judged[task, samples.processes[0], arm].found for arm in ("obtuse", "orthogonal"))
-    return metrics.mean_interval((obtuse - orthogonal) / samples.n)
+    return metrics.mean_interval((obtuse - orthogonal) / samples.n, bounds=(-1, 1))
 
 
 def rises(likelihoods: Likelihoods) -> dict[tuple[str, str], Tensor]:
@@ -270,8 +270,8 @@ def difference(answers: dict[tuple[str, str], Answers], arm: str, other: str, si
 
 def tuned_below(tuning: Tuning, process: str, arm: str, other: str) -> bool:
     """Whether the longest fine-tuning has a smaller unlearning ratio than a network from scratch, paired over seeds."""
-    found = tuning.tuned[process, arm, max(tuning.steps)].found
-    return metrics.mean_interval((found - tuning.scratch[process, other]) / tuning.n)[1] < 0
+    fewer = tuning.tuned[process, arm, max(tuning.steps)].found - tuning.scratch[process, other]
+    return metrics.mean_interval(fewer / tuning.n, bounds=(-1, 1))[1] < 0
 
 
 def _fractions(answers: dict[tuple[str, str], Answers]) -> dict[str, float]:

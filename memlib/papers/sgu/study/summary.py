@@ -82,7 +82,7 @@ def _kept_interval(kept: Mapping[str, Any], arm: str, percent: float, n: int) ->
         if (task, name) == ("classes", arm):
             low, high = ends.strip("[]").split(",")
             return float(low), float(high)
-    low, high = metrics.Count(round(percent * n / 100), n).interval() or (0.0, 1.0)
+    low, high = metrics.Count(round(percent * n / 100), n).interval()
     return 100 * low, 100 * high
 
 
@@ -98,8 +98,8 @@ def _trained(toy: Toy) -> Rows:
     rows = [["arm", "NLL D_g", "NLL D_f", "in the middle", "95 % interval", "astray"]]
     for i, arm in enumerate(toy.arms):
         values = toy.trained[:, i]
-        (low, high), (g, f, middle, astray) = metrics.mean_interval(values[:, 2]), values.mean(0)
-        ends = f"[{max(low, 0):.3f}, {high:.3f}]"
+        (low, high), (g, f, middle, astray) = metrics.mean_interval(values[:, 2], bounds=(0, 1)), values.mean(0)
+        ends = f"[{low:.3f}, {high:.3f}]"
         rows.append([arm, f"{g:.2f}", f"{f:.2f}", f"{middle:.3f}", ends, f"{astray:.3f}"])
     return rows
 
@@ -184,9 +184,9 @@ def _tuning(tuning: Tuning) -> Rows:
     for (process, arm, steps), judged in tuning.tuned.items():
         rates = judged.found.double() / tuning.n
         if len(rates) > 1:
-            low, high = metrics.mean_interval(rates)
+            low, high = metrics.mean_interval(rates, bounds=(0, 1))
         else:
-            low, high = metrics.Count(int(judged.found), tuning.n).interval() or (0.0, 1.0)
+            low, high = metrics.Count(int(judged.found), tuning.n).interval()
         ends = f"[{100 * low:.1f}, {100 * high:.1f}]"
         rows.append([process, arm, str(steps), f"{100 * rates.mean():.1f}", ends, *_quality(judged)])
     return rows

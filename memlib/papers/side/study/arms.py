@@ -13,7 +13,7 @@ from memlib.cache.shards import Shards, stream
 from memlib.papers.side import students, surrogates
 from memlib.papers.side.attack import Similarities, sweep, uniform_labels
 from memlib.papers.side.guidance import Logits, as_ddpm
-from memlib.papers.side.study.judge import Judge, Measure, distinct, judge_of
+from memlib.papers.side.study.judge import Judge, Measure, judge_of
 from memlib.papers.side.study.model import Target
 from memlib.papers.side.study.world import World, coders
 from memlib.papers.side.surrogates import Clusters, Surrogate
@@ -186,7 +186,8 @@ def found(by_weight: list[Similarities], at: int, batches: Iterable[Tensor], jud
     for least in REPEATED:
         first = metrics.medoids(torch.cat(rows), metrics.cliques(torch.cat(rows), top, least))
         right, wrong = chosen.hits(top)[first], chosen.to_non_members[first] >= top
-        lines.append([len(first), int((right >= 0).sum()), distinct(right), int(wrong.sum())])
+        found = int((right >= 0).sum()), metrics.ums(right, len(chosen.similarity)).k
+        lines.append([len(first), *found, int(wrong.sum())])
     similarity, nearest, to_non_members = (torch.stack(column).cpu() for column in zip(*by_weight, strict=True))
     pairs = {band: len(torch.cat(members).unique()) for band, members in near.items()}
     return Found(similarity, nearest, to_non_members, pairs, ratio, adaptive, torch.tensor(lines))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from memlib import noise
+from memlib import metrics, noise
 from memlib.cache import Shards
 from memlib.features import Embed
 from memlib.metrics import Count
@@ -24,7 +24,7 @@ from memlib.papers.side.study.arms import (
     student,
     surrogate,
 )
-from memlib.papers.side.study.judge import Judge, Measure, distinct, judge_of
+from memlib.papers.side.study.judge import Judge, Measure, judge_of
 from memlib.papers.side.study.model import (
     ROWS,
     SYNTHETIC,
@@ -113,7 +113,7 @@ def compare_arms(
     for name, one in seen.items():
         hits = {band: one.hits(*ends) for band, ends in judge.bands.items()}
         pairs = every[name].pairs
-        bands[name] = {band: [int((hit >= 0).sum()), distinct(hit), pairs[band]] for band, hit in hits.items()}
+        bands[name] = {band: [int((hit >= 0).sum()), metrics.ums(hit, n).k, pairs[band]] for band, hit in hits.items()}
     return Arms(
         weight=weight,
         hits=[{name: one.hits(top).int() for name, one in seen.items()}, *others],

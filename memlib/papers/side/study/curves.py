@@ -8,7 +8,6 @@ from torch import Tensor
 
 from memlib import metrics
 from memlib.metrics import Count
-from memlib.papers.side.study.judge import distinct
 from memlib.papers.side.study.memorization import STARTS
 from memlib.papers.side.study.results import Arms, Model, Weights
 from memlib.papers.side.study.rules import paired, resampled_tops, tops_of
@@ -16,18 +15,11 @@ from memlib.papers.side.study.rules import paired, resampled_tops, tops_of
 Bar = tuple[float, tuple[float, float]]  # a value and its 95 % interval
 
 
-def ends_of(count: Count) -> tuple[float, float]:
-    """The exact interval of a count of samples, which has one: k is at most n."""
-    ends = count.interval()
-    assert ends is not None
-    return ends
-
-
 def kept_rates(claims: Mapping[str, Any]) -> dict[str, Bar]:
     """The fraction of samples that copy a member, by arm, with exact intervals, from the records of S1 and S4."""
     n = claims["S1"]["n"]
     rates = claims["S1"]["figure"] | claims["S4"]["figure"]
-    return {arm: (rate, ends_of(Count(round(rate * n), n))) for arm, rate in rates.items()}
+    return {arm: (rate, Count(round(rate * n), n).interval()) for arm, rate in rates.items()}
 
 
 def told(kept: Mapping[str, Any]) -> str:
@@ -48,7 +40,7 @@ def gains(arms: Arms) -> dict[str, Bar]:
     first, found = arms.hits[0], {}
     for arm, hits in first.items():
         change = float((hits >= 0).double().mean() - (first["Random"] >= 0).double().mean())
-        found[arm] = (change, paired(hits, first["Random"]))
+        found[arm] = (change, paired(hits, first["Random"]) if arm != "Random" else (0.0, 0.0))
     return found
 
 
@@ -56,13 +48,13 @@ def by_weight(weights: Weights) -> dict[str, list[float]]:
     """AMS, its exact interval, UMS and the fraction in the high band of a non-member, at each weight."""
     copies = weights.similarity >= weights.high
     n = copies.shape[1]
-    ends = [ends_of(Count(int(one.sum()), n)) for one in copies]
+    ends = [Count(int(one.sum()), n).interval() for one in copies]
     nearest = [one.where(where, -1) for one, where in zip(weights.nearest, copies, strict=True)]
     return {
         "AMS": copies.double().mean(1).tolist(),
         "low": [low for low, _ in ends],
         "high": [high for _, high in ends],
-        "UMS": [distinct(one) / n for one in nearest],
+        "UMS": [metrics.ums(one, n).rate for one in nearest],
         "non-members": (weights.to_non_members >= weights.high).double().mean(1).tolist(),
     }
 
@@ -82,7 +74,7 @@ def distinct_members(model: Model) -> tuple[Tensor, dict[str, Tensor]]:
     budgets, quarter = torch.linspace(n / 20, n, 20).long(), n // 4
     early = torch.bincount(hits[:quarter][hits[:quarter] >= 0], minlength=model.members)
     return budgets, {
-        "counted": torch.tensor([distinct(hits[:budget]) for budget in budgets]),
+        "counted": torch.tensor([metrics.ums(hits[:budget], n).k for budget in budgets]),
         "extrapolated": metrics.extrapolate_unique(early, quarter, budgets),
         "frequencies": metrics.expected_unique(early.double() / quarter, budgets),
     }
@@ -93,5 +85,5 @@ def along_training(model: Model) -> dict[str, list[Bar]]:
     found = {}
     for name, values in model.along.items():
         counts = [Count(round(STARTS * value), STARTS) for value in values.tolist()]
-        found[name] = [(count.rate, ends_of(count)) for count in counts]
+        found[name] = [(count.rate, count.interval()) for count in counts]
     return found

@@ -129,8 +129,3 @@ def _chosen(world: World, reference: Tensor, measure: Measure, run: Run) -> Embe
         case "centred":
             return features.centred(reference)
     return features.half_whitened(reference, components(world))
-
-
-def distinct(hits: Tensor) -> int:
-    """How many different members are among `hits` (N,), -1 for none."""
-    return len(hits[hits >= 0].unique())

@@ -29,8 +29,9 @@ def s1(arms: Arms) -> Claim:
     """Reproduced: in every network OL-TD copies more often than Random and more often than OL-TI (AMS), and copies more
     distinct members than Random. Trend only: in every network it copies more often than Random. Else not reproduced.
 
-    Each comparison asks whether the 95 % interval of the difference lies above 0: for AMS a bootstrap of 2,000
-    resamples of paired samples, for distinct members the jackknife. CL-TD is shown and decides nothing.
+    Each comparison asks whether the 95 % interval of the difference lies above 0: for AMS the score interval of paired
+    proportions, for distinct members that of the samples that alone hit their member. CL-TD is shown and decides
+    nothing.
     """
     first = arms.hits[0]
     more, unaided = beats(arms, "OL-TD", "Random"), beats(arms, "CL-TD", "Random")
@@ -54,7 +55,7 @@ def s2(weights: Weights) -> Claim:
     interval of paired samples. Trend only: above AMS at weight 0. Else not reproduced.
     """
     peak, odd = peak_of(weights), weights.similarity[:, 1::2] >= weights.high
-    rise, fall = (metrics.paired_interval(odd[peak], odd[i], generator=_generator()) for i in (0, -1))
+    rise, fall = (metrics.paired_interval(odd[peak], odd[i]) for i in (0, -1))
     ams = (weights.similarity >= weights.high).double().mean(1)
     return Claim(
         "S2",
@@ -73,7 +74,7 @@ def s3(arms: Arms) -> Claim:
     """
     first = arms.hits[0]
     better = beats(arms, "OL-TD", "Random") and beats(arms, "OL-TD", "OL-TI")
-    low, high = metrics.paired_interval(first["OL-TI"] >= 0, first["OL-TD"] >= 0, "ratio", generator=_generator())
+    low, high = metrics.paired_interval(first["OL-TI"] >= 0, first["OL-TD"] >= 0, "ratio")
     return Claim(
         "S3",
         "reproduced" if better and high < 1 / 3 else "trend only" if better else "not reproduced",
@@ -126,7 +127,7 @@ def s6(thresholds: Thresholds) -> Claim:
     ratios = [metrics.ratio_interval(passing[band], set_on[band]) for band in passing]
     agrees = all(low <= 1 <= high for low, high in ratios)
     total = thresholds.members
-    sharp = all(_upper(Count(round(f * total), total)) < 4 * f for f in thresholds.fractions.values())
+    sharp = all(Count(round(f * total), total).interval()[1] < 4 * f for f in thresholds.fractions.values())
     verdict = "not reproduced" if not agrees else "trend only" if sharp else "needs data or scale"
     if official:
         verdict = "reproduced" if members_more(thresholds) else "not reproduced"
@@ -170,8 +171,8 @@ def tops_of(n: int) -> tuple[float, ...]:
 def resampled_tops(similarity: Tensor, tops: tuple[float, ...]) -> Tensor:
     """Means of the top fractions in 400 bootstrap resamples of similarities (N,), (400, T)."""
     n = len(similarity)
-    again = torch.randint(n, (400, n), generator=_generator())
-    return torch.vmap(lambda one: metrics.top_means(one, tops))(similarity[again])
+    again = torch.randint(n, (400, n), generator=torch.Generator().manual_seed(0))
+    return torch.stack([metrics.top_means(one, tops) for one in similarity[again]])
 
 
 def rates(arms: Arms, *names: str) -> dict[str, float]:
@@ -181,7 +182,7 @@ def rates(arms: Arms, *names: str) -> dict[str, float]:
 
 def paired(first: Tensor, second: Tensor) -> tuple[float, float]:
     """The 95 % interval of the difference in AMS of two arms' hits, (N,) each."""
-    return metrics.paired_interval(first >= 0, second >= 0, generator=_generator())
+    return metrics.paired_interval(first >= 0, second >= 0)
 
 
 def beats(arms: Arms, first: str, second: str) -> bool:
@@ -204,13 +205,4 @@ def passed(thresholds: Thresholds) -> dict[str, Count]:
 def members_more(thresholds: Thresholds) -> bool:
     """Whether unguided samples copy members more often than non-members, by the paired 95 % interval."""
     copied = thresholds.copied, thresholds.copied_non_members
-    return metrics.paired_interval(*copied, generator=_generator())[0] > 0
-
-
-def _upper(count: Count) -> float:
-    interval = count.interval()
-    return interval[1] if interval else float("inf")
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    return metrics.paired_interval(*copied)[0] > 0

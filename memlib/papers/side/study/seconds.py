@@ -11,7 +11,6 @@ from memlib import metrics, sample
 from memlib.papers.side import students
 from memlib.papers.side.attack import sweep
 from memlib.papers.side.study.arms import Bench, classifier, spread_of, student, surrogate
-from memlib.papers.side.study.judge import distinct
 from memlib.papers.side.study.model import unguided
 from memlib.papers.side.study.results import Seconds
 from memlib.run import Run
@@ -72,6 +71,6 @@ def equal_seconds(found: Seconds) -> list[list[str]]:
         expected = float(metrics.extrapolate_unique(counts, len(plainly), afford))
         copies = float(afford) * float((plainly >= 0).double().mean())
         own = len(set(hits[hits >= 0].tolist()) - set(plainly[plainly >= 0].tolist()))
-        made = [f"{int((hits >= 0).sum())}", f"{distinct(hits)}"]
+        made = [f"{int((hits >= 0).sum())}", f"{metrics.ums(hits, len(hits)).k}"]
         rows.append([arm, f"{spent:.1f}", *made, f"{int(afford)}", f"{copies:.0f}", f"{expected:.0f}", f"{own}"])
     return rows

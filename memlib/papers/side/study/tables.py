@@ -1,8 +1,7 @@
 """The tables behind the claims, as rows of text; the first row names the columns."""
 
 from memlib import metrics
-from memlib.papers.side.study.curves import by_weight, ends_of, gains
-from memlib.papers.side.study.judge import distinct
+from memlib.papers.side.study.curves import by_weight, gains
 from memlib.papers.side.study.results import Arms, Labels, Model, Results, Thresholds, Weights
 from memlib.papers.side.study.rules import passed
 
@@ -44,7 +43,7 @@ def of_thresholds(thresholds: Thresholds) -> Rows:
     """Edge, what it was set for, and the non-members above it."""
     rows = [["band", "cosine from", "set for", "non-members", "95 % interval"]]
     for band, count in passed(thresholds).items():
-        low, high = ends_of(count)
+        low, high = count.interval()
         origin = "published" if thresholds.descriptor == "sscd" else f"{100 * thresholds.fractions[band]:.1f} %"
         interval = f"[{100 * low:.1f}, {100 * high:.1f}] %"
         rows.append([band, f"{thresholds.edges[band]:.3f}", origin, f"{count.k} of {count.n}", interval])
@@ -97,7 +96,7 @@ def of_distances(arms: Arms) -> Rows:
     for name in ("non-members", "Random", "OL-TD", "CL-TD"):
         cells = []
         for count in (arms.l2_ratio[name], arms.adaptive[name]):
-            low, high = ends_of(count)
+            low, high = count.interval()
             cells += [f"{count.k} of {count.n}", f"[{low:.3f}, {high:.3f}]"]
         rows.append([name, *cells])
     return rows
@@ -114,15 +113,17 @@ def of_candidates(arms: Arms) -> Rows:
 
 def of_networks(arms: Arms) -> Rows:
     """Copies and distinct members on each network, and the mean gain over Random."""
-    names = list(arms.hits[-1])
+    names, n = list(arms.hits[-1]), len(arms.hits[0]["Random"])
     rows = [["network", *names]]
     for number, hits in enumerate(arms.hits):
-        rows.append([f"{number}", *(f"{int((hits[name] >= 0).sum())} ({distinct(hits[name])})" for name in names)])
+        found = {name: metrics.ums(hits[name], n).k for name in names}
+        rows.append([f"{number}", *(f"{int((hits[name] >= 0).sum())} ({found[name]})" for name in names)])
     gains = {
         name: [float((hits[name] >= 0).double().mean() - (hits["Random"] >= 0).double().mean()) for hits in arms.hits]
         for name in names
     }
-    ends = {name: metrics.mean_interval(gain) for name, gain in gains.items()}
+    ends = {name: metrics.mean_interval(gain, bounds=(-1, 1)) for name, gain in gains.items()}
+    ends["Random"] = 0.0, 0.0  # less itself
     rows.append(["mean AMS less Random", *(f"{sum(gain) / len(gain):+.3f}" for gain in gains.values())])
     return [*rows, ["95 % interval", *(f"[{low:+.3f}, {high:+.3f}]" for low, high in ends.values())]]
 
