@@ -5,11 +5,14 @@ mixture, a trained network, or somebody else's checkpoint in an adapter. Score a
 of it, and guidance turns one denoiser into another. Bind a condition first: `functools.partial(net, y=y)`.
 """
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from memlib.noise import Noise, add_noise, expand_sigma
 from memlib.shapes import Float, PerSample, Shaped
@@ -38,9 +41,12 @@ def eps(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Floa
 
 
 def pair(
-    denoiser: Denoiser, x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like
+    denoiser: Denoiser, x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise
 ) -> tuple[Float[Tensor, " b *s"], Float[Tensor, " b *s"]]:
-    """Predicted and true noise (eps_hat, eps), each (B, *S), for x0 (B, *S) noised to sigma. Losses take this pair."""
+    """Predicted and true noise (eps_hat, eps), each (B, *S), for x0 (B, *S) noised to sigma. Losses take this pair.
+
+    In training `noise` is `noise_from(generator)`, so that a resumed run draws the same.
+    """
     true = noise(x0)
     return eps(denoiser, add_noise(x0, sigma, lambda _: true), sigma), true
 
@@ -95,6 +101,46 @@ def gradient(log_p: LogP, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         return torch.autograd.grad(log_p(leaf, sigma).sum(), leaf)[0]
+
+
+def evaluated(denoiser: Denoiser) -> Denoiser:
+    """The same denoiser, (B, *S) -> (B, *S), whose networks are in evaluation mode during each call.
+
+    Samplers, inpainting and likelihoods use it: in training mode, dropout and batch norm would change their results in
+    silence.
+    """
+    network = isinstance(denoiser, nn.Module) and next(denoiser.parameters(), None) is not None
+    own = list(denoiser.modules()) if network else []
+
+    def calm(x: Tensor, sigma: Tensor) -> Tensor:
+        if own and not any(module.training for module in own):
+            return denoiser(x, sigma)  # nothing to do: a hook would cost a small network a fifth of its time
+        with evaluating():
+            return denoiser(x, sigma)
+
+    return calm
+
+
+@contextmanager
+def evaluating() -> Iterator[None]:
+    """Inside, every network that is called is in evaluation mode, however it is wrapped; then in its mode before."""
+    switched: list[nn.Module] = []
+    here = threading.get_ident()  # hooks see all threads, and another one may be training
+
+    def switch(module: nn.Module, inputs: Any) -> None:
+        if module.training and threading.get_ident() == here:
+            for part in module.modules():  # all at once: a compiled network runs its parts without calling them
+                if part.training:
+                    part.training = False
+                    switched.append(part)
+
+    hook = register_module_forward_pre_hook(switch)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for part in switched:
+            part.training = True
 
 
 def _level(sigma: float | Tensor, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from memlib.denoiser import Denoiser
+from memlib.denoiser import Denoiser, evaluated
 from memlib.errors import Refused
 from memlib.shapes import Float, Shaped
 
@@ -68,6 +68,7 @@ def log_likelihood(
 
     The solver is Dormand-Prince 5(4) with adaptive steps, the same for all samples of the batch, on the device and in
     the dtype of x0; traces are summed in float64. Parameters receive no gradient, and no_grad may be on.
+    Networks are in evaluation mode while they are called here.
 
     Arguments:
         denoiser: D(x, sigma), differentiable in x.
@@ -99,7 +100,7 @@ def log_likelihood(
         raise Refused(f"x0 must be floating point of shape (B, *S), not {x0.dtype} of shape {tuple(x0.shape)}")
     with torch.inference_mode(False):
         x0 = x0.detach().clone()  # a tensor made under inference_mode cannot carry gradients
-        flow = _Flow(denoiser, _probes(probes, x0), exact=probes is None)
+        flow = _Flow(evaluated(denoiser), _probes(probes, x0), exact=probes is None)
         x, gained = _integrate(flow, x0, math.log(sigma_min), math.log(sigma_max), tol)
     with torch.no_grad():
         end = _normal(x, sigma_max) if terminal is None else terminal(x)

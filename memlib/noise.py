@@ -7,20 +7,25 @@ the CPU. `expand_sigma` brings a level to the dtype and device of the sample.
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from memlib.errors import Refused
 from memlib.random import Noise, noise_from, seeded
 from memlib.shapes import Float, PerSample, Shaped
 
 __all__ = [
+    "Grid",
     "Noise",
     "add_noise",
     "ddpm",
     "discrete",
     "expand_sigma",
     "karras",
+    "levels_of",
     "lognormal",
     "loguniform",
     "noise_from",
@@ -31,6 +36,9 @@ __all__ = [
     "vp",
     "vp_sigma",
 ]
+
+Grid = Float[Tensor, " n"] | Sequence[float] | np.ndarray
+"""Decreasing noise levels (n,), usually ending in 0: a tensor, or a list or array of them."""
 
 
 def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"]) -> Shaped[Tensor, "..."]:
@@ -55,6 +63,24 @@ def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"
 def add_noise(x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like) -> Float[Tensor, " b *s"]:
     """x0 + sigma n, the forward process at level sigma; (B, *S) -> (B, *S)."""
     return x0 + expand_sigma(sigma, x0) * noise(x0)
+
+
+def levels_of(sigmas: Grid) -> list[float]:
+    """A grid (n,) as Python floats.
+
+    Raises:
+        Refused: for fewer than two levels, and for levels that rise, or are not finite and positive; the last may be 0.
+    """
+    grid = torch.as_tensor(sigmas)
+    floats = [float(level) for level in grid.tolist()] if grid.ndim == 1 else []
+    if len(floats) < 2:
+        raise Refused(f"a grid has two levels or more, (n,), not shape {tuple(grid.shape)}: make one with noise.karras")
+    for sigma, target in zip(floats, floats[1:], strict=False):
+        if target > sigma:
+            raise Refused(f"the grid rises from {sigma:.6g} to {target:.6g}: give decreasing levels, as sigmas.flip(0)")
+        if not (0 < sigma < math.inf and target >= 0):
+            raise Refused(f"the grid has a step from {sigma:.6g} to {target:.6g}: give finite levels, 0 only as the last")
+    return floats
 
 
 # Grids of sampling: (n + 1,), decreasing, last 0.

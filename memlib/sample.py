@@ -4,22 +4,27 @@ Each sampler comes in two forms: a generator of states (`*_path`), which the cal
 that returns the last state. Sampling starts at x (B, *S), noise of standard deviation sigmas[0]; the data, which would
 be added to it, are negligible there. `start` makes such an x. In the coordinates x = x_t / alpha_t, DDPM and DDIM are
 one sampler with two values of the number eta.
+
+Networks are in evaluation mode while a sampler calls them, and in their own mode afterwards.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from memlib.denoiser import Denoiser
-from memlib.noise import Noise, seeded
+from memlib.denoiser import Denoiser, evaluated
+from memlib.errors import Refused
+from memlib.noise import Grid, Noise, levels_of, seeded
 from memlib.shapes import Float, Shaped
 
 
 def start(
-    sigmas: Float[Tensor, " n"],
-    seeds: Sequence[int] | Shaped[Tensor, " b"],
+    sigmas: Grid,
+    seeds: Sequence[int] | np.ndarray | Shaped[Tensor, " b"],
     shape: Sequence[int],
     *,
     dtype: torch.dtype | None = None,
@@ -37,13 +42,13 @@ def start(
         dtype: by default that of torch.
         device: by default that of torch.
     """
-    return sigmas[0] * seeded(seeds)(torch.empty(len(seeds), *shape, dtype=dtype, device=device))
+    return levels_of(sigmas)[0] * seeded(seeds)(torch.empty(len(seeds), *shape, dtype=dtype, device=device))
 
 
 def ancestral(
     denoiser: Denoiser,
     x: Float[Tensor, " b *s"],
-    sigmas: Float[Tensor, " n"],
+    sigmas: Grid,
     eta: float = 0.0,
     noise: Noise = torch.randn_like,
 ) -> Float[Tensor, " b *s"]:
@@ -58,6 +63,12 @@ def ancestral(
         sigmas: decreasing levels (n,), usually ending in 0.
         eta: 0 is DDIM, 1 is DDPM.
         noise: the source of new noise, once a step if eta > 0.
+
+    Raises:
+        Refused: for levels that do not decrease to the last, an eta outside [0, 1], and an x that is not finite.
+
+    Warns:
+        UserWarning: for an x much smaller than sigmas[0], or much larger than it where the data are negligible.
     """
     for state in ancestral_path(denoiser, x, sigmas, eta, noise):
         x = state
@@ -68,7 +79,7 @@ def ancestral(
 def ancestral_path(
     denoiser: Denoiser,
     x: Float[Tensor, " b *s"],
-    sigmas: Float[Tensor, " n"],
+    sigmas: Grid,
     eta: float = 0.0,
     noise: Noise = torch.randn_like,
 ) -> Iterator[Tensor]:
@@ -76,7 +87,11 @@ def ancestral_path(
 
     `noise` is called once a step, except where no noise is added (eta = 0, or a step to sigma = 0).
     """
-    levels, floats = sigmas.to(x), sigmas.tolist()  # coefficients as Python floats: no device sync in the loop
+    if not 0 <= eta <= 1:
+        raise Refused(f"eta is {eta}: give 0 (DDIM) to 1 (DDPM)")
+    floats = levels_of(sigmas)  # coefficients as Python floats: no device sync in the loop
+    levels, denoiser = torch.tensor(floats, dtype=x.dtype, device=x.device), evaluated(denoiser)
+    _check_start(x, floats[0])
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         fresh = eta * target * math.sqrt(1 - (target / sigma) ** 2)  # std of new noise
         kept = math.sqrt(target**2 - fresh**2)  # std of the noise that x keeps
@@ -86,10 +101,11 @@ def ancestral_path(
         yield x
 
 
-def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " n"]) -> Float[Tensor, " b *s"]:
+def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> Float[Tensor, " b *s"]:
     """Sample (B, *S) by Heun's second-order method on the probability-flow ODE dx/dsigma = (x - D)/sigma.
 
-    Karras et al. 2022, algorithm 1. A step evaluates the denoiser twice, and a step to sigma = 0 once.
+    Karras et al. 2022, algorithm 1. A step evaluates the denoiser twice, and a step to sigma = 0 once. Refuses and warns
+    as `ancestral` does.
     """
     for state in heun_path(denoiser, x, sigmas):
         x = state
@@ -97,9 +113,11 @@ def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " 
 
 
 @torch.no_grad()
-def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tensor, " n"]) -> Iterator[Tensor]:
+def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> Iterator[Tensor]:
     """The states of `heun`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
-    levels, floats = sigmas.to(x), sigmas.tolist()
+    floats = levels_of(sigmas)
+    levels, denoiser = torch.tensor(floats, dtype=x.dtype, device=x.device), evaluated(denoiser)
+    _check_start(x, floats[0])
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         slope = (x - denoiser(x, levels[i])) / sigma
         euler = x + (target - sigma) * slope
@@ -109,3 +127,19 @@ def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Float[Tenso
         else:
             x = euler
         yield x
+
+
+def _check_start(x: Tensor, sigma: float) -> None:
+    """One look at x before the first step, since a start of another size gives images of nothing, or of one image."""
+    size = sigma * float((x.detach().float() / sigma).square().mean().sqrt()) if x.numel() else sigma
+    if not math.isfinite(size):
+        raise Refused("the start x is not finite: make one with sample.start")
+    # The mean square of few coordinates varies: five standard deviations of it are no fault.
+    small = size < sigma * min(0.5, 1 - 5 / math.sqrt(2 * max(1, x.numel())))
+    large = size > 2 * sigma and sigma >= 10  # at lower levels the data may be as large
+    if small or large:
+        warnings.warn(
+            f"the start x has root mean square {size:.3g} where the grid starts at sigma = {sigma:.3g}: give "
+            "sigmas[0] times standard normal noise, as sample.start does",
+            stacklevel=4,
+        )
