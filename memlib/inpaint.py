@@ -1,8 +1,8 @@
 """Inpainting and reconstruction with a model that was trained for neither.
 
 Both test an unlearned model more severely than sampling does, since the model sees part of a forgotten image. A mask is
-bool, True where a pixel is hidden: (1, H, W), (B, 1, H, W), or another shape that broadcasts to (B, *S). Networks are in
-evaluation mode while they are called here.
+bool, True where a pixel is hidden: (1, H, W), (B, 1, H, W), or another shape that broadcasts to (B, *S). Networks are
+in evaluation mode while they are called here.
 """
 
 import math

@@ -79,7 +79,9 @@ def levels_of(sigmas: Grid) -> list[float]:
         if target > sigma:
             raise Refused(f"the grid rises from {sigma:.6g} to {target:.6g}: give decreasing levels, as sigmas.flip(0)")
         if not (0 < sigma < math.inf and target >= 0):
-            raise Refused(f"the grid has a step from {sigma:.6g} to {target:.6g}: give finite levels, 0 only as the last")
+            raise Refused(
+                f"the grid has a step from {sigma:.6g} to {target:.6g}: give finite levels, 0 only as the last"
+            )
     return floats
 
 

@@ -104,8 +104,8 @@ def ancestral_path(
 def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> Float[Tensor, " b *s"]:
     """Sample (B, *S) by Heun's second-order method on the probability-flow ODE dx/dsigma = (x - D)/sigma.
 
-    Karras et al. 2022, algorithm 1. A step evaluates the denoiser twice, and a step to sigma = 0 once. Refuses and warns
-    as `ancestral` does.
+    Karras et al. 2022, algorithm 1. A step evaluates the denoiser twice, and a step to sigma = 0 once. It refuses
+    and warns as `ancestral` does.
     """
     for state in heun_path(denoiser, x, sigmas):
         x = state

@@ -118,8 +118,8 @@ class Kept:
 
 
 def counted(value):
-    """A function that returns `value`, and the list of its calls."""
-    calls = []
+    """A function that returns `value`, and its calls, in a thing without content to hash: a list would be an input."""
+    calls = collections.deque()
 
     class Make:
         def __call__(self, *inputs):
@@ -379,3 +379,131 @@ def test_a_function_whose_shapes_are_checked_counts_as_itself():
     assert hasattr(losses.obtuse, "__wrapped__")  # else this says nothing
     assert fingerprint(losses.obtuse) != fingerprint(losses.orthogonal)
     assert fingerprint(partial(noise.lognormal, mean=1.0)) == fingerprint(partial(noise.lognormal, mean=1.0))
+
+
+# Edited classes, comments, versions.
+
+
+def defined(source, name="Thing", **variables):
+    """The class `name` of a notebook cell."""
+    exec(compile(source, "a notebook cell", "exec"), variables)
+    return variables[name]
+
+
+NETWORK = """
+import torch
+class Base(torch.nn.Module):
+    def scaled(self, x):
+        return {factor} * x
+class Thing(Base):
+    shift = {shift}
+    def forward(self, x):
+        return self.scaled(x) + {added}
+    @staticmethod
+    def still(x):
+        return x - {static}
+    @property
+    def told(self):
+        return {told}
+"""
+
+
+@pytest.mark.parametrize("instance", [True, False])
+def test_an_edited_forward_is_seen(instance):
+    """A method, one of a base class, a class attribute, a static method, a property: of the network and of its class."""
+    usual = {"factor": 2, "shift": 0, "added": 1, "static": 1, "told": 1}
+
+    def hashed(**changed):
+        kind = defined(NETWORK.format(**usual | changed))
+        return fingerprint(kind() if instance else kind)
+
+    assert hashed() == hashed()
+    assert len({hashed(), *(hashed(**{name: 7}) for name in usual)}) == 6
+
+
+def test_an_edited_class_of_a_notebook_is_seen_wherever_it_stands():
+    """As an instance with and without attributes, a dataclass, a named tuple, a global of a function, in a closure."""
+    plain = "class Thing:\n    def __call__(self, x):\n        return x + {}"
+    data = "from dataclasses import dataclass\n@dataclass\nclass Thing:\n    a: int = 1\n    def f(self):\n        return {}"
+    named = (
+        "from typing import NamedTuple\nclass Thing(NamedTuple):\n    a: int = 1\n    def f(self):\n        return {}"
+    )
+
+    def reading(thing):
+        return compiled("def make():\n    return thing", thing=thing)
+
+    for source in (plain, data, named):
+        for use in (
+            lambda kind: kind(),
+            lambda kind: [kind()],
+            reading,
+            lambda kind: reading(kind()),
+            lambda kind: lambda: kind,
+        ):
+            same, other = (fingerprint(use(defined(source.format(n)))) for n in (1, 2))
+            assert same != other and same == fingerprint(use(defined(source.format(1))))
+
+
+def test_a_class_that_names_itself_or_holds_a_lock_has_a_fingerprint():
+    looped = "class Thing:\n    def copy(self):\n        return Thing()\n    def lock(self):\n        return lock"
+    one, other = (defined(looped, lock=threading.Lock()) for _ in range(2))
+    assert fingerprint(one()) == fingerprint(other())
+    assert fingerprint(one(), one()) != fingerprint(one())
+
+
+def test_an_edited_module_of_ones_own_is_seen_and_its_comments_are_not(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def hashed(text):
+        (tmp_path / "helping.py").write_text(text, encoding="utf8")
+        sys.modules.pop("helping", None)
+        importlib.invalidate_caches()
+        return fingerprint(compiled("def make():\n    return helping.f()", helping=importlib.import_module("helping")))
+
+    base = hashed("def f():\n    return 1\n")
+    assert hashed('"""Helps."""\n\n\ndef f():\n    """One."""\n    return 1  # why\n') == base
+    assert hashed("def f():\n    return 2\n") != base
+
+
+def test_a_comment_in_memlib_discards_nothing_and_a_version_does(tmp_path, monkeypatch):
+    """Versions of the libraries that the closure imports, inside functions too, and of no others."""
+    package = tmp_path / "memlib"
+    package.mkdir()
+    monkeypatch.setattr(fingerprints, "_MEMLIB", package)
+    installed = {"sklearn": "1", "diffusers": "1", "scipy": "1"}
+    monkeypatch.setattr(fingerprints, "_version", lambda top: installed.get(top))
+
+    def seen(text):
+        (package / "a.py").write_text(text, encoding="utf8")
+        code_fingerprint.cache_clear()
+        return code_fingerprint("memlib.a")
+
+    plain = "import sklearn.svm\ndef f():\n    from diffusers import UNet2DModel\n    return 1\n"
+    base = seen(plain)
+    assert seen('"""A."""\n' + plain.replace("def f():", 'def f():  # one\n    """f."""\n')) == base
+    assert seen(plain.replace("return 1", "return 2")) != base
+    for library, counts in (("sklearn", True), ("diffusers", True), ("scipy", False)):
+        installed[library] = "2"
+        assert (seen(plain) != base) == counts
+        installed[library] = "1"
+    code_fingerprint.cache_clear()
+
+
+def test_the_version_of_a_library_counts_where_its_things_are_inputs(monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    things = [LogisticRegression, LogisticRegression(C=2.0), torch.nn.Linear(2, 2), np.linalg.norm]
+    things[2].load_state_dict({"weight": torch.ones(2, 2), "bias": torch.ones(2)})
+    before = [fingerprint(thing) for thing in things]
+    assert before == [fingerprint(thing) for thing in things]
+    monkeypatch.setattr(fingerprints, "_version", lambda top: "another")
+    assert all(old != fingerprint(thing) for old, thing in zip(before, things, strict=True))
+    assert fingerprints.metadata.version("scikit-learn")  # the name that `sklearn` is installed under
+
+
+def test_libraries_are_found_by_what_they_install():
+    from importlib import metadata
+
+    assert fingerprints._version("sklearn") == metadata.version("scikit-learn")
+    assert fingerprints._version("PIL") == metadata.version("pillow")
+    assert fingerprints._version("no_such_package") is None
