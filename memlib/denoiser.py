@@ -6,7 +6,7 @@ of it, and guidance turns one denoiser into another. Bind a condition first: `fu
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -109,31 +109,34 @@ def evaluated(denoiser: Denoiser) -> Denoiser:
     Samplers, inpainting and likelihoods use it: in training mode, dropout and batch norm would change their results in
     silence.
     """
-    network = isinstance(denoiser, nn.Module) and next(denoiser.parameters(), None) is not None
-    own = list(denoiser.modules()) if network else []
+    net = getattr(denoiser, "__self__", denoiser)  # of `net.forward`, which no hook sees
+    known = isinstance(net, nn.Module) and next(net.parameters(), None) is not None
+    own = list(net.modules()) if known else []
 
     def calm(x: Tensor, sigma: Tensor) -> Tensor:
         if own and not any(module.training for module in own):
             return denoiser(x, sigma)  # nothing to do: a hook would cost a small network a fifth of its time
-        with evaluating():
+        with evaluating(own):
             return denoiser(x, sigma)
 
     return calm
 
 
 @contextmanager
-def evaluating() -> Iterator[None]:
-    """Inside, every network that is called is in evaluation mode, however it is wrapped; then in its mode before."""
+def evaluating(modules: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """Inside, `modules` and every network that is called, however wrapped, are in evaluation mode; then as before."""
     switched: list[nn.Module] = []
     here = threading.get_ident()  # hooks see all threads, and another one may be training
 
-    def switch(module: nn.Module, inputs: Any) -> None:
+    def switch(module: nn.Module, inputs: Any = None) -> None:
         if module.training and threading.get_ident() == here:
             for part in module.modules():  # all at once: a compiled network runs its parts without calling them
                 if part.training:
                     part.training = False
                     switched.append(part)
 
+    for module in modules:
+        switch(module)
     hook = register_module_forward_pre_hook(switch)
     try:
         yield

@@ -9,7 +9,7 @@ from memlib.papers.learning_rate.study import rules
 from memlib.papers.learning_rate.study.experiment import GROUPS, run
 from memlib.papers.learning_rate.study.results import Results
 from memlib.papers.learning_rate.study.settings import SCALES, Settings
-from memlib.papers.learning_rate.study.tables import tables
+from memlib.papers.learning_rate.study._tables import tables
 from memlib.papers.learning_rate.study.words import sentences
 
 CHAPTER = "05_learning_rate"
