@@ -110,8 +110,9 @@ def evaluated(denoiser: Denoiser) -> Denoiser:
     silence.
     """
     net = getattr(denoiser, "__self__", denoiser)  # of `net.forward`, which no hook sees
-    known = isinstance(net, nn.Module) and next(net.parameters(), None) is not None
-    own = list(net.modules()) if known else []
+    own: list[nn.Module] = []
+    if isinstance(net, nn.Module) and next(net.parameters(), None) is not None:
+        own = list(net.modules())
 
     def calm(x: Tensor, sigma: Tensor) -> Tensor:
         if own and not any(module.training for module in own):

@@ -141,8 +141,8 @@ def fit(
     parameters = [p for p in net.parameters() if p.requires_grad]
     bf16 = _bf16(precision, parameters[0].device)
     settings = {
-        "network": checkpoints.architecture(net), "schedule": schedule, "lr": lr,
-        "steps": steps if schedule == "cosine" else None, "warmup": warmup, "clip": clip, "decay": None if ema is None else decay, "seed": seed,
+        "network": checkpoints.architecture(net), "schedule": schedule, "lr": lr, "warmup": warmup, "clip": clip,
+        "steps": steps if schedule == "cosine" else None, "decay": None if ema is None else decay, "seed": seed,
         "precision": "bf16" if bf16 else "fp32",
     }  # fmt: skip
     path = None

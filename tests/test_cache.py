@@ -17,10 +17,11 @@ import pytest
 import tiny_notebook as tiny
 import torch
 
+from memlib import train
 from memlib.cache import _fingerprint as fingerprints
-from memlib.cache import store
+from memlib.cache import shards, store
 from memlib.cache._fingerprint import code_fingerprint, fingerprint
-from memlib.cache.atomic import replace_file
+from memlib.cache.atomic import place_folder, replace_file
 from memlib.errors import Refused
 
 
@@ -342,6 +343,49 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     assert path.read_text() == "old" and [found.name for found in path.parent.iterdir()] == ["kept.txt"]
 
 
+@pytest.mark.parametrize("kind", ["artefact", "checkpoint", "shards", "file", "folder", "model folder"])
+def test_everything_is_flushed_before_it_is_renamed(kind, tmp_path, monkeypatch):
+    """After a power cut a file that has its name has its bytes too."""
+    flushed, order = {}, []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle):
+        flushed[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+        fsync(handle)
+
+    def noted_replace(old, new, **options):
+        files = [Path(old)] if Path(old).is_file() else [path for path in Path(old).rglob("*") if path.is_file()]
+        order.append(str(new))
+        assert files and all(flushed[path.stat().st_ino] == path.stat().st_size > 0 for path in files)
+        replace(old, new, **options)
+
+    def write_folder():
+        (tmp_path / "filled" / "deep").mkdir(parents=True)
+        (tmp_path / "filled" / "deep" / "a").write_text("a")
+        place_folder(tmp_path / "filled", tmp_path / "placed")
+
+    def write_model():
+        from memlib import adapters, nets
+
+        unet = nets.UNet(8, 1, (8, 8), layers=1).unet
+        adapters.to_diffusers(adapters.from_discrete(unet, torch.linspace(0.9, 0.1, 5), "eps"), tmp_path / "model")
+
+    def loss(net, generator):
+        return net(torch.randn(4, 2, generator=generator)).square().mean()
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    {
+        "artefact": lambda: store.save(tmp_path / "a.safetensors", torch.ones(2)),
+        "checkpoint": lambda: list(train.fit(torch.nn.Linear(2, 1), loss, 2, checkpoint=tmp_path)),
+        "shards": lambda: shards.stream(lambda seeds: torch.ones(len(seeds), 2), 4, tmp_path / "s", key="k", batch=2),
+        "file": lambda: replace_file(tmp_path / "a.txt", lambda beside: beside.write_text("a")),
+        "folder": write_folder,
+        "model folder": write_model,
+    }[kind]()
+    assert order
+
+
 # Classes named in a file.
 
 
@@ -410,7 +454,7 @@ class Thing(Base):
 
 @pytest.mark.parametrize("instance", [True, False])
 def test_an_edited_forward_is_seen(instance):
-    """A method, one of a base class, a class attribute, a static method, a property: of the network and of its class."""
+    """A method, a base class's, a class attribute, a static method, a property: of the network and of its class."""
     usual = {"factor": 2, "shift": 0, "added": 1, "static": 1, "told": 1}
 
     def hashed(**changed):
@@ -424,7 +468,9 @@ def test_an_edited_forward_is_seen(instance):
 def test_an_edited_class_of_a_notebook_is_seen_wherever_it_stands():
     """As an instance with and without attributes, a dataclass, a named tuple, a global of a function, in a closure."""
     plain = "class Thing:\n    def __call__(self, x):\n        return x + {}"
-    data = "from dataclasses import dataclass\n@dataclass\nclass Thing:\n    a: int = 1\n    def f(self):\n        return {}"
+    data = (
+        "import dataclasses\n@dataclasses.dataclass\nclass Thing:\n    a: int = 1\n    def f(self):\n        return {}"
+    )
     named = (
         "from typing import NamedTuple\nclass Thing(NamedTuple):\n    a: int = 1\n    def f(self):\n        return {}"
     )

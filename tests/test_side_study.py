@@ -18,10 +18,10 @@ from memlib.papers import groups_of
 from memlib.papers.side import study
 from memlib.papers.side.study import arms as arms_of
 from memlib.papers.side.study import curves, experiment, rules
+from memlib.papers.side.study._tables import of_planted
 from memlib.papers.side.study.model import Network, Training, train_model
 from memlib.papers.side.study.results import Arms, Labels, Results, Seconds, Thresholds, Weights
 from memlib.papers.side.study.seconds import bought, equal_seconds
-from memlib.papers.side.study._tables import of_planted
 from memlib.run import Run
 from memlib.settings import changed
 

@@ -228,7 +228,7 @@ def _module(module: types.ModuleType) -> Iterator[Any]:
 
 
 def _function(function: types.FunctionType) -> Iterator[Any]:
-    """Code, defaults and closure; of an installed one the version; of another outside of memlib the globals it reads."""
+    """Code, defaults and closure; of an installed one the version, of one outside of memlib the globals it reads."""
     yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
     yield [cell.cell_contents for cell in function.__closure__ or ()]
     if not function.__code__.co_filename.startswith(_LIBRARIES):
