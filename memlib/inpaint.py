@@ -63,7 +63,7 @@ def inpaint_path(
     hidden = _fitting(hidden, x0).to(x0.device)
     floats = levels_of(sigmas)
     levels, denoiser = torch.tensor(floats, dtype=x0.dtype, device=x0.device), evaluated(denoiser)
-    if floats[-1] != 0:
+    if len(floats) < 2 or floats[-1] != 0:
         raise Refused(f"an inpainted image is clean only where the grid ends in 0, not in {floats[-1]}: append it")
     if repeats < 1:
         raise Refused(f"each step is taken at least once, not {repeats} times")

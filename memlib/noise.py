@@ -69,12 +69,13 @@ def levels_of(sigmas: Grid) -> list[float]:
     """A grid (n,) as Python floats.
 
     Raises:
-        Refused: for fewer than two levels, and for levels that rise, or are not finite and positive; the last may be 0.
+        Refused: for no level, and for levels that rise, or are not finite and positive; the last may be 0.
     """
     grid = torch.as_tensor(sigmas)
     floats = [float(level) for level in grid.tolist()] if grid.ndim == 1 else []
-    if len(floats) < 2:
-        raise Refused(f"a grid has two levels or more, (n,), not shape {tuple(grid.shape)}: make one with noise.karras")
+    if not floats or not 0 <= floats[0] < math.inf:
+        told = tuple(grid.shape) if not floats else floats[0]
+        raise Refused(f"a grid is (n,) finite levels from above 0 on, not {told}: make one with noise.karras")
     for sigma, target in zip(floats, floats[1:], strict=False):
         if target > sigma:
             raise Refused(f"the grid rises from {sigma:.6g} to {target:.6g}: give decreasing levels, as sigmas.flip(0)")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, HeunDiscreteScheduler
@@ -157,14 +158,20 @@ SAMPLERS = {"ancestral": sample.ancestral, "heun": sample.heun}
         (torch.tensor([80.0, 1.0, 2.0, 0.0]), "the grid rises from 1 to 2"),
         (torch.tensor([80.0, 0.0, 0.0]), "a step from 0 to 0: give finite levels, 0 only as the last"),
         (torch.tensor([80.0, 1.0, -1.0]), "a step from 1 to -1"),
-        (torch.tensor([math.inf, 1.0, 0.0]), "a step from inf to 1"),
+        (torch.tensor([math.inf, 1.0, 0.0]), r"\(n,\) finite levels from above 0 on, not inf: make one"),
         (torch.tensor([80.0, math.nan, 0.0]), "a step from 80 to nan"),
-        (torch.tensor([80.0]), r"two levels or more, \(n,\), not shape \(1,\)"),
+        (torch.tensor([]), r"\(n,\) finite levels from above 0 on, not \(0,\)"),
+        (np.ones((2, 2)), r"\(n,\) finite levels from above 0 on, not \(2, 2\)"),
     ],
 )
 def test_a_grid_that_cannot_be_sampled_is_refused(sampler, grid, sentence):
     with pytest.raises(Refused, match=sentence):
         SAMPLERS[sampler](EXACT, 80 * UNIT, grid)
+
+
+def test_a_grid_of_one_level_takes_no_step():
+    assert torch.equal(sample.heun(EXACT, 80 * UNIT, [80.0]), 80 * UNIT)
+    assert torch.equal(sample.start([80.0], range(100), (6,)), 80 * UNIT)
 
 
 @pytest.mark.parametrize("eta", [1.1, 2.0, -0.1, math.nan])
