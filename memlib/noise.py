@@ -78,7 +78,9 @@ def levels_of(sigmas: Grid) -> list[float]:
         raise Refused(f"a grid is (n,) finite levels from above 0 on, not {told}: make one with noise.karras")
     for sigma, target in zip(floats, floats[1:], strict=False):
         if target > sigma:
-            raise Refused(f"the grid rises from {sigma:.6g} to {target:.6g}: give decreasing levels, as sigmas.flip(0)")
+            raise Refused(
+                f"the grid rises from {sigma:.6g} to {target:.6g}: give decreasing levels, or encode by sample.encode"
+            )
         if not (0 < sigma < math.inf and target >= 0):
             raise Refused(
                 f"the grid has a step from {sigma:.6g} to {target:.6g}: give finite levels, 0 only as the last"

@@ -116,8 +116,34 @@ def heun(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> Float[T
 def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> Iterator[Tensor]:
     """The states of `heun`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
     floats = levels_of(sigmas)
-    levels, denoiser = torch.tensor(floats, dtype=x.dtype, device=x.device), evaluated(denoiser)
     _check_start(x, floats[0])
+    yield from _heun_steps(evaluated(denoiser), x, floats)
+
+
+@torch.no_grad()
+def encode(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> Float[Tensor, " b *s"]:
+    """The latent (B, *S) at level sigmas[0] of x (B, *S) at the last level: `heun` run upwards. Song et al. 2021, D.4.
+
+    Sampling on the same grid leads back, up to the error of the steps.
+
+    Arguments:
+        denoiser: D(x, sigma).
+        x: data with noise of the last level.
+        sigmas: decreasing levels (n,) above 0.
+
+    Raises:
+        Refused: for levels that rise, are not finite, or end in 0.
+    """
+    floats = levels_of(sigmas)
+    if floats[-1] == 0:
+        raise Refused("the flow has no slope at sigma = 0: give levels that end above it, as sigmas[:-1]")
+    for state in _heun_steps(evaluated(denoiser), x, floats[::-1]):
+        x = state
+    return x
+
+
+def _heun_steps(denoiser: Denoiser, x: Tensor, floats: list[float]) -> Iterator[Tensor]:
+    levels = torch.tensor(floats, dtype=x.dtype, device=x.device)
     for i, (sigma, target) in enumerate(zip(floats, floats[1:], strict=False)):
         slope = (x - denoiser(x, levels[i])) / sigma
         euler = x + (target - sigma) * slope
@@ -131,11 +157,13 @@ def heun_path(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigmas: Grid) -> It
 
 def _check_start(x: Tensor, sigma: float) -> None:
     """One look at x before the first step, since a start of another size gives images of nothing, or of one image."""
-    size = sigma * float((x.detach().float() / sigma).square().mean().sqrt()) if x.numel() else sigma
+    if sigma == 0 or not x.numel():
+        return
+    size = sigma * float((x.detach().float() / sigma).square().mean().sqrt())
     if not math.isfinite(size):
         raise Refused("the start x is not finite: make one with sample.start")
     # The mean square of few coordinates varies: five standard deviations of it are no fault.
-    small = size < sigma * min(0.5, 1 - 5 / math.sqrt(2 * max(1, x.numel())))
+    small = size < sigma * min(0.5, 1 - 5 / math.sqrt(2 * x.numel()))
     large = size > 2 * sigma and sigma >= 10  # at lower levels the data may be as large
     if small or large:
         warnings.warn(

@@ -26,7 +26,11 @@ def output(command, **options):
 @pytest.mark.parametrize("where", ["script", "notebook"])
 def test_a_programmer_sees_the_line_that_was_wrong(where, tmp_path):
     (tmp_path / "own.py").write_text(CALLER, encoding="utf8")
-    command = [sys.executable, "own.py"] if where == "script" else [sys.executable, "-m", "IPython", "own.py"]
+    command = (
+        [sys.executable, "own.py"]
+        if where == "script"
+        else [sys.executable, "-m", "IPython", "--colors=NoColor", "own.py"]
+    )
     done = output(command, cwd=tmp_path)
     told = done.stdout + done.stderr
     assert SENTENCE in told and "nets.Preconditioned(None, -1.0)" in told and "mine()" in told

@@ -169,6 +169,19 @@ def test_a_grid_that_cannot_be_sampled_is_refused(sampler, grid, sentence):
         SAMPLERS[sampler](EXACT, 80 * UNIT, grid)
 
 
+def test_encoding_is_the_flow_upwards_and_sampling_leads_back():
+    """Of one Gaussian, whose flow scales by sqrt((s^2 + to^2) / (s^2 + from^2)): Karras et al. 2022, eq. 3."""
+    target = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), std=0.7)
+    x, grid = torch.randn(5, 2, dtype=torch.float64), noise.karras(200, 0.01, 5.0)[:-1]
+    latent = sample.encode(target, x, grid)
+    torch.testing.assert_close(latent, x * math.sqrt((0.49 + 25) / (0.49 + 1e-4)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(sample.heun(target, latent, grid), x, rtol=1e-3, atol=0)
+    with pytest.raises(Refused, match="no slope at sigma = 0: give levels that end above it"):
+        sample.encode(target, x, noise.karras(5))
+    with pytest.raises(Refused, match="the grid rises"):
+        sample.encode(target, x, grid.flip(0))
+
+
 def test_a_grid_of_one_level_takes_no_step():
     assert torch.equal(sample.heun(EXACT, 80 * UNIT, [80.0]), 80 * UNIT)
     assert torch.equal(sample.start([80.0], range(100), (6,)), 80 * UNIT)
