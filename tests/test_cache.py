@@ -406,6 +406,16 @@ def test_a_file_imports_no_module_of_its_choice(tmp_path, monkeypatch):
     assert store._class("planted:Point") is planted.Point
 
 
+def test_a_damaged_file_that_is_read_by_hand_is_refused(tmp_path):
+    """By its path as a text, too."""
+    store.save(str(tmp_path / "a.safetensors"), torch.arange(3.0))
+    assert torch.equal(store.load(str(tmp_path / "a.safetensors")), torch.arange(3.0))
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Refused, match="a.safetensors is damaged: delete it"):
+        store.load(tmp_path / "a.safetensors")
+
+
 def test_a_class_of_memlib_is_imported_for_a_file_that_names_it(tmp_path):
     """In a process that has imported nothing but the store."""
     from memlib.likelihood import LogLikelihood

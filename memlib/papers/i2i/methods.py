@@ -7,7 +7,6 @@ method and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin ove
 """
 
 import copy
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -67,10 +66,10 @@ Loss = Callable[[Completer, Completer, UnlearningBatch, torch.Generator], Terms]
 
 
 class Method:
-    """How to unlearn: a loss and what of the model it trains. It is called as its loss is.
+    """A loss of your own, and what of the model it trains. It is called as its loss is.
 
-    The parts belong to the method, since eq. 10 moves the encoder alone: a loss of your own around that of another
-    names them anew, `Method(mine, trains=li2024.trains)`.
+    The parts belong to the method, since eq. 10 moves the encoder alone. A loss around that of another names them anew:
+    `Method(mine, trains=li2024.trains)`.
 
     Arguments:
         loss: (model, frozen copy, batch, generator) -> two terms, each (B,).
@@ -78,8 +77,7 @@ class Method:
     """
 
     def __init__(self, loss: Loss, trains: tuple[str, ...]) -> None:
-        functools.update_wrapper(self, loss)
-        self.loss, self.trains = loss, trains
+        self.loss, self.trains, self.__name__ = loss, trains, getattr(loss, "__name__", "unlearning")
 
     def __call__(
         self, model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator
@@ -88,9 +86,14 @@ class Method:
         return self.loss(model, frozen, batch, generator)
 
 
-def trains(*parts: str) -> Callable[[Loss], Method]:
-    """A decorator: `@trains("encoder")` makes a loss, (B,) and (B,), a `Method` that trains the encoder."""
-    return lambda loss: Method(loss, parts)
+def trains(*parts: str) -> Callable[[Loss], Loss]:
+    """Note on a loss, (B,) and (B,), what of the model it trains, as its attribute `trains`."""
+
+    def noted(loss: Loss) -> Loss:
+        loss.__dict__["trains"] = parts
+        return loss
+
+    return noted
 
 
 def i2i(encode: Callable[[Any], Codes], frozen: Callable[[Any], Codes], retain: Any, forget: Any, target: Any) -> Terms:
@@ -148,7 +151,7 @@ def random_encoder(model: Completer, frozen: Completer, batch: UnlearningBatch, 
 
 def unlearn(
     model: nn.Module,
-    method: Method,
+    method: Loss,
     retain: Tensor,
     forget: Tensor,
     mask: Callable[[torch.Generator], Tensor],
@@ -166,7 +169,7 @@ def unlearn(
     A copy of `model` is trained. Budgets are equal, since steps, images and optimiser do not depend on the method.
 
     Arguments:
-        method: the loss, and the parts of the model that it trains.
+        method: one of this module's losses, or a `Method`.
         retain: (N, C, H, W).
         forget: (M, C, H, W). Every step draws `batch` images of each, so a smaller set is oversampled until both weigh
             the same (D.1).
@@ -188,14 +191,14 @@ def unlearn(
     if not len(retain) or not len(forget) or retain.shape[1:] != forget.shape[1:]:
         shapes = f"{tuple(retain.shape)} and {tuple(forget.shape)}"
         raise Refused(f"unlearning takes retain and forget images of one shape, at least one of each, not {shapes}")
-    if not isinstance(method, Method):
-        told = getattr(method, "__name__", type(method).__name__)
+    told, trained = getattr(method, "__name__", type(method).__name__), getattr(method, "trains", None)
+    if trained is None:
         raise Refused(
             f"{told} does not say what it trains: give Method({told}, trains=('encoder', 'decoder')) or a part"
         )
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     model = copy.deepcopy(model).requires_grad_(False)
-    for name in method.trains:
+    for name in trained:
         part = getattr(model, name, None)
         if not isinstance(part, nn.Module):
             parts = ", ".join(name for name, _ in model.named_children())
@@ -210,9 +213,7 @@ def unlearn(
         held, sent = method(cast(Completer, model), cast(Completer, frozen), material, generator)
         return (held + alpha * sent).mean()
 
-    for step in train.fit(
-        model, loss, steps, lr=lr, seed=seed, title=getattr(method, "__name__", "unlearning").replace("_", " ")
-    ):
+    for step in train.fit(model, loss, steps, lr=lr, seed=seed, title=told.replace("_", " ")):
         yield model, step
     model.eval()
 
