@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from memlib.errors import Refused
+
 Verdict = Literal["reproduced", "trend only", "not reproduced", "needs data or scale"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
@@ -22,7 +24,7 @@ class Claim:
         text: one sentence for the ledger.
 
     Raises:
-        ValueError: for another verdict, an interval that is not (low, high), n below 1 or a figure that is not finite.
+        Refused: for another verdict, an interval that is not (low, high), n below 1 or a figure that is not finite.
     """
 
     id: str
@@ -34,11 +36,13 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
-            raise ValueError(f"claim {self.id}: the verdict is {self.verdict!r}: choose one of {', '.join(VERDICTS)}")
+            raise Refused(f"claim {self.id}: the verdict is {self.verdict!r}: choose one of {', '.join(VERDICTS)}")
         if self.interval is not None and not (len(self.interval) == 2 and self.interval[0] <= self.interval[1]):
-            raise ValueError(f"claim {self.id}: the interval {self.interval!r} is not (low, high)")
+            raise Refused(
+                f"claim {self.id}: the interval {self.interval!r} is not (low, high): give two numbers in order"
+            )
         if self.n < 1:
-            raise ValueError(f"claim {self.id}: n is {self.n}: count the samples or runs behind the figure")
+            raise Refused(f"claim {self.id}: n is {self.n}: count the samples or runs behind the figure")
         self.record("")
 
     def record(self, scale: str) -> dict[str, Any]:
@@ -59,6 +63,6 @@ def _rounded(figure: Any) -> Any:
     if isinstance(figure, list | tuple):
         return [_rounded(value) for value in figure]
     if not math.isfinite(figure):
-        raise ValueError(f"a claim's figure is {figure}: record a number")
+        raise Refused(f"a claim's figure is {figure}: record a number")
     short = float(f"{float(figure):.3g}")
     return int(short) if isinstance(figure, int) else short

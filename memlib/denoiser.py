@@ -5,12 +5,15 @@ mixture, a trained network, or somebody else's checkpoint in an adapter. Score a
 of it, and guidance turns one denoiser into another. Bind a condition first: `functools.partial(net, y=y)`.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from memlib.noise import Noise, add_noise, as_level, expand_sigma
 from memlib.shapes import Float, PerSample, Shaped
@@ -42,9 +45,12 @@ def eps(denoiser: Denoiser, x: Float[Tensor, " b *s"], sigma: PerSample) -> Floa
 
 
 def pair(
-    denoiser: Denoiser, x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like
+    denoiser: Denoiser, x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise
 ) -> tuple[Float[Tensor, " b *s"], Float[Tensor, " b *s"]]:
-    """Predicted and true noise (eps_hat, eps), each (B, *S), for x0 (B, *S) noised to sigma. Losses take this pair."""
+    """Predicted and true noise (eps_hat, eps), each (B, *S), for x0 (B, *S) noised to sigma. Losses take this pair.
+
+    In training `noise` is `noise_from(generator)`, so that a resumed run draws the same.
+    """
     true = noise(x0)
     return eps(denoiser, add_noise(x0, sigma, lambda _: true), sigma), true
 
@@ -129,3 +135,47 @@ def gradient(log_p: LogP, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         return torch.autograd.grad(log_p(leaf, sigma).sum(), leaf)[0]
+
+
+def evaluated(denoiser: Denoiser) -> Denoiser:
+    """The same denoiser, (B, *S) -> (B, *S), whose networks are in evaluation mode during each call.
+
+    Samplers, inpainting and likelihoods use it: in training mode, dropout and batch norm would change their results in
+    silence.
+    """
+    net = getattr(denoiser, "__self__", denoiser)  # of `net.forward`, which no hook sees
+    own: list[nn.Module] = []
+    if isinstance(net, nn.Module) and next(net.parameters(), None) is not None:
+        own = list(net.modules())
+
+    def calm(x: Tensor, sigma: Tensor) -> Tensor:
+        if own and not any(module.training for module in own):
+            return denoiser(x, sigma)  # nothing to do: a hook would cost a small network a fifth of its time
+        with evaluating(own):
+            return denoiser(x, sigma)
+
+    return calm
+
+
+@contextmanager
+def evaluating(modules: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """Inside, `modules` and every network that is called, however wrapped, are in evaluation mode; then as before."""
+    switched: list[nn.Module] = []
+    here = threading.get_ident()  # hooks see all threads, and another one may be training
+
+    def switch(module: nn.Module, inputs: Any = None) -> None:
+        if module.training and threading.get_ident() == here:
+            for part in module.modules():  # all at once: a compiled network runs its parts without calling them
+                if part.training:
+                    part.training = False
+                    switched.append(part)
+
+    for module in modules:
+        switch(module)
+    hook = register_module_forward_pre_hook(switch)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for part in switched:
+            part.training = True

@@ -1,4 +1,4 @@
-"""Errors that are the user's to correct, such as a wrong value or a missing package: one sentence, no stack trace."""
+"""Errors that are the user's to correct, such as a wrong value or a missing package: one sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,9 @@ from contextlib import contextmanager
 class Refused(ValueError):
     """A user's mistake in one sentence: the wrong thing, its value, and how to correct it.
 
-    Raise it for a wrong parameter, a missing file, a missing package or unusable data. Anything else is a bug and keeps
-    its traceback. IPython shows `_render_traceback_` instead of a stack, so a notebook (and papermill's log) ends in
-    the sentence itself.
+    Raise it for a wrong parameter, a missing file, a missing package or unusable data. The command line prints the
+    sentence alone. In a script or a notebook it comes with its traceback, which shows the caller's own line.
     """
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Inpainting and reconstruction with a model that was trained for neither.
 
 Both test an unlearned model more severely than sampling does, since the model sees part of a forgotten image. A mask is
-bool, True where a pixel is hidden: (1, H, W), (B, 1, H, W), or another shape that broadcasts to (B, *S).
+bool, True where a pixel is hidden: (1, H, W), (B, 1, H, W), or another shape that broadcasts to (B, *S). Networks are
+in evaluation mode while they are called here.
 """
 
 import math
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from memlib.denoiser import Denoiser
+from memlib.denoiser import Denoiser, evaluated
 from memlib.errors import Refused
-from memlib.noise import Noise, add_noise, as_level
+from memlib.noise import Grid, Noise, add_noise, as_level, levels_of
 from memlib.random import to_device
 from memlib.shapes import Bool, Float, Shaped
 
@@ -21,7 +22,7 @@ def inpaint(
     denoiser: Denoiser,
     x0: Float[Tensor, " b *s"],
     hidden: Shaped[Tensor, "..."],
-    sigmas: Float[Tensor, " n"],
+    sigmas: Grid,
     repeats: int = 1,
     noise: Noise = torch.randn_like,
 ) -> Float[Tensor, " b *s"]:
@@ -43,7 +44,7 @@ def inpaint(
         noise: the source of noise.
 
     Raises:
-        Refused: if the mask is not bool or does not fit, the grid does not end in 0, or repeats < 1.
+        Refused: if the mask is not bool or does not fit, the grid rises or does not end in 0, or repeats < 1.
     """
     for state in inpaint_path(denoiser, x0, hidden, sigmas, repeats, noise):
         x = state
@@ -55,13 +56,14 @@ def inpaint_path(
     denoiser: Denoiser,
     x0: Float[Tensor, " b *s"],
     hidden: Shaped[Tensor, "..."],
-    sigmas: Float[Tensor, " n"],
+    sigmas: Grid,
     repeats: int = 1,
     noise: Noise = torch.randn_like,
 ) -> Iterator[Tensor]:
     """The states of `inpaint`: x after each of the n - 1 steps, each a new (B, *S) tensor."""
     hidden = to_device(_fitting(hidden, x0), x0.device)
-    levels, floats = to_device(sigmas, x0.device, x0.dtype), sigmas.tolist()
+    floats = levels_of(sigmas)
+    levels, denoiser = to_device(torch.tensor(floats, dtype=x0.dtype), x0.device), evaluated(denoiser)
     if len(floats) < 2 or floats[-1] != 0:
         raise Refused(f"an inpainted image is clean only where the grid ends in 0, not in {floats[-1]}: append it")
     if repeats < 1:
@@ -89,7 +91,7 @@ def reconstruct(
     denoiser: Denoiser,
     x0: Float[Tensor, " b *s"],
     sigma: float,
-    sigmas: Float[Tensor, " n"],
+    sigmas: Grid,
     noise: Noise = torch.randn_like,
 ) -> Float[Tensor, " b *s"]:
     """Add noise of level `sigma` to x0 (B, *S) and remove it by DDIM on the levels of `sigmas` below it, (B, *S).
@@ -98,14 +100,13 @@ def reconstruct(
     still clear, so a good reconstruction says little about what the model remembers.
 
     Raises:
-        Refused: if sigma is not positive.
+        Refused: if sigma is not positive, or the levels rise.
     """
-    if not sigma > 0:
+    if not 0 < sigma < math.inf:
         raise Refused(f"an image is reconstructed from noise of a positive level, not sigma={sigma}")
-    floats = [float(sigma), *[level for level in sigmas.tolist() if level < sigma]]
-    if floats[-1] != 0:
-        floats.append(0.0)
-    x = add_noise(x0, sigma, noise)
+    below = [level for level in torch.as_tensor(sigmas).tolist() if level < sigma]
+    floats = levels_of([float(sigma), *below, *([] if below[-1:] == [0] else [0.0])])
+    x, denoiser = add_noise(x0, sigma, noise), evaluated(denoiser)
     for here, target in zip(floats, floats[1:], strict=False):
         x = torch.lerp(denoiser(x, as_level(here, x)), x, target / here)
     return x

@@ -9,6 +9,7 @@ these diffusions differ in how sigma is sampled and in `weight` only.
 import torch
 from torch import Tensor
 
+from memlib.errors import Refused
 from memlib.shapes import Float, PerSample
 
 
@@ -90,10 +91,10 @@ def obtuse_bounded(
     least -reach |eps|^2 / 2, and -reach E[eps | x] minimises it. For reach -> infinity it becomes `obtuse`.
 
     Raises:
-        ValueError: if reach is not positive.
+        Refused: if reach is not positive.
     """
     if not reach > 0:
-        raise ValueError(f"reach is the length of the opposite noise and must be positive, not {reach}")
+        raise Refused(f"reach is the length of the opposite noise and must be positive, not {reach}")
     return _inner(eps_hat, eps) + _squared_norm(eps_hat) / (2 * reach)
 
 
@@ -126,13 +127,13 @@ def ddpm_weight(sigma: Float[Tensor, " b"], grid: Float[Tensor, " t"]) -> Float[
             betas follow from alpha_bar = 1 / (1 + sigma^2).
 
     Raises:
-        ValueError: if a level is not on the grid.
+        Refused: if a level is not on the grid.
     """
     levels = grid.double().flip(0).to(sigma.device)  # 0, then rising
     index = torch.searchsorted(levels, sigma.double() * (1 - 1e-6)).clamp(1, len(levels) - 1)
     here, before = levels[index] ** 2, levels[index - 1] ** 2
     if not torch.allclose(here.sqrt(), sigma.double(), rtol=1e-5, atol=0):
-        raise ValueError("a level is not on the grid: draw it with noise.uniform_step from the same grid")
+        raise Refused("a level is not on the grid: draw it with noise.uniform_step from the same grid")
     alpha = (1 + before) / (1 + here)
     return ((1 - alpha) / (2 * alpha * here / (1 + here))).to(sigma)
 

@@ -7,6 +7,7 @@ the CPU. `expand_sigma` brings a level to the dtype and device of the sample.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from memlib.random import Noise, choose, noise_from, seeded, to_device
 from memlib.shapes import Float, PerSample, Shaped
 
 __all__ = [
+    "Grid",
     "Noise",
     "Spacing",
     "add_noise",
@@ -27,6 +29,7 @@ __all__ = [
     "discrete_levels",
     "expand_sigma",
     "karras",
+    "levels_of",
     "lognormal",
     "loguniform",
     "noise_from",
@@ -40,6 +43,9 @@ __all__ = [
 
 Spacing = Literal["leading", "trailing", "linspace"]
 """How n of T timesteps are chosen; Lin et al. 2023, table 2."""
+
+Grid = Float[Tensor, " n"] | Sequence[float] | np.ndarray
+"""Decreasing noise levels (n,), usually ending in 0: a tensor, or a list or array of them."""
 
 
 def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"]) -> Shaped[Tensor, "..."]:
@@ -72,6 +78,29 @@ def as_level(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"]) -
 def add_noise(x0: Float[Tensor, " b *s"], sigma: PerSample, noise: Noise = torch.randn_like) -> Float[Tensor, " b *s"]:
     """x0 + sigma n, the forward process at level sigma; (B, *S) -> (B, *S)."""
     return x0 + expand_sigma(sigma, x0) * noise(x0)
+
+
+def levels_of(sigmas: Grid) -> list[float]:
+    """A grid (n,) as Python floats.
+
+    Raises:
+        Refused: for no level, and for levels that rise, or are not finite and positive; the last may be 0.
+    """
+    grid = torch.as_tensor(sigmas)
+    floats = [float(level) for level in grid.tolist()] if grid.ndim == 1 else []
+    if not floats or not 0 <= floats[0] < math.inf:
+        told = tuple(grid.shape) if not floats else floats[0]
+        raise Refused(f"a grid is (n,) finite levels from above 0 on, not {told}: make one with noise.karras")
+    for sigma, target in zip(floats, floats[1:], strict=False):
+        if target > sigma:
+            raise Refused(
+                f"the grid rises from {sigma:.6g} to {target:.6g}: give decreasing levels, or encode by sample.encode"
+            )
+        if not (0 < sigma < math.inf and target >= 0):
+            raise Refused(
+                f"the grid has a step from {sigma:.6g} to {target:.6g}: give finite levels, 0 only as the last"
+            )
+    return floats
 
 
 # Grids of sampling: (n + 1,), decreasing, last 0.

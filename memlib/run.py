@@ -24,7 +24,7 @@ class Run:
 
     Arguments:
         name: names the artefacts, such as the chapter "02_side".
-        scale: fast, book, gpu or paper.
+        scale: fast, book, gpu or paper. It names records and is no part of a cache key: what it changes are settings.
         seed: the key of all random numbers.
         device: of networks and samples.
         processes: the largest number of worker processes of `each`.
@@ -32,7 +32,7 @@ class Run:
     """
 
     name: str
-    scale: str = "fast"
+    scale: str = field(default="fast", compare=False)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     processes: int = field(default=1, compare=False)

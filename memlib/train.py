@@ -1,28 +1,24 @@
-"""Fit a network: a generator of steps, so that the caller writes the loop around it.
+"""Train a network: `train` does it, and `fit` gives the steps one by one, so that the caller writes the loop.
 
-All random numbers of step k come from a generator keyed by (seed, k). A checkpoint therefore contains weights, their
+All random numbers of step k come from generators keyed by (seed, k). A checkpoint therefore contains weights, their
 running average and the moments of Adam, and no random state. On a CPU, a run that was killed and started again ends in
 the same bits as a run that was not.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
-from memlib.cache.atomic import replace_file
+from memlib.cache import checkpoints
 from memlib.errors import Refused
-from memlib.random import key, keyed
+from memlib.random import key, keyed, whole
 from memlib.shapes import Float
 
 _LAG = 25  # steps between checks of the loss on a GPU, where each check waits for the device; on a CPU every step
@@ -47,7 +43,44 @@ class Step(NamedTuple):
 class Diverged(RuntimeError):
     """A loss or gradient in training was NaN or infinite. The last checkpoint is unchanged."""
 
-    _render_traceback_ = Refused._render_traceback_
+
+def train(
+    net: nn.Module, loss: Callable[[nn.Module, torch.Generator], Tensor], steps: int, **options: Any
+) -> nn.Module:
+    """Train `net` in place, with a progress bar, and return the network to sample: `ema` if it is given, else `net`.
+
+    The arguments are those of `fit`, `loss(net, generator)` -> scalar among them, and so are the errors.
+    """
+    for _ in fit(net, loss, steps, **options):
+        pass
+    ema = options.get("ema")
+    return net if ema is None else ema
+
+
+class Steps(Iterator[Step]):
+    """The steps of a training, one after the other; what `fit` returns. It trains as it is iterated, and only then.
+
+    One that nobody has begun to iterate says so when it is shown, and warns when it is thrown away.
+    """
+
+    def __init__(self, run: Generator[Step, None, None], steps: int) -> None:
+        self._run, self._idle = run, f"nothing was trained: iterate over fit(...) of {steps} steps, or call train.train"
+
+    def __next__(self) -> Step:
+        self._idle = ""
+        return next(self._run)
+
+    def close(self) -> None:
+        """End the training after the last step that was taken."""
+        self._idle = ""
+        self._run.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._idle}>" if self._idle else "<steps of a training>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_idle", ""):
+            warnings.warn(self._idle, stacklevel=2)
 
 
 def fit(
@@ -66,15 +99,18 @@ def fit(
     every: int = 500,
     precision: Literal["bf16", "fp32"] | None = None,
     title: str = "training",
-) -> Iterator[Step]:
+) -> Steps:
     """Train `net` in place with Adam, in training mode, and yield a `Step` after each optimiser step.
 
-    Training starts when the generator is iterated. Dropout layers get random numbers keyed by (seed, step) too.
+    Arguments are checked at the call; training takes place in the loop over the result. A run that goes on from a
+    checkpoint yields the steps that are left, so what the loop collects on its way belongs in files of its own. At the
+    end of the loop every module has the mode, training or evaluation, that it had before.
 
     Arguments:
         net: the network; its parameters that require a gradient are trained.
         loss: `loss(net, generator)` -> scalar Tensor. The generator is on the CPU, and equal for equal (seed, step) on
-            every device. All random numbers of the loss must come from it.
+            every device: random numbers of the loss should come from it. Those of torch's global generators, such as
+            dropout's, are keyed by (seed, step) too; they differ between devices.
         steps: optimiser steps in all.
         lr: the largest learning rate, see `learning_rate`.
         schedule: see `learning_rate`.
@@ -98,60 +134,75 @@ def fit(
         Diverged: if the loss or the gradient is NaN or infinite. On a CPU the network then has the weights before that
             step; on a GPU this is noticed up to 25 steps later. Checkpoints are written after finite steps only.
     """
-    _check(steps, lr, schedule, warmup, every, decay)
-    if ema is net:
-        raise Refused("ema is the network itself: give a copy.deepcopy of it")
+    steps, warmup, every = whole(steps, "steps"), whole(warmup, "warmup"), whole(every, "every")
+    _check(steps, lr, schedule, warmup, every, decay, clip)
+    _check_networks(net, loss, ema)
+    seed = whole(seed, "seed")
     parameters = [p for p in net.parameters() if p.requires_grad]
-    if not parameters:
-        raise Refused("the network has no parameter that requires a gradient: there is nothing to train")
-    device = parameters[0].device
-    bf16 = _bf16(precision, device)
-    # One fused kernel: a third of the time of the default Adam on small networks.
-    optimiser = torch.optim.Adam(parameters, lr, fused=True)
+    bf16 = _bf16(precision, parameters[0].device)
     settings = {
-        "network": _fingerprint(net), "schedule": schedule, "steps": steps if schedule == "cosine" else None, "lr": lr,
-        "warmup": warmup, "clip": clip, "decay": None if ema is None else decay, "seed": seed,
+        "network": checkpoints.architecture(net), "schedule": schedule, "lr": lr, "warmup": warmup, "clip": clip,
+        "steps": steps if schedule == "cosine" else None, "decay": None if ema is None else decay, "seed": seed,
         "precision": "bf16" if bf16 else "fp32",
     }  # fmt: skip
-    path, start = None, 0
+    path = None
     if checkpoint is not None:
-        path = Path(checkpoint)
+        path = Path(checkpoint).expanduser()
         path = path if path.suffix == ".safetensors" else path / "training.safetensors"
-        start = _resume(path, net, ema, optimiser, settings, steps)
+    return Steps(_steps(net, loss, steps, parameters, settings, ema, path, every, title), steps)
+
+
+def _steps(
+    net: nn.Module,
+    loss: Callable[[nn.Module, torch.Generator], Tensor],
+    steps: int,
+    parameters: list[nn.Parameter],
+    settings: dict[str, Any],
+    ema: nn.Module | None,
+    path: Path | None,
+    every: int,
+    title: str,
+) -> Generator[Step, None, None]:
+    """The loop of `fit`, whose settings are checked. Modes of all modules are as before when it ends."""
+    lr, schedule, warmup, clip, seed = (settings[name] for name in ("lr", "schedule", "warmup", "clip", "seed"))
+    device, bf16 = parameters[0].device, settings["precision"] == "bf16"
+    # One fused kernel: a third of the time of the default Adam on small networks.
+    optimiser = torch.optim.Adam(parameters, lr, fused=True)
+    start = 0 if path is None else checkpoints.resume(path, net, ema, optimiser, settings, steps)
     if ema is not None:
         ema.eval().requires_grad_(False)
-    noisy = any(isinstance(m, _DropoutNd) and m.p > 0 for m in net.modules())
+    modes = [(module, module.training) for module in net.modules()]
     recent: list[Step] = []
-    with tqdm(total=steps, initial=start, desc=title) as bar:
-        for k in range(start, steps):
-            if not net.training:
-                net.train()
-            rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
-            optimiser.zero_grad()
-            with (
-                torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext(),
-                _keyed_dropout(seed, k, device) if noisy else nullcontext(),
-            ):
-                value = loss(net, keyed(seed, k))
-            if value.ndim:
-                raise Refused(f"the loss must be a scalar, not of shape {tuple(value.shape)}: return its mean")
-            value.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
-            step = Step(k, value.detach(), rate, norm)
-            recent.append(step)
-            saving = path is not None and ((k + 1) % every == 0 or k + 1 == steps)
-            if device.type == "cpu" or saving or len(recent) == _LAG or k + 1 == steps:
-                last = _finite(recent, path)
-                recent.clear()
-                if k % _LAG == 0 or device.type != "cpu":
-                    bar.set_postfix_str(f"loss {last:.4g}", refresh=False)
-            optimiser.step()
-            if ema is not None:
-                _average(ema, net, min(decay, (1 + k) / (10 + k)))
-            if saving and path is not None:
-                _save(path, net, ema, optimiser, {"step": k + 1, "settings": settings})
-            bar.update()
-            yield step
+    try:
+        with tqdm(total=steps, initial=start, desc=title) as bar:
+            for k in range(start, steps):
+                if not net.training:
+                    net.train()
+                rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
+                optimiser.zero_grad()
+                with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext(), _keyed(seed, k, device):
+                    value = loss(net, keyed(seed, k))
+                _check_loss(value)
+                value.backward()
+                norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+                step = Step(k, value.detach(), rate, norm)
+                recent.append(step)
+                saving = path is not None and ((k + 1) % every == 0 or k + 1 == steps)
+                if device.type == "cpu" or saving or len(recent) == _LAG or k + 1 == steps:
+                    last = _finite(recent, path)
+                    recent.clear()
+                    if k % _LAG == 0 or device.type != "cpu":
+                        bar.set_postfix_str(f"loss {last:.4g}", refresh=False)
+                optimiser.step()
+                if ema is not None:
+                    _average(ema, net, min(settings["decay"], (1 + k) / (10 + k)))
+                if saving and path is not None:
+                    checkpoints.write(path, net, ema, optimiser, {"step": k + 1, "settings": settings})
+                bar.update()
+                yield step
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def learning_rate(
@@ -169,20 +220,55 @@ def learning_rate(
 
 
 @contextmanager
-def _keyed_dropout(seed: int, step: int, device: torch.device) -> Iterator[None]:
+def _keyed(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Key the global generators, which dropout uses, to (seed, step), and restore them afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(key(~seed, step))  # ~: another stream than that of the loss
+        chosen = key(~seed, step)  # ~: another stream than that of the loss
+        if device.type == "cpu":
+            torch.default_generator.manual_seed(chosen)
+        else:
+            torch.manual_seed(chosen)
         yield
 
 
-def _check(steps: int, lr: float, schedule: str, warmup: int, every: int, decay: float) -> None:
+def _check(steps: int, lr: float, schedule: str, warmup: int, every: int, decay: float, clip: float | None) -> None:
     if schedule not in ("cosine", "constant"):
         raise Refused(f"schedule is cosine or constant, not {schedule!r}")
     if steps < 1 or every < 1 or not 0 <= warmup < steps:
         raise Refused(f"need steps >= 1, every >= 1 and 0 <= warmup < steps, not {steps}, {every}, {warmup}")
-    if not (lr > 0 and 0 <= decay < 1):
+    if not (0 < lr < math.inf and 0 <= decay < 1):
         raise Refused(f"need lr > 0 and 0 <= decay < 1, not lr={lr}, decay={decay}")
+    if clip is not None and not clip > 0:
+        raise Refused(f"clip is the largest norm of the gradient, above 0, or None for no clipping, not {clip}")
+
+
+def _check_networks(net: nn.Module, loss: object, ema: nn.Module | None) -> None:
+    """Refuse what cannot be trained, and a running average that is not a copy of the network."""
+    if not isinstance(net, nn.Module):
+        raise Refused(f"fit trains a network, an nn.Module, not a {type(net).__name__}")
+    if not callable(loss):
+        raise Refused(f"the loss is {loss!r}: give a function loss(net, generator) that returns a scalar tensor")
+    if not any(p.requires_grad for p in net.parameters()):
+        raise Refused("the network has no parameter that requires a gradient: there is nothing to train")
+    if ema is net:
+        raise Refused("ema is the network itself: give a copy.deepcopy of it")
+    if ema is not None:
+        own, kept = ([*of.named_parameters(), *of.named_buffers()] for of in (net, ema))
+        if [(name, t.shape) for name, t in own] != [(name, t.shape) for name, t in kept]:
+            raise Refused("ema has other tensors than the network: give a copy.deepcopy of it")
+        if shared := [name for (name, a), (_, b) in zip(own, kept, strict=True) if a is b]:
+            raise Refused(f"ema shares {shared[0]} with the network: give a copy.deepcopy of it")
+
+
+def _check_loss(value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise Refused(f"the loss must be a scalar tensor, not a {type(value).__name__}: return its mean")
+    if value.ndim:
+        raise Refused(f"the loss must be a scalar, not of shape {tuple(value.shape)}: return its mean")
+    if not value.requires_grad:
+        raise Refused(
+            "the loss depends on no parameter of the network: call the network that it is given, with gradients"
+        )
 
 
 def _bf16(precision: str | None, device: torch.device) -> bool:
@@ -212,62 +298,3 @@ def _average(ema: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
     for kept, buffer in zip(ema.buffers(), net.buffers(), strict=True):
         kept.copy_(buffer)
-
-
-# Checkpoints: one file each, with the step and the settings in its header.
-
-
-def _fingerprint(net: nn.Module) -> str:
-    """SHA-256 of the names, shapes and types of the state, and of which parameters are trained."""
-    state = [(name, tuple(t.shape), str(t.dtype)) for name, t in net.state_dict().items()]
-    trained = [name for name, p in net.named_parameters() if p.requires_grad]
-    return hashlib.sha256(repr((state, trained)).encode()).hexdigest()
-
-
-def _save(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, record: dict) -> None:
-    """Write the checkpoint atomically: a kill at any moment leaves the old file or the new one."""
-    state = {f"net.{name}": t for name, t in net.state_dict().items()}
-    state |= {f"ema.{name}": t for name, t in ema.state_dict().items()} if ema is not None else {}
-    moments = optimiser.state_dict()["state"]
-    state |= {f"adam.{i}.{name}": t for i, entry in moments.items() for name, t in entry.items()}
-    seen: set[int] = set()
-    for name, t in state.items():  # tied weights share memory, which the format does not allow
-        t = t.detach().cpu().contiguous()
-        state[name] = t.clone() if t.data_ptr() in seen else t
-        seen.add(t.data_ptr())
-    replace_file(path, lambda beside: save_file(state, beside, {"memlib": json.dumps(record)}))
-
-
-def _resume(
-    path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, settings: dict, steps: int
-) -> int:
-    """Load the checkpoint, if there is one, and return the number of its steps."""
-    if not path.exists():
-        return 0
-    try:
-        with safe_open(path, "pt") as file:
-            record = json.loads((file.metadata() or {})["memlib"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise Refused(
-            f"{path} is not a training checkpoint: give another folder, or delete it to start over"
-        ) from error
-    for name, new in settings.items():
-        if (old := record["settings"].get(name)) != new:
-            differs = "of another network" if name == "network" else f"made with {name}={old}, not {new}"
-            raise Refused(f"the checkpoint {path} is {differs}: give another folder, or delete it to start over")
-    if record["step"] > steps:
-        raise Refused(f"the checkpoint {path} is at step {record['step']}, beyond steps={steps}: give another folder")
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-
-    net.load_state_dict(part("net."))
-    if ema is not None:
-        ema.load_state_dict(part("ema."))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, t in part("adam.").items():
-        index, entry = name.split(".")
-        moments.setdefault(int(index), {})[entry] = t
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    return record["step"]

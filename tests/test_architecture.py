@@ -4,10 +4,13 @@ Every rule is a function of source text, so that each is also shown a snippet th
 """
 
 import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -149,6 +152,20 @@ def randomness_faults(source: str) -> list[str]:
     return faults
 
 
+def renaming_faults(source: str) -> list[str]:
+    """Files renamed into place: only `cache.atomic` may, which flushes them first."""
+    faults = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        moved = name in ("os.replace", "os.rename", "os.renames", "shutil.move")
+        # `path.replace(target)` has one argument, and that of a text two.
+        moved |= isinstance(call.func, ast.Attribute) and call.func.attr == "rename"
+        moved |= isinstance(call.func, ast.Attribute) and call.func.attr == "replace" and len(call.args) == 1
+        if moved and not call.keywords:
+            faults.append(f"line {call.lineno}: {name} renames a file that may be empty on disk: use cache.atomic")
+    return faults
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 class TestEverySource:
     """The rules, on each file of the package."""
@@ -168,6 +185,10 @@ class TestEverySource:
 
     def test_randomness_and_loading(self, path):
         assert randomness_faults(path.read_text(encoding="utf8")) == []
+
+    def test_files_are_flushed_before_they_are_renamed(self, path):
+        if place_of(path) != "cache.atomic":
+            assert renaming_faults(path.read_text(encoding="utf8")) == []
 
 
 @pytest.mark.parametrize(
@@ -216,6 +237,26 @@ def test_importing_memlib_costs_little_and_reaches_every_room():
     assert set(done.stdout.split()) == set(LAYER) - {"membership"}
     with pytest.raises(AttributeError, match="no attribute 'samplee'"):
         memlib.samplee  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["os.replace(a, b)", "os.rename(a, b)", "beside.rename(path)", "beside.replace(path)", "shutil.move(a, b)"],
+)
+def test_an_unflushed_rename_is_noticed(source):
+    assert renaming_faults(source)
+    assert not renaming_faults("text.replace('a', 'b')\nreplace(images, source=source)\nreplace_file(path, write)")
+
+
+def test_no_module_is_shadowed_by_what_its_package_exports():
+    """`import memlib.metrics.roc` must yield a module: one that is named like an export is private, `_roc`."""
+    names = [info.name for info in pkgutil.walk_packages(memlib.__path__, "memlib.") if "__main__" not in info.name]
+    modules = {name: importlib.import_module(name) for name in names}
+    assert len(names) > 100
+    for name, module in modules.items():
+        parent, _, last = name.rpartition(".")
+        found = getattr(importlib.import_module(parent), last)
+        assert isinstance(found, ModuleType) and found is module, f"{name} is hidden by {found!r}"
 
 
 @pytest.mark.parametrize(

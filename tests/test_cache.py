@@ -17,10 +17,11 @@ import pytest
 import tiny_notebook as tiny
 import torch
 
+from memlib import train
 from memlib.cache import _fingerprint as fingerprints
-from memlib.cache import store
+from memlib.cache import shards, store
 from memlib.cache._fingerprint import code_fingerprint, fingerprint
-from memlib.cache.atomic import replace_file
+from memlib.cache.atomic import place_folder, replace_file
 from memlib.errors import Refused
 
 
@@ -118,8 +119,8 @@ class Kept:
 
 
 def counted(value):
-    """A function that returns `value`, and the list of its calls."""
-    calls = []
+    """A function that returns `value`, and its calls, in a thing without content to hash: a list would be an input."""
+    calls = collections.deque()
 
     class Make:
         def __call__(self, *inputs):
@@ -342,6 +343,49 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     assert path.read_text() == "old" and [found.name for found in path.parent.iterdir()] == ["kept.txt"]
 
 
+@pytest.mark.parametrize("kind", ["artefact", "checkpoint", "shards", "file", "folder", "model folder"])
+def test_everything_is_flushed_before_it_is_renamed(kind, tmp_path, monkeypatch):
+    """After a power cut a file that has its name has its bytes too."""
+    flushed, order = {}, []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle):
+        flushed[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+        fsync(handle)
+
+    def noted_replace(old, new, **options):
+        files = [Path(old)] if Path(old).is_file() else [path for path in Path(old).rglob("*") if path.is_file()]
+        order.append(str(new))
+        assert files and all(flushed[path.stat().st_ino] == path.stat().st_size > 0 for path in files)
+        replace(old, new, **options)
+
+    def write_folder():
+        (tmp_path / "filled" / "deep").mkdir(parents=True)
+        (tmp_path / "filled" / "deep" / "a").write_text("a")
+        place_folder(tmp_path / "filled", tmp_path / "placed")
+
+    def write_model():
+        from memlib import adapters, nets
+
+        unet = nets.UNet(8, 1, (8, 8), layers=1).unet
+        adapters.to_diffusers(adapters.from_discrete(unet, torch.linspace(0.9, 0.1, 5), "eps"), tmp_path / "model")
+
+    def loss(net, generator):
+        return net(torch.randn(4, 2, generator=generator)).square().mean()
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    {
+        "artefact": lambda: store.save(tmp_path / "a.safetensors", torch.ones(2)),
+        "checkpoint": lambda: list(train.fit(torch.nn.Linear(2, 1), loss, 2, checkpoint=tmp_path)),
+        "shards": lambda: shards.stream(lambda seeds: torch.ones(len(seeds), 2), 4, tmp_path / "s", key="k", batch=2),
+        "file": lambda: replace_file(tmp_path / "a.txt", lambda beside: beside.write_text("a")),
+        "folder": write_folder,
+        "model folder": write_model,
+    }[kind]()
+    assert order
+
+
 # Classes named in a file.
 
 
@@ -362,6 +406,16 @@ def test_a_file_imports_no_module_of_its_choice(tmp_path, monkeypatch):
     assert store._class("planted:Point") is planted.Point
 
 
+def test_a_damaged_file_that_is_read_by_hand_is_refused(tmp_path):
+    """By its path as a text, too."""
+    store.save(str(tmp_path / "a.safetensors"), torch.arange(3.0))
+    assert torch.equal(store.load(str(tmp_path / "a.safetensors")), torch.arange(3.0))
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Refused, match="a.safetensors is damaged: delete it"):
+        store.load(tmp_path / "a.safetensors")
+
+
 def test_a_class_of_memlib_is_imported_for_a_file_that_names_it(tmp_path):
     """In a process that has imported nothing but the store."""
     from memlib.likelihood import LogLikelihood
@@ -379,3 +433,133 @@ def test_a_function_whose_shapes_are_checked_counts_as_itself():
     assert hasattr(losses.obtuse, "__wrapped__")  # else this says nothing
     assert fingerprint(losses.obtuse) != fingerprint(losses.orthogonal)
     assert fingerprint(partial(noise.lognormal, mean=1.0)) == fingerprint(partial(noise.lognormal, mean=1.0))
+
+
+# Edited classes, comments, versions.
+
+
+def defined(source, name="Thing", **variables):
+    """The class `name` of a notebook cell."""
+    exec(compile(source, "a notebook cell", "exec"), variables)
+    return variables[name]
+
+
+NETWORK = """
+import torch
+class Base(torch.nn.Module):
+    def scaled(self, x):
+        return {factor} * x
+class Thing(Base):
+    shift = {shift}
+    def forward(self, x):
+        return self.scaled(x) + {added}
+    @staticmethod
+    def still(x):
+        return x - {static}
+    @property
+    def told(self):
+        return {told}
+"""
+
+
+@pytest.mark.parametrize("instance", [True, False])
+def test_an_edited_forward_is_seen(instance):
+    """A method, a base class's, a class attribute, a static method, a property: of the network and of its class."""
+    usual = {"factor": 2, "shift": 0, "added": 1, "static": 1, "told": 1}
+
+    def hashed(**changed):
+        kind = defined(NETWORK.format(**usual | changed))
+        return fingerprint(kind() if instance else kind)
+
+    assert hashed() == hashed()
+    assert len({hashed(), *(hashed(**{name: 7}) for name in usual)}) == 6
+
+
+def test_an_edited_class_of_a_notebook_is_seen_wherever_it_stands():
+    """As an instance with and without attributes, a dataclass, a named tuple, a global of a function, in a closure."""
+    plain = "class Thing:\n    def __call__(self, x):\n        return x + {}"
+    data = (
+        "import dataclasses\n@dataclasses.dataclass\nclass Thing:\n    a: int = 1\n    def f(self):\n        return {}"
+    )
+    named = (
+        "from typing import NamedTuple\nclass Thing(NamedTuple):\n    a: int = 1\n    def f(self):\n        return {}"
+    )
+
+    def reading(thing):
+        return compiled("def make():\n    return thing", thing=thing)
+
+    for source in (plain, data, named):
+        for use in (
+            lambda kind: kind(),
+            lambda kind: [kind()],
+            reading,
+            lambda kind: reading(kind()),
+            lambda kind: lambda: kind,
+        ):
+            same, other = (fingerprint(use(defined(source.format(n)))) for n in (1, 2))
+            assert same != other and same == fingerprint(use(defined(source.format(1))))
+
+
+def test_a_class_that_names_itself_or_holds_a_lock_has_a_fingerprint():
+    looped = "class Thing:\n    def copy(self):\n        return Thing()\n    def lock(self):\n        return lock"
+    one, other = (defined(looped, lock=threading.Lock()) for _ in range(2))
+    assert fingerprint(one()) == fingerprint(other())
+    assert fingerprint(one(), one()) != fingerprint(one())
+
+
+def test_an_edited_module_of_ones_own_is_seen_and_its_comments_are_not(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def hashed(text):
+        (tmp_path / "helping.py").write_text(text, encoding="utf8")
+        sys.modules.pop("helping", None)
+        importlib.invalidate_caches()
+        return fingerprint(compiled("def make():\n    return helping.f()", helping=importlib.import_module("helping")))
+
+    base = hashed("def f():\n    return 1\n")
+    assert hashed('"""Helps."""\n\n\ndef f():\n    """One."""\n    return 1  # why\n') == base
+    assert hashed("def f():\n    return 2\n") != base
+
+
+def test_a_comment_in_memlib_discards_nothing_and_a_version_does(tmp_path, monkeypatch):
+    """Versions of the libraries that the closure imports, inside functions too, and of no others."""
+    package = tmp_path / "memlib"
+    package.mkdir()
+    monkeypatch.setattr(fingerprints, "_MEMLIB", package)
+    installed = {"sklearn": "1", "diffusers": "1", "scipy": "1"}
+    monkeypatch.setattr(fingerprints, "_version", lambda top: installed.get(top))
+
+    def seen(text):
+        (package / "a.py").write_text(text, encoding="utf8")
+        code_fingerprint.cache_clear()
+        return code_fingerprint("memlib.a")
+
+    plain = "import sklearn.svm\ndef f():\n    from diffusers import UNet2DModel\n    return 1\n"
+    base = seen(plain)
+    assert seen('"""A."""\n' + plain.replace("def f():", 'def f():  # one\n    """f."""\n')) == base
+    assert seen(plain.replace("return 1", "return 2")) != base
+    for library, counts in (("sklearn", True), ("diffusers", True), ("scipy", False)):
+        installed[library] = "2"
+        assert (seen(plain) != base) == counts
+        installed[library] = "1"
+    code_fingerprint.cache_clear()
+
+
+def test_the_version_of_a_library_counts_where_its_things_are_inputs(monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    things = [LogisticRegression, LogisticRegression(C=2.0), torch.nn.Linear(2, 2), np.linalg.norm]
+    things[2].load_state_dict({"weight": torch.ones(2, 2), "bias": torch.ones(2)})
+    before = [fingerprint(thing) for thing in things]
+    assert before == [fingerprint(thing) for thing in things]
+    monkeypatch.setattr(fingerprints, "_version", lambda top: "another")
+    assert all(old != fingerprint(thing) for old, thing in zip(before, things, strict=True))
+    assert fingerprints.metadata.version("scikit-learn")  # the name that `sklearn` is installed under
+
+
+def test_libraries_are_found_by_what_they_install():
+    from importlib import metadata
+
+    assert fingerprints._version("sklearn") == metadata.version("scikit-learn")
+    assert fingerprints._version("PIL") == metadata.version("pillow")
+    assert fingerprints._version("no_such_package") is None

@@ -2,6 +2,7 @@
 encoder on forget data, what must be frozen is, and i2i is its formula."""
 
 import copy
+import functools
 import math
 from types import SimpleNamespace
 
@@ -172,7 +173,8 @@ class TestMethods:
         assert step.index == 2 and drawn == [6, 6, 6]
         assert moved(before, model) == set()
         rooms = {name.split(".")[0] for name in moved(before, unlearned)}
-        assert rooms == ({"encoder"} if method in methods.ENCODER_ONLY else {"encoder", "decoder"})
+        encoder_alone = method in (methods.li2024, methods.random_encoder)
+        assert rooms == ({"encoder"} if encoder_alone else {"encoder", "decoder"}) == set(method.trains)
 
     def test_unlearning_repeats_itself(self, model, images, method):
         runs = []
@@ -287,6 +289,7 @@ class TestMethodsOnTheirOwn:
             return methods.li2024(model, frozen, batch, generator)
 
         model = FAMILIES["mae"]()
+        noted = methods.Method(noted, methods.li2024.trains)
         list(unlearn(model, noted, images[:10], images[10:], lambda g: CENTRE, gaussian, vary=vary, steps=2, batch=4))
         assert len(given) == 4 and len(seen) == 2
         shifts = [after - before for before, after in zip(given, [part for step in seen for part in step], strict=True)]
@@ -294,6 +297,28 @@ class TestMethodsOnTheirOwn:
         assert len({float(s[0, 0, 0, 0]) for s in shifts}) == 4  # drawn anew for either set and every step
         assert all(any(torch.equal(row, image) for image in images[:10]) for row in given[0])
         assert all(any(torch.equal(row, image) for image in images[10:]) for row in given[1])
+
+    def test_a_loss_around_the_papers_must_say_what_it_trains(self, model, images):
+        """A wrapper, a partial, a lambda: none of them may train the decoder in silence."""
+
+        def doubled(model, frozen, batch, generator):
+            return tuple(2 * term for term in methods.li2024(model, frozen, batch, generator))
+
+        def moved_by(method):
+            rest = images[:10], images[10:], lambda g: CENTRE, gaussian
+            *_, (unlearned, _) = unlearn(model, method, *rest, steps=2, batch=4, lr=1e-2)
+            return {name.partition(".")[0] for name in moved(model, unlearned)}
+
+        around = [doubled, functools.partial(methods.li2024), lambda *all_of_it: methods.li2024(*all_of_it)]
+        for loss in around:
+            with pytest.raises(Refused, match=r"does not say what it trains: give Method\("):
+                moved_by(loss)
+            assert moved_by(methods.Method(loss, trains=methods.li2024.trains)) == {"encoder"}
+        assert moved_by(methods.Method(methods.max_loss, trains=("encoder", "decoder"))) == {"encoder", "decoder"}
+        assert moved_by(methods.Method(methods.max_loss, trains=("encoder",))) == {"encoder"}
+        with pytest.raises(Refused, match="trains 'head', which the model does not have: name some of .*encoder"):
+            moved_by(methods.Method(doubled, trains=("head",)))
+        assert methods.li2024.__doc__.startswith("Send the codes")
 
     def test_unlike_sets_are_refused(self, model, images):
         with pytest.raises(Refused, match="one shape"):

@@ -8,6 +8,7 @@ from diffusers import EDMEulerScheduler
 
 from memlib import losses, nets, noise
 from memlib.denoiser import pair
+from memlib.errors import Refused
 
 NETS = {
     "mlp": lambda: (nets.MLP(3), (3,)),
@@ -244,3 +245,67 @@ def test_a_stack_is_its_networks_and_they_train_apart():
     assert torch.equal(copied(x, sigma), stack(x, sigma))
     with pytest.raises(ValueError, match="one architecture"):
         nets.Stack([nets.MLP(2, 8), nets.MLP(2, 9)])
+
+
+@pytest.mark.parametrize("make", [
+    lambda spread: nets.Preconditioned(nets.MLP(3), spread),
+    lambda spread: nets.Classifier(nets.LabelMLP(2, (3,)), spread),
+], ids=["denoiser", "classifier"])  # fmt: skip
+def test_the_spread_of_the_data_is_saved_with_the_weights(make):
+    """A model of 0.5 that is loaded into one built for 5.0 stays the model of 0.5."""
+    torch.manual_seed(0)
+    one, other = make(0.5), make(5.0)
+    for parameter in one.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(4, 3)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.eval()(x, 0.7), other.eval()(x, 0.7))
+    assert dict(other.named_buffers())["sigma_data"] == 0.5 and "sigma_data" not in dict(other.named_parameters())
+    for dtype in (torch.float64, torch.float32):
+        torch.testing.assert_close(copy.deepcopy(one).to(dtype)(x.to(dtype), 0.7).float(), one(x, 0.7))
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(Refused, match="sigma_data is .*: give a finite number above 0"):
+            make(wrong)
+    assert make(torch.tensor(0.3)).sigma_data == torch.tensor(0.3)
+
+
+def test_a_stack_of_networks_keeps_a_spread_for_each():
+    torch.manual_seed(0)
+    singles = [nets.Preconditioned(nets.MLP(3, 8, 1), spread) for spread in (0.5, 5.0)]
+    stack, x = nets.Stack(singles), torch.randn(6, 3)
+    expected = torch.cat([net(part, 0.7) for net, part in zip(singles, x.split(3), strict=True)])
+    torch.testing.assert_close(stack(x, 0.7), expected)
+    assert [float(net.sigma_data) for net in stack.unstack()] == [0.5, 5.0]
+    empty = nets.Stack([nets.Preconditioned(nets.MLP(3, 8, 1), 1.0) for _ in range(2)])
+    empty.load_state_dict(stack.state_dict())  # a checkpoint of it holds them too
+    assert torch.equal(empty(x, 0.7), stack(x, 0.7))
+
+
+class Buffered(torch.nn.Module):
+    """One weight, a saved and an unsaved buffer."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.inner = torch.nn.Module()
+        self.inner.register_buffer("shift", torch.tensor(float(shift)))
+        self.inner.register_buffer("unsaved", torch.tensor(10.0 * shift), persistent=False)
+
+    def forward(self, x, sigma):
+        return self.weight * x + self.inner.shift + self.inner.unsaved
+
+
+def test_a_stack_moves_its_buffers_and_what_it_unstacks():
+    """To another dtype, and to another device: `meta` stands for one where there is no GPU."""
+    stack = nets.Stack([Buffered(1), Buffered(2)]).double()
+    x = torch.zeros(4, 2, dtype=torch.float64)
+    assert stack(x, 1.0)[:, 0].tolist() == [11, 11, 22, 22] and stack(x, 1.0).dtype == torch.float64
+    nets_again = stack.unstack()
+    assert [net(x, 1.0)[0, 0].item() for net in nets_again] == [11, 22]
+    assert {t.dtype for net in nets_again for t in (*net.parameters(), *net.buffers())} == {torch.float64}
+    moved = copy.deepcopy(stack).to("meta")
+    assert {t.device.type for t in (*moved.parameters(), *moved.buffers())} == {"meta"}
+    assert moved(x.to("meta"), torch.empty(4, device="meta")).device.type == "meta"
+    assert {t.device.type for t in moved.unstack()[0].buffers()} == {"meta"}
+    with pytest.raises(Refused, match="these have 0"):
+        nets.Stack([])

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, HeunDiscreteScheduler
 
 from memlib import noise, sample
 from memlib.analytic import Empirical, GaussianMixture
+from memlib.errors import Refused
 
 MIXTURE = GaussianMixture(torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), std=0.2)
 
@@ -138,3 +140,117 @@ def test_paths_yield_each_state_once_and_noise_is_not_drawn_in_vain():
 def test_float32_samples_stay_float32_on_float64_grids():
     x = sample.heun(Empirical(torch.randn(5, 2)), torch.randn(3, 2), noise.karras(4))
     assert x.dtype == torch.float32 and not x.requires_grad
+
+
+# Grids and starts that cannot be right.
+
+EXACT = Empirical(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)))
+UNIT = noise.seeded(range(100))(torch.empty(100, 6))
+SAMPLERS = {"ancestral": sample.ancestral, "heun": sample.heun}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        (noise.karras(5).flip(0), r"the grid rises from 0 to 0\.002: give decreasing levels"),
+        (noise.karras(5)[:-1].flip(0), r"the grid rises from 0\.002 to 0\.169753"),
+        (torch.tensor([80.0, 1.0, 2.0, 0.0]), "the grid rises from 1 to 2"),
+        (torch.tensor([80.0, 0.0, 0.0]), "a step from 0 to 0: give finite levels, 0 only as the last"),
+        (torch.tensor([80.0, 1.0, -1.0]), "a step from 1 to -1"),
+        (torch.tensor([math.inf, 1.0, 0.0]), r"\(n,\) finite levels from above 0 on, not inf: make one"),
+        (torch.tensor([80.0, math.nan, 0.0]), "a step from 80 to nan"),
+        (torch.tensor([]), r"\(n,\) finite levels from above 0 on, not \(0,\)"),
+        (np.ones((2, 2)), r"\(n,\) finite levels from above 0 on, not \(2, 2\)"),
+    ],
+)
+def test_a_grid_that_cannot_be_sampled_is_refused(sampler, grid, sentence):
+    with pytest.raises(Refused, match=sentence):
+        SAMPLERS[sampler](EXACT, 80 * UNIT, grid)
+
+
+def test_encoding_is_the_flow_upwards_and_sampling_leads_back():
+    """Of one Gaussian, whose flow scales by sqrt((s^2 + to^2) / (s^2 + from^2)): Karras et al. 2022, eq. 3."""
+    target = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), std=0.7)
+    x, grid = torch.randn(5, 2, dtype=torch.float64), noise.karras(200, 0.01, 5.0)[:-1]
+    latent = sample.encode(target, x, grid)
+    torch.testing.assert_close(latent, x * math.sqrt((0.49 + 25) / (0.49 + 1e-4)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(sample.heun(target, latent, grid), x, rtol=1e-3, atol=0)
+    with pytest.raises(Refused, match="no slope at sigma = 0: give levels that end above it"):
+        sample.encode(target, x, noise.karras(5))
+    with pytest.raises(Refused, match="the grid rises"):
+        sample.encode(target, x, grid.flip(0))
+
+
+def test_a_grid_of_one_level_takes_no_step():
+    assert torch.equal(sample.heun(EXACT, 80 * UNIT, [80.0]), 80 * UNIT)
+    assert torch.equal(sample.start([80.0], range(100), (6,)), 80 * UNIT)
+
+
+@pytest.mark.parametrize("eta", [1.1, 2.0, -0.1, math.nan])
+def test_an_eta_beyond_ddpm_is_refused(eta):
+    with pytest.raises(Refused, match=f"eta is {eta}: give 0"):
+        sample.ancestral(EXACT, 80 * UNIT, noise.karras(5), eta)
+
+
+def test_grids_as_lists_and_arrays():
+    grid = noise.karras(5)
+    for given in (grid.tolist(), grid.numpy(), tuple(grid.tolist())):
+        torch.testing.assert_close(sample.heun(EXACT, 80 * UNIT, given), sample.heun(EXACT, 80 * UNIT, grid))
+        assert torch.equal(sample.start(given, range(3), (6,)), sample.start(grid, range(3), (6,)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_start_without_the_first_level_is_announced(sampler):
+    """It would sample at random what the prior at a far lower level says: wrong counts in silence."""
+    run = SAMPLERS[sampler]
+    with pytest.warns(
+        UserWarning, match=r"root mean square 1\.\d* where the grid starts at sigma = 80: give sigmas\[0\]"
+    ):
+        run(EXACT, UNIT, noise.karras(5))
+    with pytest.warns(UserWarning, match="root mean square 6.* where the grid starts at sigma = 80"):
+        run(EXACT, 80 * (80 * UNIT), noise.karras(5))  # multiplied twice
+    with pytest.raises(Refused, match="the start x is not finite"):
+        run(EXACT, math.nan * UNIT, noise.karras(5))
+
+
+def test_starts_that_may_be_right_are_not_announced(recwarn):
+    images = torch.rand(3, 6) * 2 - 1
+    sample.heun(EXACT, 80 * UNIT, noise.karras(5))
+    sample.heun(EXACT, images + 0.08 * UNIT[:3], [0.08, 0.0])  # data and noise of a low level
+    sample.heun(EXACT, images + 2.0 * UNIT[:3], [2.0, 0.0])
+    for n in range(1, 40):  # few coordinates, whose mean square varies
+        x = 80 * noise.seeded([n])(torch.empty(1, 2))
+        sample.ancestral(Empirical(torch.zeros(2, 2)), x, noise.karras(5))
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
+def test_no_sampler_reads_the_device_in_its_loop():
+    """Coefficients and checks are Python floats before the first step: nothing of a tensor is read after it."""
+
+    class Counted(torch.Tensor):
+        reads = 0
+
+        def item(self):
+            Counted.reads += 1
+            return super().item()
+
+        def tolist(self):
+            Counted.reads += 1
+            return super().tolist()
+
+        def __bool__(self):
+            Counted.reads += 1
+            return super().__bool__()
+
+        def __float__(self):
+            Counted.reads += 1
+            return super().__float__()
+
+    reads = []
+    for n in (3, 30):
+        for run in (lambda *a: sample.ancestral(*a, eta=1.0), sample.heun):
+            Counted.reads = 0
+            run(lambda x, sigma: 0 * x, (80 * UNIT).as_subclass(Counted), noise.karras(n))
+            reads.append(Counted.reads)
+    assert reads[:2] == reads[2:] and max(reads) <= 1

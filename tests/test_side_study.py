@@ -18,11 +18,11 @@ from memlib.papers.side import study
 from memlib.papers.side.study import arms as arms_of
 from memlib.papers.side.study import curves, experiment, rules
 from memlib.papers.side.study import world as world_of
+from memlib.papers.side.study._tables import of_planted
 from memlib.papers.side.study.judge import judge_of, measure_of
 from memlib.papers.side.study.model import Network, Training, train_model
 from memlib.papers.side.study.results import Arms, Labels, Results, Seconds, Thresholds, Weights
 from memlib.papers.side.study.seconds import bought, equal_seconds
-from memlib.papers.side.study.tables import of_planted
 from memlib.run import Run
 from memlib.settings import changed
 
@@ -551,6 +551,34 @@ def test_checkpoints_never_fall_on_a_kept_moment(steps, monkeypatch):
     with pytest.raises(Killed):
         train_model(torch.zeros(4, 2), Network("mlp", (2,), 8, [], 1.0), Training(steps, 2, 1e-3), 0, RUN)
     assert all(k * (steps // 5) % given["every"] for k in range(1, 5))
+
+
+def test_another_guidance_weight_trains_nothing_again(monkeypatch, tmp_path):
+    """Nor does another sweep, another number of samples or the name of the scale: a key is made of what goes in."""
+    monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path))
+    fit, trained = train.fit, []
+
+    def counted(*arguments, **options):
+        trained.append(options.get("title", "model"))
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(train, "fit", counted)
+
+    def stage(settings, run=RUN):
+        before = len(trained)
+        with experiment.in_dtype(settings):
+            bench = experiment.set_stage(*experiment.prepare(settings, run), settings, run).bench
+            arms_of.student(arms_of.surrogate("OL-TD", bench, run), bench, run)
+        return trained[before:]
+
+    first = stage(TINY)
+    assert {"model", "teacher", "distil OL-TD"} <= set(first)
+    for values in ({"weight": 8.0}, {"sweep": [0.0, 2.0]}, {"n_samples": 110}, {"networks": 3}):
+        assert stage(changed(TINY, values)) == []
+    assert stage(TINY, Run("02_side", "book")) == []
+    assert "model" in stage(changed(TINY, {"train_steps": 15})) and "teacher" in stage(
+        changed(TINY, {"student_steps": 4})
+    )
 
 
 def test_an_arm_that_sees_nothing_is_unchanged_when_members_change():

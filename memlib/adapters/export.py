@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from memlib.adapters.discrete import Discrete
+from memlib.cache.atomic import place_folder
 from memlib.cache.weights import require_finite
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused, needs
@@ -64,9 +65,7 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
         config = json.loads((whole / "unet" / "config.json").read_text(encoding="utf8"))
         config.pop("_name_or_path", None)  # the place it was loaded from is private
         (whole / "unet" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
-        if folder.exists():
-            folder.rmdir()
-        whole.rename(folder)
+        place_folder(whole, folder)
     return folder
 
 

@@ -115,28 +115,29 @@ def trained(
     return net.eval().requires_grad_(False)
 
 
-def save(path: Path, tree: Any) -> None:
+def save(path: str | Path, tree: Any) -> None:
     """Write a tree to one safetensors file, atomically: a reader sees the old file or the whole new one."""
     tensors: dict[str, torch.Tensor] = {}
     packed = _packed(tree, tensors)
     # One entry, since safetensors writes several in random order.
     metadata = {"memlib": json.dumps({"tree": packed, "checksum": fingerprint(packed, tensors)})}
-    replace_file(path, lambda beside: save_file(tensors, beside, metadata))
+    replace_file(Path(path), lambda beside: save_file(tensors, beside, metadata))
 
 
-def load(path: Path) -> Any:
+def load(path: str | Path) -> Any:
     """The tree that `save` wrote.
 
     A file can make named tuples and dataclasses of memlib and of modules that are already imported, and nothing else.
 
     Raises:
-        OSError, SafetensorError, KeyError, ValueError: if the file is absent or damaged, or names another class.
+        OSError, SafetensorError, KeyError, ValueError: if the file is absent or none that `save` wrote.
+        Refused: if its content is damaged, or it names another class.
     """
     with safe_open(path, "pt") as file:
         written = json.loads((file.metadata() or {})["memlib"])
         tensors = {key: file.get_tensor(key) for key in sorted(file.keys(), key=int)}
     if written["checksum"] != fingerprint(written["tree"], tensors):
-        raise ValueError(f"{path} is damaged")
+        raise Refused(f"{path} is damaged: delete it to have it made again")
     return _unpacked(written["tree"], tensors)
 
 
@@ -213,16 +214,18 @@ def _class(name: str) -> Any:
     module, _, path = name.partition(":")
     if sys.modules.get(module) is None:
         if not module.startswith("memlib.") or module.endswith("__main__"):
-            raise ValueError(f"{name} is in a module that is not imported: import {module} before reading the file")
+            raise Refused(f"{name} is in a module that is not imported: import {module} before reading the file")
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise ValueError(f"{name} is in a module that does not exist") from error
+            raise Refused(
+                f"{name} is in a module that does not exist: read the file with the version that wrote it"
+            ) from error
     found: Any = sys.modules[module]
     for part in path.split("."):
         found = vars(found).get(part)
         if not isinstance(found, type):
             break
     if not isinstance(found, type) or not (hasattr(found, "_fields") or dataclasses.is_dataclass(found)):
-        raise ValueError(f"{name} is neither a named tuple nor a dataclass")
+        raise Refused(f"{name} is neither a named tuple nor a dataclass: a file can make no other object")
     return found

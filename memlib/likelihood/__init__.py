@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from memlib.denoiser import Denoiser
+from memlib.denoiser import Denoiser, evaluated
 from memlib.errors import Refused
 from memlib.likelihood._flow import Flow
 from memlib.likelihood._terminal import from_denoiser, given, prior
@@ -71,6 +71,7 @@ def log_likelihood(
 
     The solver is Dormand-Prince 5(4) with adaptive steps, the same for all samples of the batch, on the device and in
     the dtype of x0; traces are summed in float64. Parameters receive no gradient, and no_grad may be on.
+    Networks are in evaluation mode while they are called here.
 
     Arguments:
         denoiser: D(x, sigma), differentiable in x.
@@ -110,7 +111,7 @@ def log_likelihood(
         raise Refused(f"x0 must be floating point of shape (B, *S), not {x0.dtype} of shape {tuple(x0.shape)}")
     with torch.inference_mode(False):
         x0 = x0.detach().clone()  # a tensor made under inference_mode cannot carry gradients
-        flow = Flow(denoiser, _probes(probes, x0), exact=probes is None)
+        flow = Flow(evaluated(denoiser), _probes(probes, x0), exact=probes is None)
         x, gained = _integrate(flow, x0, math.log(sigma_min), math.log(sigma_max), tol)
         end = from_denoiser(flow, x, sigma_max) if terminal is None else given(terminal, x)
     values = gained + end  # (P, B)

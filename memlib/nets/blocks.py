@@ -5,7 +5,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memlib.shapes import Float
+from memlib.errors import Refused
+from memlib.shapes import Float, Shaped
+
+
+def positive(number: float | Shaped[Tensor, ""], name: str) -> Shaped[Tensor, ""]:
+    """A number as a scalar tensor () in torch's default dtype, to be a buffer. Raises Refused unless it is positive."""
+    if not 0 < (value := float(number)) < math.inf:
+        raise Refused(f"{name} is {value}: give a finite number above 0")
+    return torch.tensor(value)
 
 
 class TimeCode(nn.Module):

@@ -9,21 +9,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from memlib.nets.blocks import FiLMBlock, TimeCode
+from memlib.errors import Refused
+from memlib.nets.blocks import FiLMBlock, TimeCode, positive
 from memlib.noise import expand_sigma
-from memlib.shapes import Float, PerSample
+from memlib.shapes import Float, PerSample, Shaped
 
 
 class Classifier(nn.Module):
     """Logits (B, K) of a noisy sample, (x, sigma) -> F(x / sqrt(sigma^2 + sigma_data^2), ln(sigma) / 4).
 
-    The input is scaled as in `Preconditioned`. A network made with time=False ignores sigma: its input is always scaled
-    as at sigma = 0.
+    The input is scaled as in `Preconditioned`, and `sigma_data` is a buffer () as there. A network made with time=False
+    ignores sigma: its input is always scaled as at sigma = 0.
     """
 
-    def __init__(self, net: nn.Module, sigma_data: float = 0.5) -> None:
+    sigma_data: Tensor
+
+    def __init__(self, net: nn.Module, sigma_data: float | Shaped[Tensor, ""] = 0.5) -> None:
         super().__init__()
-        self.net, self.sigma_data = net, sigma_data
+        self.net = net
+        self.register_buffer("sigma_data", positive(sigma_data, "sigma_data"))
 
     @property
     def time(self) -> bool:
@@ -74,7 +78,7 @@ class ResNet(nn.Module):
             loads into one with them (strict=False).
 
     Raises:
-        ValueError: unless `blocks` has one count for each width.
+        Refused: unless `blocks` has one count for each width.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks):
-            raise ValueError(f"{len(widths)} widths and {len(blocks)} counts of blocks: give one count a width")
+            raise Refused(f"{len(widths)} widths and {len(blocks)} counts of blocks: give one count a width")
         self.time = time
         self.code = nn.Sequential(TimeCode(64), nn.Linear(64, 128), nn.SiLU()) if time else None
         size, stride = (7, 2) if stem == "7x7" else (3, 1)

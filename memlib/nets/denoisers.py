@@ -8,22 +8,29 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memlib.errors import needs
-from memlib.nets.blocks import FiLMBlock, TimeCode
+from memlib.errors import Refused, needs
+from memlib.nets.blocks import FiLMBlock, TimeCode, positive
 from memlib.noise import expand_sigma
-from memlib.shapes import Float, PerSample
+from memlib.shapes import Float, PerSample, Shaped
 
 
 class Preconditioned(nn.Module):
     """D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma) / 4), a denoiser. Karras et al. 2022, eq. 7 and table 1.
 
     The inputs and the targets of F have unit variance at every sigma. `sigma_data` is the standard deviation of the
-    data's coordinates about 0: centre the data, or F must learn their mean as well.
+    data's coordinates about 0: centre the data, or F must learn their mean as well. It is a buffer (), saved and loaded
+    with the weights.
+
+    Raises:
+        Refused: unless `sigma_data` is finite and positive.
     """
 
-    def __init__(self, net: nn.Module, sigma_data: float = 0.5) -> None:
+    sigma_data: Tensor
+
+    def __init__(self, net: nn.Module, sigma_data: float | Shaped[Tensor, ""] = 0.5) -> None:
         super().__init__()
-        self.net, self.sigma_data = net, sigma_data
+        self.net = net
+        self.register_buffer("sigma_data", positive(sigma_data, "sigma_data"))
 
     def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
         """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
@@ -31,14 +38,15 @@ class Preconditioned(nn.Module):
         total = sigma**2 + self.sigma_data**2
         code = sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4  # finite at sigma = 0, where D = x
         output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
-        return self.sigma_data**2 / total * x + sigma * self.sigma_data * total.rsqrt() * output
+        return total.reciprocal() * self.sigma_data**2 * x + sigma * self.sigma_data * total.rsqrt() * output
 
     def weight(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """(B,) weights for `losses.denoising` that weight the error of F equally at every sigma.
 
         Karras et al. 2022, table 1, times sigma^2, which turns an error of x0 into an error of eps.
         """
-        return (sigma**2 + self.sigma_data**2) / self.sigma_data**2
+        spread = self.sigma_data.to(sigma) ** 2
+        return (sigma**2 + spread) / spread
 
 
 class MLP(nn.Module):
@@ -92,8 +100,7 @@ class UNet(nn.Module):
         dropout: its probability.
 
     Raises:
-        ValueError: if `size` cannot be halved len(widths) - 1 times.
-        Refused: if diffusers is not installed.
+        Refused: if `size` cannot be halved len(widths) - 1 times, or diffusers is not installed.
     """
 
     def __init__(
@@ -110,7 +117,7 @@ class UNet(nn.Module):
             from diffusers import UNet2DModel  # slow to import: only where a U-Net is wanted
 
         if size % 2 ** (len(widths) - 1):
-            raise ValueError(f"images of {size} pixels cannot be halved {len(widths) - 1} times; give fewer widths")
+            raise Refused(f"images of {size} pixels cannot be halved {len(widths) - 1} times: give fewer widths")
         here = [size // 2**i <= attention for i in range(len(widths))]
         self.unet = UNet2DModel(
             sample_size=size,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.cache.weights import refuse_misfits, require_finite
+from memlib.denoiser import evaluating
 from memlib.errors import Refused, needs
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, paste
@@ -150,4 +151,5 @@ class MAE(nn.Module):
     @torch.no_grad()
     def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like) -> Tensor:
         """Images (B, C, H, W) with the hidden pixels filled in and the others untouched; `noise` is not used."""
-        return paste(images, self.decode(self.encode(self.inputs(images, mask)), mask), mask)
+        with evaluating():
+            return paste(images, self.decode(self.encode(self.inputs(images, mask)), mask), mask)

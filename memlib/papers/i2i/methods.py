@@ -62,6 +62,41 @@ class UnlearningBatch(NamedTuple):
     mask: Tensor
 
 
+Loss = Callable[[Completer, Completer, UnlearningBatch, torch.Generator], Terms]
+"""(model, frozen copy, batch, generator) -> the retain and the forget term, each (B,)."""
+
+
+class Method:
+    """A loss of your own, and what of the model it trains. It is called as its loss is.
+
+    The parts belong to the method, since eq. 10 moves the encoder alone. A loss around that of another names them anew:
+    `Method(mine, trains=li2024.trains)`.
+
+    Arguments:
+        loss: (model, frozen copy, batch, generator) -> two terms, each (B,).
+        trains: names of parts of the model; everything else of it is frozen.
+    """
+
+    def __init__(self, loss: Loss, trains: tuple[str, ...]) -> None:
+        self.loss, self.trains, self.__name__ = loss, trains, getattr(loss, "__name__", "unlearning")
+
+    def __call__(
+        self, model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator
+    ) -> Terms:
+        """The retain and the forget term, (B,) and (B,)."""
+        return self.loss(model, frozen, batch, generator)
+
+
+def trains(*parts: str) -> Callable[[Loss], Loss]:
+    """Note on a loss, (B,) and (B,), what of the model it trains, as its attribute `trains`."""
+
+    def noted(loss: Loss) -> Loss:
+        loss.__dict__["trains"] = parts
+        return loss
+
+    return noted
+
+
 def i2i(encode: Callable[[Any], Codes], frozen: Callable[[Any], Codes], retain: Any, forget: Any, target: Any) -> Terms:
     """|E(retain) - E0(retain)|_2 and |E(forget) - E0(target)|_2, each (B,), unsquared. I2I eq. 10; C.25.
 
@@ -77,6 +112,7 @@ def i2i(encode: Callable[[Any], Codes], frozen: Callable[[Any], Codes], retain: 
     return _distance(flatten_codes(encode(retain)), kept), _distance(flatten_codes(encode(forget)), noise)
 
 
+@trains("encoder")
 def li2024(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
     """Send the codes of forget images to those of noise, (B,) and (B,): algorithm 1; C.25 for diffusion."""
     retain = model.inputs(batch.retain, batch.mask, generator)
@@ -84,22 +120,26 @@ def li2024(model: Completer, frozen: Completer, batch: UnlearningBatch, generato
     return i2i(model.encode, frozen.encode, retain, forget, model.with_noise(forget, batch.noise))
 
 
+@trains("encoder", "decoder")
 def max_loss(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
     """Raise the training loss on forget images, (B,) and (B,): C.26-C.28. Unbounded below by itself."""
     return _taught(model, batch, batch.retain, generator), -_untaught(model, batch, batch.forget, generator)
 
 
+@trains("encoder", "decoder")
 def noisy_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
     """Train the model to complete forget images to noise, (B,) and (B,): C.32-C.34."""
     return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.noise, generator)
 
 
+@trains("encoder", "decoder")
 def retain_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
     """Train the model to complete forget images to retain images, (B,) and (B,): C.29-C.31 (C.31 prints n; its text
     says x_r)."""
     return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.retain, generator)
 
 
+@trains("encoder")
 def random_encoder(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
     """Send the codes of forget images to Gaussian noise, (B,) and (B,): C.35-C.36. It is noise in the space of codes,
     which the decoder need not know."""
@@ -110,14 +150,9 @@ def random_encoder(model: Completer, frozen: Completer, batch: UnlearningBatch, 
     return _distance(flatten_codes(model.encode(retain)), kept), _distance(codes, noise_from(generator)(codes))
 
 
-Method = Callable[[Completer, Completer, UnlearningBatch, torch.Generator], Terms]
-ENCODER_ONLY: tuple[Method, ...] = (li2024, random_encoder)
-"""The methods whose argmin is over the encoder alone: `unlearn` freezes everything else of the model."""
-
-
 def unlearn(
     model: nn.Module,
-    method: Method,
+    method: Loss,
     retain: Tensor,
     forget: Tensor,
     mask: Callable[[torch.Generator], Tensor],
@@ -135,7 +170,7 @@ def unlearn(
     A copy of `model` is trained. Budgets are equal, since steps, images and optimiser do not depend on the method.
 
     Arguments:
-        method: the loss.
+        method: one of this module's losses, or a `Method`.
         retain: (N, C, H, W).
         forget: (M, C, H, W). Every step draws `batch` images of each, so a smaller set is oversampled until both weigh
             the same (D.1).
@@ -145,7 +180,8 @@ def unlearn(
         alpha: weight of the forget term.
 
     Raises:
-        Refused: for an empty set, images that differ in shape and as `train.fit`.
+        Refused: for an empty set, images that differ in shape, a method that does not say what it trains or names no
+            part of the model, and as `train.fit`.
 
     The paper (C.3) has alpha = 0.25; for VQ-GAN and MAE AdamW with betas (0.9, 0.95) and no weight decay, lr = 1e-4, 5
     epochs, 16 images a GPU on four; for diffusion Adam, lr = 1e-5, 3 epochs, 8 images a GPU on eight; it names no
@@ -156,11 +192,19 @@ def unlearn(
     if not len(retain) or not len(forget) or retain.shape[1:] != forget.shape[1:]:
         shapes = f"{tuple(retain.shape)} and {tuple(forget.shape)}"
         raise Refused(f"unlearning takes retain and forget images of one shape, at least one of each, not {shapes}")
+    told, trained = getattr(method, "__name__", type(method).__name__), getattr(method, "trains", None)
+    if trained is None:
+        raise Refused(
+            f"{told} does not say what it trains: give Method({told}, trains=('encoder', 'decoder')) or a part"
+        )
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     model = copy.deepcopy(model).requires_grad_(False)
-    model.encoder.requires_grad_(True)
-    if method not in ENCODER_ONLY:
-        model.decoder.requires_grad_(True)
+    for name in trained:
+        part = getattr(model, name, None)
+        if not isinstance(part, nn.Module):
+            parts = ", ".join(name for name, _ in model.named_children())
+            raise Refused(f"the method trains {name!r}, which the model does not have: name some of {parts}")
+        part.requires_grad_(True)
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         images = [choose(part, batch, generator) for part in (retain, forget)]
@@ -169,7 +213,7 @@ def unlearn(
         held, sent = method(cast(Completer, model), cast(Completer, frozen), material, generator)
         return (held + alpha * sent).mean()
 
-    for step in train.fit(model, loss, steps, lr=lr, seed=seed, title=method.__name__.replace("_", " ")):
+    for step in train.fit(model, loss, steps, lr=lr, seed=seed, title=told.replace("_", " ")):
         yield model, step
     model.eval()
 

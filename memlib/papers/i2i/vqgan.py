@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memlib.cache.atomic import replace_file
 from memlib.cache.weights import load_weights, refuse_misfits
+from memlib.denoiser import evaluating
 from memlib.errors import Refused, needs
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, hide, paste
@@ -107,9 +109,9 @@ class VQGAN(nn.Module):
         root = Path(folder).expanduser()
         self.tokenizer.save_pretrained(root / "vqvae")
         weights = {k: v for k, v in self.state_dict().items() if not k.startswith("tokenizer.")}
-        save_file(weights, root / "transformer.safetensors")
+        replace_file(root / "transformer.safetensors", lambda beside: save_file(weights, beside))
         settings = {"size": self.shape[1], **self.encoder.settings, "decoder": len(self.decoder.layers)}
-        (root / "transformer.json").write_text(json.dumps(settings), encoding="utf8")
+        replace_file(root / "transformer.json", lambda beside: beside.write_text(json.dumps(settings), encoding="utf8"))
 
     def indices(self, images: Tensor) -> Tensor:
         """The codebook indices (B, L) of images (B, C, H, W), in reading order."""
@@ -180,6 +182,10 @@ class VQGAN(nn.Module):
         MaskGIT's decoding (Chang et al. 2022): each of `rounds` draws every hidden word and keeps those that the model
         was surest of, so that after round r a fraction 1 - cos(pi r / 2 rounds) of them is filled in.
         """
+        with evaluating():
+            return self._complete(images, mask, noise, rounds, temperature)
+
+    def _complete(self, images: Tensor, mask: Tensor, noise: Noise, rounds: int, temperature: float) -> Tensor:
         indices, hidden = self.inputs(images, mask)
         total, still = int(hidden[0].sum()), hidden
         for r in range(1, rounds + 1):

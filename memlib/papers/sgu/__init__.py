@@ -4,7 +4,7 @@
 densities that are known. `study` is the experiment.
 """
 
-from memlib.papers.sgu.objective import Draw, ForgetLoss, Weight, mix, objective, ones, rows
+from memlib.papers.sgu._objective import Draw, ForgetLoss, Weight, mix, objective, ones, rows
 from memlib.papers.sgu.optima import Density, bounded_optimum, noise_moment, obtuse_optimum, orthogonal_optimum
 
 __all__ = [

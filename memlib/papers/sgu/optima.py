@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser, eps
 from memlib.noise import expand_sigma
-from memlib.papers.sgu.objective import Weight, ones
+from memlib.papers.sgu._objective import Weight, ones
 
 
 class Density(Protocol):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from memlib import sample
 from memlib.denoiser import Denoiser
 from memlib.noise import karras, seeded
 from memlib.papers.gaussian.closed_forms import kl_to_points, theorem_limit
 from memlib.random import keyed
-from memlib.sample import heun
 
 RESAMPLES = 1000  # bootstrap resamples behind an interval
 _BOOTSTRAP = 1_000_003  # the step of the keyed generator, apart from those of training
@@ -65,7 +65,7 @@ def spread_ratio(points: Tensor, mask: Tensor) -> float:
 def encode(denoiser: Denoiser, points: Tensor) -> Tensor:
     """Latents of points (n, 2), (n, 2): the probability flow of the denoiser, run upwards from sigma 0.01 to 2."""
     noised = points + 0.01 * seeded(range(len(points)))(points)
-    return heun(denoiser, noised, karras(40, 0.01, 2.0)[:-1].flip(0))
+    return sample.encode(denoiser, noised, karras(40, 0.01, 2.0)[:-1])
 
 
 def latents(points: Tensor, masks: dict[str, Tensor], seed: int) -> Latents:

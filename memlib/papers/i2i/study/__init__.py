@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from memlib.claim import Claim
 from memlib.papers.i2i.study import ablations, comparison, findings, knowledge, pictures, rules, tasks, theory
+from memlib.papers.i2i.study._tables import mean_and_interval, tables
 from memlib.papers.i2i.study.comparison import LI2024
 from memlib.papers.i2i.study.results import Gate, Results
 from memlib.papers.i2i.study.settings import SCALES, Settings
-from memlib.papers.i2i.study.tables import mean_and_interval, tables
 from memlib.papers.i2i.study.world import World, description, worlds
 from memlib.run import Run
 

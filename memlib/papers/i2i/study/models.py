@@ -24,7 +24,7 @@ from memlib.papers.i2i.vqgan import VQGAN
 from memlib.random import choose
 from memlib.run import Run
 
-METHODS: dict[str, methods.Method] = {
+METHODS: dict[str, methods.Loss] = {
     "Li et al.": methods.li2024,
     "Max Loss": methods.max_loss,
     "Noisy Label": methods.noisy_label,

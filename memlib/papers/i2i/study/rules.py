@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from memlib.claim import Claim
+from memlib.errors import Refused
 from memlib.papers.i2i.evaluation import Outcome, compare, interval, outcome
 from memlib.papers.i2i.study.comparison import LI2024, PAPER_WEIGHT, Family
 from memlib.papers.i2i.study.results import Results
@@ -259,7 +260,7 @@ def _claim(name: str, verdict: str, figure: dict[str, Tensor], ends: tuple[float
 
 
 def _present(found: T | None) -> T:
-    """The measurements that a rule needs. Raises ValueError where they were not made."""
+    """The measurements that a rule needs. Raises Refused where they were not made."""
     if found is None:
-        raise ValueError("this claim was not measured in this run")
+        raise Refused("this claim was not measured in this run: run the study with its group")
     return found

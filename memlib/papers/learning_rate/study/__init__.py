@@ -6,10 +6,10 @@ on digits L7. `settings` says what is run, `experiment` runs it, `results` holds
 
 from memlib.claim import Claim
 from memlib.papers.learning_rate.study import rules
+from memlib.papers.learning_rate.study._tables import tables
 from memlib.papers.learning_rate.study.experiment import GROUPS, run
 from memlib.papers.learning_rate.study.results import Results
 from memlib.papers.learning_rate.study.settings import SCALES, Settings
-from memlib.papers.learning_rate.study.tables import tables
 from memlib.papers.learning_rate.study.words import sentences
 
 CHAPTER = "05_learning_rate"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from memlib import losses, nets, noise, train
 from memlib.denoiser import pair
-from memlib.papers.sgu.objective import Draw, ForgetLoss, objective, rows
+from memlib.papers.sgu._objective import Draw, ForgetLoss, objective, rows
 from memlib.papers.sgu.study.settings import Settings
 from memlib.run import Run
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from memlib import likelihood, losses, nets, noise, sample, train
 from memlib.analytic import GaussianMixture
 from memlib.denoiser import Denoiser, pair, score
-from memlib.papers.sgu.objective import ForgetLoss, Weight, mix, ones
+from memlib.papers.sgu._objective import ForgetLoss, Weight, mix, ones
 from memlib.papers.sgu.optima import bounded_optimum, obtuse_optimum, orthogonal_optimum
 from memlib.papers.sgu.study.results import Toy
 

@@ -1,11 +1,11 @@
 """The study of chapter 2: does guidance with a classifier of its own making get more training images out of a model?"""
 
+from memlib.papers.side.study._pictures import pictures
+from memlib.papers.side.study._tables import of_planted, of_sizes, tables
 from memlib.papers.side.study.experiment import check_sources, run
-from memlib.papers.side.study.pictures import pictures
 from memlib.papers.side.study.results import Results
 from memlib.papers.side.study.rules import verdicts
 from memlib.papers.side.study.settings import SCALES, Settings
-from memlib.papers.side.study.tables import tables
 
 CHAPTER = "02_side"
 
@@ -25,6 +25,8 @@ __all__ = [
     "Results",
     "Settings",
     "check_sources",
+    "of_planted",
+    "of_sizes",
     "pictures",
     "run",
     "tables",
