@@ -22,10 +22,12 @@ VENDORED  := book/_static/vendor/versions.json
 book: install vendor
 	$(BIN)/python -m memlib.cli book --scale $(SCALE) $(if $(CHAPTER),--chapter $(CHAPTER))
 
-# Both parts run even if the first fails. The second is a session of its own: its cache is empty, so it really trains.
+# All parts run even if one fails. Each is a session of its own: the notebooks really train, since their cache is empty,
+# and a second device, once torch has it, stays for the rest of a process.
 test: install vendor
 	@status=0; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/devices || status=1; \
 	$(BIN)/python -m pytest --nbval notebooks || status=1; \
 	exit $$status
 

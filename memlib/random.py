@@ -83,8 +83,8 @@ def noise_from(generator: torch.Generator) -> Noise:
     return noise
 
 
-def choose(rows: Shaped[Tensor, " m *s"], n: int, generator: torch.Generator) -> Shaped[Tensor, " {n} *s"]:
-    """n of the `rows` (M, *S), drawn with replacement from a CPU generator, (n, *S), on the device of the rows.
+def choose(rows: Shaped[Tensor, " m *s"], n: int, generator: torch.Generator | None) -> Shaped[Tensor, " {n} *s"]:
+    """n of the `rows` (M, *S), drawn with replacement from a CPU generator (None: torch's own), (n, *S), on the device of the rows.
 
     Rows of two tensors that belong together are chosen by their indices, `choose(torch.arange(M), n, generator)`.
     """

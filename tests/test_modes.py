@@ -59,7 +59,9 @@ ROOMS = {
     "heun path": lambda net: torch.stack(list(sample.heun_path(net, 10 * X, SIGMAS))),
     "inpaint": lambda net: inpaint.inpaint(net, X, X > 0, SIGMAS, 2, noise.seeded(range(5))),
     "reconstruct": lambda net: inpaint.reconstruct(net, X, 1.0, SIGMAS, noise.seeded(range(5))),
-    "likelihood": lambda net: likelihood.log_likelihood(net, X.double(), 0.5, 5.0, tol=1e-3).value,
+    "likelihood": lambda net: (
+        likelihood.log_likelihood(net, X.double(), 0.5, 5.0, terminal=likelihood.prior(5.0), tol=1e-3).value
+    ),
 }
 WRAPPED = {
     "itself": lambda net: net,

@@ -57,7 +57,7 @@ def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = No
     fast = able and precision != "fp32"
     frozen = copy.deepcopy(denoiser).eval().requires_grad_(False)
     if device.type == "cuda":
-        frozen = frozen.to(memory_format=torch.channels_last)
+        frozen = frozen.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
     if isinstance(frozen, Discrete):  # its levels are looked up on the CPU, before the network is called
         frozen.net = torch.compile(frozen.net, mode=mode, dynamic=False)

@@ -159,7 +159,7 @@ class Shards:
         try:
             tensors, checksum = _tensors(path)
             if path not in self._verified and checksum != _checksum(tensors):
-                raise ValueError("another checksum")
+                raise _damaged(path)
         except _UNREADABLE as error:
             raise _damaged(path) from error
         self._verified.add(path)

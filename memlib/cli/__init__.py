@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("chapter", help="02, 02_side, or the path of a notebook")
     run.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
     run.add_argument("--scale", choices=SCALES, help="how large: fast (default), book, gpu, paper")
+    run.add_argument("--device", help="such as cpu or cuda:1; default: MEMLIB_DEVICE, or by the scale")
     run.add_argument("--out", type=Path, metavar="FILE.ipynb", help="default: runs/CHAPTER-SCALE.ipynb")
     run.set_defaults(command=_run)
 
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("study", nargs="?", help="side, 02 or 02_side; without one, the studies are listed")
     study.add_argument("--scale", choices=SCALES, default="fast")
     study.add_argument("--claims", default="", metavar="S1,S2", help="only the groups that measure these")
-    study.add_argument("--device", help="such as cpu or cuda:1; default: by the scale")
+    study.add_argument("--device", help="such as cpu or cuda:1; default: MEMLIB_DEVICE, or by the scale")
     study.add_argument(
         "--processes", type=int, metavar="N", help="worker processes; default: 2 where there are two cores"
     )
@@ -84,7 +85,8 @@ def _run(chosen: argparse.Namespace) -> int:
     values = chapters.given(notebook, chosen.p, chosen.scale)
     scale = values.get("scale", "fast")
     out = chosen.out or (claims.root() or Path.cwd()) / "runs" / f"{notebook.stem}-{scale}.ipynb"
-    chapters.execute(notebook, out, values)
+    with chapters.environment(**({"MEMLIB_DEVICE": chosen.device} if chosen.device else {})):
+        chapters.execute(notebook, out, values)
     found = claims.claims_in(out)
     print(f"wrote {out}")
     if found:

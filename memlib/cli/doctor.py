@@ -27,7 +27,9 @@ def report(hashes: bool = False) -> dict[str, Any]:
     """The findings as plain values; with `hashes`, also the SHA-256 of large files."""
     devices = _devices()
     rows = [_row(asset, hashes) for asset in assets.ASSETS]
-    there = {row["name"] for row in rows if row["state"] == "found"} | ({"cuda"} if devices["cuda"] else set())
+    there = {row["name"] for row in rows if row["state"] == "found"} | (
+        {"cuda"} if devices["cuda"] or devices["other"] else set()
+    )
     scales = [
         {"chapter": name, "scale": scale, "missing": [x for x in needs.NEEDS.get((name, scale), ()) if x not in there]}
         for name in needs.chapters(_project())
@@ -87,10 +89,12 @@ def _devices() -> dict[str, Any]:
         }
         for index in range(count)
     ]
+    other = torch.accelerator.current_accelerator(check_available=True) if not cuda else None
     library = importlib.util.find_spec("datasets")  # without an origin it is a mere folder of that name
     return {
         "python": platform.python_version(), "torch": torch.__version__, "cores": cores, "memory": memory,
-        "cuda": cuda, "npm": shutil.which("npm"), "datasets": bool(library and library.origin),
+        "cuda": cuda, "other": other.type if other else None, "npm": shutil.which("npm"),
+        "datasets": bool(library and library.origin),
     }  # fmt: skip
 
 
@@ -122,6 +126,7 @@ def _machine(seen: dict[str, Any]) -> str:
         f"memlib {seen['version']}, Python {devices['python']}, torch {devices['torch']}",
         f"  processor   {devices['cores']} cores{memory}",
         f"  CUDA        {'; '.join(cards) or 'no GPU that torch can use'}",
+        *([f"  accelerator {devices['other']}"] if devices["other"] else []),
         f"  npm         {npm}",
         "  bundled     digits (1,797 images of scikit-learn, BSD-3-Clause) and faces (drawn by a procedure)",
         f"  hub:NAME    {hub}",

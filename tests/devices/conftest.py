@@ -6,6 +6,10 @@ import os
 import pytest
 import torch
 
+if os.environ.get("MEMLIB_DEVICE", "pretend") == "pretend":
+    # Before the first gradient, at which torch counts its devices. It stays, so these tests are a session of their own.
+    import pretend_device
+
 
 @pytest.fixture(scope="package", autouse=True)
 def device():
@@ -13,9 +17,7 @@ def device():
     kind = os.environ.get("MEMLIB_DEVICE", "pretend")
     entered = contextlib.nullcontext()
     if kind == "pretend":
-        from pretend_device import filled
-
-        entered = filled()
+        entered = pretend_device.filled()
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     with entered:

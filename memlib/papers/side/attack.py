@@ -9,6 +9,7 @@ classifier come from `surrogates` and `students`, thresholds from held-out image
     found = similarities(sweep(denoiser, classifier, x, labels, [0, 4, 8], sigmas)[:, 1], embed, members, non_members)
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from memlib import metrics, sample
 from memlib.denoiser import Denoiser, gradient, guided
 from memlib.errors import Refused
 from memlib.features import Embed
-from memlib.noise import Noise, as_level, expand_sigma
+from memlib.noise import Noise, expand_sigma
 from memlib.papers.side import Logits, log_p
 from memlib.random import to_device
 
@@ -76,16 +77,21 @@ def sweep(
     if weights.dim() != 1 or len(weights) < 1 or len(labels) != len(x):
         given = f"weights {tuple(weights.shape)} and {len(labels)} labels"
         raise Refused(f"a sweep needs weights (W,) and a label for each of {len(x)} starts, not {given}")
-    count, labels, sigma = len(weights), to_device(labels, x.device), as_level(sigmas[0], x)
-    plain = denoiser(x, sigma)
-    push = _push(classifier, x, labels, sigma) if weights.any() else torch.zeros_like(x)
+    count, labels, pushed = len(weights), to_device(labels, x.device), bool(weights.any())
     each = to_device(weights, x.device).view(1, count, *[1] * (x.dim() - 1))
-    # Not 0 * push, which is NaN where a gradient overflows.
-    added = torch.where(each == 0, torch.zeros_like(x)[:, None], each * push[:, None])
-    first = (plain[:, None] + added).flatten(0, 1)  # (B W, *S)
-    states = sample.ancestral(lambda _x, _sigma: first, x.repeat_interleave(count, 0), sigmas[:2])
     steered = _steered(denoiser, classifier, labels.repeat_interleave(count), weights.repeat(len(x)))
-    return sample.ancestral(steered, states, sigmas[1:]).unflatten(0, (len(x), count))
+    steps = itertools.count()
+
+    def shared_first(states: Tensor, sigma: Tensor) -> Tensor:
+        if next(steps):
+            return steered(states, sigma)
+        plain = denoiser(x, sigma)
+        push = _push(classifier, x, labels, sigma) if pushed else torch.zeros_like(x)
+        # Not 0 * push, which is NaN where a gradient overflows.
+        added = torch.where(each == 0, torch.zeros_like(x)[:, None], each * push[:, None])
+        return (plain[:, None] + added).flatten(0, 1)  # (B W, *S)
+
+    return sample.ancestral(shared_first, x.repeat_interleave(count, 0), sigmas).unflatten(0, (len(x), count))
 
 
 def _steered(denoiser: Denoiser, classifier: Logits, labels: Tensor, weights: Tensor) -> Denoiser:
