@@ -84,9 +84,10 @@ def noise_from(generator: torch.Generator) -> Noise:
 
 
 def choose(rows: Shaped[Tensor, " m *s"], n: int, generator: torch.Generator | None) -> Shaped[Tensor, " {n} *s"]:
-    """n of the `rows` (M, *S), drawn with replacement from a CPU generator (None: torch's own), (n, *S), on the device of the rows.
+    """n of the `rows` (M, *S), drawn with replacement, (n, *S), on the device of the rows.
 
-    Rows of two tensors that belong together are chosen by their indices, `choose(torch.arange(M), n, generator)`.
+    The generator is one of the CPU; None is torch's own. Rows of two tensors that belong together are chosen by
+    their indices, `choose(torch.arange(M), n, generator)`.
     """
     return rows[to_device(torch.randint(len(rows), (n,), generator=generator), rows.device)]
 
