@@ -5,7 +5,8 @@ eight minutes. Each part has a limit of its own and writes its results as they c
 costs no other. Parts by name run those alone: `python -m benchmarks.gpu tests sampling`.
 
 - tests: the device tests of the library on the GPU, among them the loops that must not wait for it.
-- chapter: chapter 2 at the gpu scale, cut to some two minutes, into results/gpu/. It trains in bfloat16.
+- chapter: chapter 2 at the gpu scale, cut to some two minutes, into results/gpu/cut: no result of that scale. It
+  trains in bfloat16.
 - precision: the same in float32. Do the verdicts agree?
 - copy_scoring, guided_sweep, likelihood, learning_rates, sampling: rows of results/benchmarks-gpu.json.
 """
@@ -44,7 +45,7 @@ def parts(device: str) -> dict[str, tuple[list[str], float]]:
     tests += [f"--ignore=tests/devices/test_device_{part}.py" for part in ("studies", "chapters")]
     return {
         "tests": (tests, 90.0),
-        "chapter": ([*chapter, "--out", "results/gpu"], 150.0),
+        "chapter": ([*chapter, "--out", "results/gpu/cut"], 150.0),
         "precision": (["benchmarks.precision", *chapter[1:]], 150.0),
         **bench,
     }

@@ -1,7 +1,7 @@
 """Do verdicts change with bfloat16? A study that was run on a GPU, run again with float32 training, side by side.
 
 Training takes bfloat16 by itself where the GPU has it. `python -m benchmarks.precision study side --scale gpu ...`
-takes the words of `memlib study`, reads what that left in results/gpu, runs the same in float32 in a cache of its own
+takes the words of `memlib study`, reads what that left in results/gpu/cut, runs the same in float32 in a cache of its own
 and writes results/gpu/precision.json: each claim with both figures and verdicts.
 """
 
@@ -28,9 +28,9 @@ def claims(path: Path) -> dict[str, dict]:
 def main(words: list[str]) -> int:
     """Run the study of `words` in float32 and compare; 1 if it fails."""
     name = papers.find(words[1]).CHAPTER
-    low = GPU / f"{name}.json"
+    low = GPU / "cut" / f"{name}.json"
     if not low.exists():
-        sys.exit(f"{low} is missing: run memlib {' '.join(words)} --out results/gpu first")
+        sys.exit(f"{low} is missing: run memlib {' '.join(words)} --out results/gpu/cut first")
     with tempfile.TemporaryDirectory() as folder:
         fit = functools.partial(train.fit, precision="fp32")
         # One process, which the patch reaches.
