@@ -50,7 +50,7 @@ def rows(name: str, device: str, limit: float | None) -> list[dict]:
     except subprocess.TimeoutExpired as stopped:
         printed = stopped.stdout or b""
         print(f"  stopped after {limit:.0f} s", flush=True)
-    lines = [line for line in printed.decode().splitlines() if line.startswith("{")]
+    lines = [line for line in printed.decode().splitlines() if line.startswith("{") and line.endswith("}")]
     return [json.loads(line) | {"benchmark": name, "machine": machine(device)} for line in lines]
 
 
@@ -80,12 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name in chosen.names or names:
         print(f"{name} ...", flush=True)
         try:
-            found[name] = rows(name, chosen.device, chosen.limit) or found[name]
+            now = rows(name, chosen.device, chosen.limit)
         except subprocess.CalledProcessError as error:
             failed.append(name)
             print(f"  failed with code {error.returncode}", flush=True)
             continue
-        print("\n".join(map(told, found[name])), flush=True)
+        print("\n".join(map(told, now)) or "  no row: those of earlier runs are kept", flush=True)
+        if now and not (found[name] and "skipped" in now[0]):
+            found[name] = now
         path.parent.mkdir(exist_ok=True)
         lines = [json.dumps(row) for name in names for row in found[name]]
         path.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n", encoding="utf8")

@@ -23,8 +23,8 @@ import torch
 HOME = Path(__file__).parent.parent
 # Fewer and smaller images and fewer steps than the gpu scale; the arms, bands and tables of chapter 2 as they are.
 CUT = {
-    "data": "faces:identity,n=3000", "size": 16, "widths": "[64,128]", "n_train": 200, "train_steps": 800, "lr": 1e-3,
-    "n_samples": 300, "n_random": 1000, "n_synthetic": 800, "student_steps": 80, "clusters": 80, "cohesion": 0.5,
+    "data": "faces:identity,n=3000", "size": 16, "widths": "[64,128]", "n_train": 200, "train_steps": 500, "lr": 1e-3,
+    "n_samples": 200, "n_random": 500, "n_synthetic": 500, "student_steps": 40, "clusters": 50, "cohesion": 0.5,
     "sweep": "[0,4,8]",
 }  # fmt: skip
 CLAIMS = "S1,S2,S5,S6"
@@ -32,9 +32,9 @@ CLAIMS = "S1,S2,S5,S6"
 
 def parts(device: str) -> dict[str, tuple[list[str], float]]:
     """The command of each part, after `python -m`, and its limit in seconds."""
-    limits = {"copy_scoring": 60, "guided_sweep": 40, "likelihood": 40, "learning_rates": 40, "sampling": 150}
+    limits = {"copy_scoring": 50, "guided_sweep": 15, "likelihood": 25, "learning_rates": 30, "sampling": 100}
     bench = {
-        name: (["benchmarks", name, "--device", device, "--limit", str(limit)], limit + 5.0)
+        name: (["benchmarks", name, "--device", device, "--limit", str(limit)], limit + 1.0)
         for name, limit in limits.items()
     }
     cut = [word for name, value in CUT.items() for word in ("--set", f"{name}={value}")]
@@ -44,9 +44,9 @@ def parts(device: str) -> dict[str, tuple[list[str], float]]:
     tests = ["pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "tests/devices"]
     tests += [f"--ignore=tests/devices/test_device_{part}.py" for part in ("studies", "chapters")]
     return {
-        "tests": (tests, 90.0),
-        "chapter": ([*chapter, "--out", "results/gpu/cut"], 150.0),
-        "precision": (["benchmarks.precision", *chapter[1:]], 150.0),
+        "tests": (tests, 40.0),
+        "chapter": ([*chapter, "--out", "results/gpu/cut"], 120.0),
+        "precision": (["benchmarks.precision", *chapter[1:]], 90.0),
         **bench,
     }
 

@@ -1,8 +1,8 @@
 """Do verdicts change with bfloat16? A study that was run on a GPU, run again with float32 training, side by side.
 
 Training takes bfloat16 by itself where the GPU has it. `python -m benchmarks.precision study side --scale gpu ...`
-takes the words of `memlib study`, reads what that left in results/gpu/cut, runs the same in float32 in a cache of its own
-and writes results/gpu/precision.json: each claim with both figures and verdicts.
+takes the words of `memlib study`, reads what that left in results/gpu/cut, runs the same in float32 in a cache of its
+own and writes results/gpu/precision.json: each claim with both figures and verdicts.
 """
 
 import functools

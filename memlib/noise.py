@@ -59,11 +59,11 @@ def expand_sigma(sigma: float | Shaped[Tensor, "..."], x: Shaped[Tensor, " b *s"
         sigma as (B, 1, ..., 1) or (1, ..., 1), in the dtype and on the device of x.
 
     Raises:
-        ValueError: if sigma has neither one value nor B.
+        Refused: if sigma has neither one value nor B.
     """
     sigma = as_level(sigma, x).reshape(-1)
     if len(sigma) not in (1, len(x)):
-        raise ValueError(f"sigma has {len(sigma)} values for a batch of {len(x)}; give one, or one per sample")
+        raise Refused(f"sigma has {len(sigma)} values for a batch of {len(x)}: give one, or one for each sample")
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 

@@ -36,9 +36,9 @@ def keyed(seed: int, step: int) -> torch.Generator:
 
     A generator seeded with seed + step would give step 1 of seed 0 the numbers of step 0 of seed 1; this one does not.
 
-    torch's CPU generator reads 32 bits of its seed. The first 4,194,304 steps of a seed are given keys that differ in
-    these bits, so that no two of them draw the same numbers. Beyond, and between two seeds, one pair in 4 billion
-    agrees.
+    torch's CPU generator reads 32 bits of its seed. Where two of the first 4,194,304 steps of a seed would agree in
+    these bits, the later one gets another key: none of 390,000 steps draws the numbers of another, and of all of them
+    about two pairs do. Beyond, and between two seeds, one pair in 4 billion agrees.
 
     Raises:
         Refused: for a seed or step that is not a whole number of 64 bits, -2^63 to 2^63 - 1.

@@ -9,6 +9,7 @@ from torch import nn
 from memlib import nets, noise, sample
 from memlib.adapters import compiled, from_discrete
 from memlib.analytic import Empirical
+from memlib.denoiser import variance_of
 from memlib.errors import Refused
 
 
@@ -57,3 +58,16 @@ def test_only_networks_can_be_compiled():
 def test_bfloat16_needs_a_gpu():
     with pytest.raises(Refused, match="precision bf16 needs a GPU"):
         compiled(nets.MLP(2), "bf16")
+
+
+def test_what_a_sampler_reads_is_kept():
+    d = from_discrete(Linear(), torch.linspace(0.99, 0.01, 20).double(), "eps")
+    d.schedule = {"variance_type": "fixed_large"}
+    fast = compiled(d)
+    assert variance_of(fast) == variance_of(d) == "large"
+    assert not fast.training and fast.frozen.grid(4).tolist() == d.grid(4).tolist()
+
+
+def test_a_precision_is_one_of_two():
+    with pytest.raises(Refused, match="precision is bf16, fp32 or None, not 'fp16'"):
+        compiled(nets.MLP(2), "fp16")

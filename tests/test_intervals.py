@@ -221,3 +221,7 @@ def test_means_over_runs_cover_at_small_rates(runs, rate):
             low, high = mean_interval([k / 100 for k in counts], bounds=(0, 1))
             held += chance * (low <= rate <= high)
     assert held >= 0.97
+
+
+def test_a_ratio_of_arms_that_never_vary_decides_nothing():
+    assert paired_interval([0.02] * 5, [0.01] * 5, "ratio") == (0.0, math.inf)

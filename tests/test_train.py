@@ -433,3 +433,14 @@ def test_a_checkpoint_of_a_network_with_other_settings_is_refused(tmp_path, chan
     assert list(fit(net, noisy_loss, 3, checkpoint=tmp_path)) == []
     with pytest.raises(Refused, match="of another network"):
         list(fit(Plain(**changed), noisy_loss, 3, checkpoint=tmp_path))
+
+
+def test_a_checkpoint_of_other_groups_is_of_another_network(tmp_path):
+    for groups in (2, 4):
+        net = nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(groups, 8))
+        run = fit(net, lambda net, g: net(torch.ones(2, 3)).square().mean(), 2, checkpoint=tmp_path)
+        if groups == 4:
+            with pytest.raises(Refused, match="of another network"):
+                list(run)
+        else:
+            list(run)

@@ -7,29 +7,35 @@ The sampler around it stays in the dtype of x: only D is rounded.
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from memlib.adapters.discrete import Discrete
-from memlib.denoiser import Denoiser
+from memlib.denoiser import Denoiser, Variance, variance_of
 from memlib.errors import Refused
 
 
 class Compiled(nn.Module):
-    """The denoiser that `compiled` returns, D(x, sigma), (B, *S) -> (B, *S), in the dtype of x, without gradients."""
+    """The denoiser that `compiled` returns, D(x, sigma), (B, *S) -> (B, *S), in the dtype of x, without gradients.
 
-    def __init__(self, call: Callable[..., Tensor], device: torch.device, dtype: torch.dtype | None) -> None:
+    `frozen` is the module that it was made from; its `variance` is what `sample.ancestral` reads. A class-conditional
+    network takes its labels as before: `functools.partial(D, y=y)`.
+    """
+
+    def __init__(self, frozen: nn.Module, call: Callable[..., Tensor], dtype: torch.dtype | None) -> None:
         super().__init__()
-        self.call, self.device, self.dtype = call, device, dtype
+        self.frozen, self.call, self.dtype = frozen, call, dtype
+        self.variance: Variance = variance_of(frozen)
+        self.eval()
 
     @torch.no_grad()
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """D(x, sigma) for x (B, *S) and sigma () or (B,)."""
-        with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+    def forward(self, x: Tensor, sigma: Tensor, **bound: Any) -> Tensor:
+        """D(x, sigma) for x (B, *S) and sigma () or (B,); `bound` goes to the network's own denoiser."""
+        with torch.autocast(x.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
             # A copy: the graph writes the next result where it wrote this one.
-            return self.call(x, sigma).to(x.dtype, copy=True)
+            return self.call(x, sigma, **bound).to(x.dtype, copy=True)
 
 
 def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = None) -> Denoiser:
@@ -46,10 +52,12 @@ def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = No
         A denoiser (B, *S) -> (B, *S) without gradients: guide it with a classifier, whose gradients are its own.
 
     Raises:
-        Refused: for a denoiser that is no module with parameters, and for bf16 on a device that lacks it.
+        Refused: for a denoiser that is no module with parameters, another precision, and bf16 on a device without it.
     """
     if not isinstance(denoiser, nn.Module) or (parameter := next(denoiser.parameters(), None)) is None:
         raise Refused("only a module with parameters can be compiled: give the network's denoiser itself")
+    if precision not in (None, "bf16", "fp32"):
+        raise Refused(f"precision is bf16, fp32 or None, not {precision!r}")
     device = parameter.device
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:
@@ -64,4 +72,4 @@ def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = No
         call: Callable[..., Tensor] = frozen
     else:
         call = torch.compile(frozen, mode=mode, dynamic=False)
-    return Compiled(call, device, torch.bfloat16 if fast else None)
+    return Compiled(frozen, call, torch.bfloat16 if fast else None)

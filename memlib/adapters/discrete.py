@@ -30,7 +30,7 @@ def from_discrete(
         net: net(x_t, t), or net(x_t, t, y) with labels, with t (B,) int64. It returns its prediction (B, *S), as a
             tensor or, as the models of diffusers, in `.sample`. It is called in its own dtype. It may be untrained: the
             result is a module that can be trained and exported.
-        alphas_cumprod: alpha_bar (T,), decreasing, within [0, 1]; Ho et al. 2020, eq. 4.
+        alphas_cumprod: alpha_bar (T,), decreasing, within [0, 1); Ho et al. 2020, eq. 4.
         predicts: "eps", the noise; "v" = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, sec. 4); or
             "x0".
         between: "refuse" or "interpolate" a sigma between two levels, where the network was never trained. A sampler on
@@ -77,6 +77,7 @@ class Discrete(nn.Module):
                 f"levels (alphas_cumprod has {len(bar)}), and none in between (between={between!r})"
             )
         self.net, self.alphas_cumprod, self.predicts, self.between = net, bar, predicts, between
+        self.training = net.training if isinstance(net, nn.Module) else True
         self.sigmas = discrete(bar)
         self.shape: tuple[int, int, int] | None = None
         self.schedule: dict[str, Any] | None = None
@@ -100,6 +101,8 @@ class Discrete(nn.Module):
 
     def grid(self, n: int | None = None) -> Tensor:
         """(n + 1,) levels to sample on in n steps, spaced and ended as the folder's scheduler says; None visits all.
+
+        They are n where the scheduler ends at its lowest level and that level is also its last step.
 
         They are those of DDIMScheduler and DDPMScheduler, except where these fall short (`noise.discrete`). Without a
         folder, `noise.discrete(denoiser.alphas_cumprod, n)`.

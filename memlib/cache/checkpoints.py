@@ -14,20 +14,25 @@ from memlib.cache._fingerprint import fingerprint
 from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
 
+_SETTINGS = bool | int | float | str | tuple | Tensor
+
 
 def architecture(net: nn.Module) -> str:
     """SHA-256 of the names, shapes and types of the state, of which parameters are trained, and of settings.
 
     Settings are attributes of a module that are fractions, texts or tensors without being saved as weights are, such as
-    the probability of a dropout or the levels of a discrete-time model.
+    the probability of a dropout or the levels of a discrete-time model; of torch's own modules also whole numbers and
+    tuples, such as the groups of a norm. (In a module of the user's, a whole number may be a counter.)
     """
     state = [(name, tuple(t.shape), str(t.dtype)) for name, t in net.state_dict().items()]
     trained = [name for name, p in net.named_parameters() if p.requires_grad]
     settings = [
-        (path, name, fingerprint(value))
+        (path, name, fingerprint(value.cpu() if isinstance(value, Tensor) else value))
         for path, module in net.named_modules()
         for name, value in sorted(vars(module).items())
-        if isinstance(value, float | str | Tensor) and not name.startswith("_")
+        if isinstance(value, _SETTINGS if type(module).__module__.startswith("torch.nn.") else float | str | Tensor)
+        and not name.startswith("_")
+        and name != "training"
     ]
     return hashlib.sha256(repr((state, trained, settings)).encode()).hexdigest()
 

@@ -105,9 +105,8 @@ def _stream(
             else:  # the last: float64, of the rows themselves
                 parts = (part.double() - centre for part in train.split(sizes.columns))
                 rows, lifts, length, spoilt = tile, lift, tile.norm(dim=1), torch.zeros_like(tile[:, 0])
-            spoilt = (
-                spoilt + 2 * width * torch.finfo(torch.float64).eps * reach
-            )  # of `lift` and of the sums that decide
+            # The last term: of `lift` and of the sums that decide.
+            spoilt = spoilt + 2 * width * torch.finfo(torch.float64).eps * reach
             proposed, floor = _propose(rows, parts, lifts, k, spoilt, reach * length)
             few = proposed.sum(0) <= max(_FEW, 2 * k)
             if step < len(copies) and 2 * few.sum() < len(few):
@@ -138,7 +137,10 @@ def _products(train: Tensor) -> list[torch.dtype]:
 
 @contextmanager
 def _whole_sums(rows: Tensor) -> Iterator[None]:
-    """Sums of bfloat16 products in float32 to the end, as `bound` assumes; CUDA may round parts of them otherwise."""
+    """Sums of bfloat16 products in float32 to the end, as `bound` assumes; CUDA may round parts of them otherwise.
+
+    The setting is one of the whole process.
+    """
     if rows.device.type != "cuda" or rows.dtype is not torch.bfloat16:
         yield
         return
