@@ -34,6 +34,7 @@ __all__ = [
     "loguniform",
     "noise_from",
     "seeded",
+    "strength",
     "uniform_step",
     "uniform_time",
     "ve",
@@ -197,6 +198,27 @@ def discrete_levels(alphas_cumprod: Shaped[Tensor, "..."]) -> Float[Tensor, " t"
             f"{ends}: give the cumulative product of 1 - beta"
         )
     return (1 / bar - 1).sqrt()
+
+
+def strength(alphas_cumprod: Float[Tensor, " t"], value: float) -> float:
+    """The level at which image-to-image sampling of this strength starts, a float. Its grid ends in 0 as others do.
+
+    A strength of s leaves out the first 1 - s of the timesteps: the pipelines of diffusers begin at timestep s T.
+
+    Arguments:
+        alphas_cumprod: alpha_bar (T,) of the model's training, as in `discrete`.
+        value: the strength, above 0 and at most 1, which is the level of the last timestep.
+
+    Raises:
+        Refused: for another strength, and for one whose level is pure noise (alpha_bar = 0), which keeps no image.
+    """
+    sigmas = discrete_levels(alphas_cumprod)
+    if not 0 < value <= 1:
+        raise Refused(f"a strength is above 0 and at most 1, not {value}")
+    level = float(sigmas[max(1, round(value * len(sigmas))) - 1])
+    if not math.isfinite(level):
+        raise Refused(f"a strength of {value} starts from pure noise in this model: give a smaller one")
+    return level
 
 
 def vp(n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Float[Tensor, " {n}+1"]:

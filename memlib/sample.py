@@ -18,7 +18,7 @@ from torch import Tensor
 
 from memlib.denoiser import Denoiser, Variance, evaluated, variance_of
 from memlib.errors import Refused
-from memlib.noise import Grid, Noise, levels_of, seeded
+from memlib.noise import Grid, Noise, add_noise, levels_of, seeded
 from memlib.random import to_device
 from memlib.shapes import Float, Shaped
 
@@ -47,6 +47,18 @@ def start(
         device: by default that of torch.
     """
     return levels_of(sigmas)[0] * seeded(seeds)(torch.empty(len(seeds), *shape, dtype=dtype, device=device))
+
+
+def start_from(
+    images: Float[Tensor, " b *s"], sigmas: Grid, seeds: Sequence[int] | np.ndarray | Shaped[Tensor, " b"]
+) -> Float[Tensor, " b *s"]:
+    """The start of image-to-image sampling, (B, *S): images (B, *S) with noise of level sigmas[0]. SDEdit, Meng et al.
+    2022, alg. 1.
+
+    The level is what other libraries call strength: `noise.strength` converts. The lower it is, the more of the image
+    is left. B seeds name the noise, as in `start`.
+    """
+    return add_noise(images, levels_of(sigmas)[0], seeded(seeds))
 
 
 def ancestral(

@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
     Arguments:
         index: counted from 0.
-        loss: before the step, a scalar tensor. It stays on the device, since reading it there takes time.
+        loss: before the step, a scalar tensor, left on the device, since reading it there takes time.
         lr: the learning rate.
         grad_norm: the norm of the gradient before clipping, a scalar tensor on the device.
     """
@@ -49,7 +49,7 @@ def train(
 ) -> nn.Module:
     """Train `net` in place, with a progress bar, and return the network to sample: `ema` if it is given, else `net`.
 
-    The arguments are those of `fit`, `loss(net, generator)` -> scalar among them, and so are the errors.
+    Arguments, `loss(net, generator)` -> scalar among them, and errors are those of `fit`.
     """
     for _ in fit(net, loss, steps, **options):
         pass
@@ -60,7 +60,7 @@ def train(
 class Steps(Iterator[Step]):
     """The steps of a training, one after the other; what `fit` returns. It trains as it is iterated, and only then.
 
-    One that nobody has begun to iterate says so when it is shown, and warns when it is thrown away.
+    One that nobody began to iterate says so when it is shown, and warns when it is thrown away.
     """
 
     def __init__(self, run: Generator[Step, None, None], steps: int) -> None:
@@ -115,7 +115,7 @@ def fit(
         lr: the largest learning rate, see `learning_rate`.
         schedule: see `learning_rate`.
         warmup: steps, see `learning_rate`.
-        clip: largest global gradient norm; None for no clipping.
+        clip: largest global gradient norm; None for no clipping, which a `nets.Stack` needs.
         ema: a deepcopy of `net`, which becomes the running average of its parameters: after step k,
             ema += (1 - min(decay, (1 + k) / (10 + k))) (net - ema). Early steps have little weight, as in Song et al.
             2021. Buffers are copied.
@@ -125,8 +125,7 @@ def fit(
             training goes on from there; if it is complete, the weights are loaded and no step is yielded. It does not
             know the data inside `loss`: give each data set its own checkpoint.
         every: steps between checkpoints.
-        precision: None is bfloat16 autocast on a GPU that has it, and float32 elsewhere; "fp32" is float32; "bf16"
-            requires such a GPU.
+        precision: "bf16" is bfloat16 autocast on a GPU that has it, "fp32" float32, None the first of them that works.
         title: of the progress bar.
 
     Raises:
@@ -134,10 +133,9 @@ def fit(
         Diverged: if the loss or the gradient is NaN or infinite. On a CPU the network then has the weights before that
             step; on a GPU this is noticed up to 25 steps later. Checkpoints are written after finite steps only.
     """
-    steps, warmup, every = whole(steps, "steps"), whole(warmup, "warmup"), whole(every, "every")
+    steps, warmup, every, seed = map(whole, (steps, warmup, every, seed), ("steps", "warmup", "every", "seed"))
     _check(steps, lr, schedule, warmup, every, decay, clip)
-    _check_networks(net, loss, ema)
-    seed = whole(seed, "seed")
+    _check_networks(net, loss, ema, clip)
     parameters = [p for p in net.parameters() if p.requires_grad]
     bf16 = _bf16(precision, parameters[0].device)
     settings = {
@@ -242,7 +240,7 @@ def _check(steps: int, lr: float, schedule: str, warmup: int, every: int, decay:
         raise Refused(f"clip is the largest norm of the gradient, above 0, or None for no clipping, not {clip}")
 
 
-def _check_networks(net: nn.Module, loss: object, ema: nn.Module | None) -> None:
+def _check_networks(net: nn.Module, loss: object, ema: nn.Module | None, clip: float | None) -> None:
     """Refuse what cannot be trained, and a running average that is not a copy of the network."""
     if not isinstance(net, nn.Module):
         raise Refused(f"fit trains a network, an nn.Module, not a {type(net).__name__}")
@@ -250,6 +248,8 @@ def _check_networks(net: nn.Module, loss: object, ema: nn.Module | None) -> None
         raise Refused(f"the loss is {loss!r}: give a function loss(net, generator) that returns a scalar tensor")
     if not any(p.requires_grad for p in net.parameters()):
         raise Refused("the network has no parameter that requires a gradient: there is nothing to train")
+    if clip is not None and hasattr(net, "unstack"):
+        raise Refused("a stack is clipped by the norm of all its networks' gradients together: give clip=None")
     if ema is net:
         raise Refused("ema is the network itself: give a copy.deepcopy of it")
     if ema is not None:

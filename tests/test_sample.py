@@ -254,3 +254,36 @@ def test_no_sampler_reads_the_device_in_its_loop():
             run(lambda x, sigma: 0 * x, (80 * UNIT).as_subclass(Counted), noise.karras(n))
             reads.append(Counted.reads)
     assert reads[:2] == reads[2:] and max(reads) <= 1
+
+
+def test_a_strength_is_the_level_at_which_diffusers_starts_from_an_image():
+    """Of the schedule of Stable Diffusion 1.5: the noise added to an image at the timestep that is picked."""
+    scheduler = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", set_alpha_to_one=False)
+    scheduler.set_timesteps(1000)
+    image, eps = torch.randn(2, 1, 4, 4).double()
+    for value, expected in {0.25: 0.69, 0.5: 1.61, 0.75: 4.08, 1.0: 14.6}.items():
+        first = scheduler.timesteps[1000 - int(1000 * value)]
+        noised = scheduler.add_noise(image[None], eps[None], first[None])[0]
+        alpha = scheduler.alphas_cumprod[first].double().sqrt()
+        level = noise.strength(scheduler.alphas_cumprod, value)
+        torch.testing.assert_close(noised / alpha, image + level * eps, rtol=1e-4, atol=1e-4)
+        assert level == pytest.approx(expected, rel=0.01)
+    for wrong in (0.0, -0.5, 1.01, float("nan")):
+        with pytest.raises(Refused, match="a strength is above 0 and at most 1"):
+            noise.strength(scheduler.alphas_cumprod, wrong)
+    with pytest.raises(Refused, match="pure noise"):
+        noise.strength(torch.tensor([0.9, 0.5, 0.0]), 1.0)
+
+
+def test_image_to_image_keeps_what_the_noise_leaves():
+    """Between two points: from a low level the sampler returns to the point it came from, from a high one to either."""
+    points = torch.tensor([[-1.0, 0], [1, 0]]).double()
+    denoiser, images = Empirical(points), points[torch.zeros(200, dtype=torch.long)]
+    ends = {}
+    for level in (0.2, 20.0):
+        grid = noise.karras(20, 0.01, level)
+        x = sample.start_from(images, grid, range(200))
+        torch.testing.assert_close(x, images + level * noise.seeded(range(200))(images))
+        assert torch.equal(sample.start_from(images[:3], grid, range(3)), x[:3])  # the seed is the name of the sample
+        ends[level] = float((sample.heun(denoiser, x, grid)[:, 0] < 0).double().mean())
+    assert ends[0.2] == 1 and 0.4 < ends[20.0] < 0.6

@@ -1,9 +1,9 @@
 """Networks that the chapters train: `denoisers`, `classifiers` of noisy samples, and a `stack` of several networks.
 
-All receive the noise level in the same way, by the layers of `blocks`.
+All receive the noise level, and a label where they take one, in the same way, by the layers of `blocks`.
 """
 
-from memlib.nets.blocks import FiLMBlock, TimeCode
+from memlib.nets.blocks import FiLMBlock, LabelCode, TimeCode, dropped
 from memlib.nets.classifiers import Classifier, LabelMLP, ResNet, TimeModule, resnet34
 from memlib.nets.denoisers import MLP, Preconditioned, ResidualMLP, UNet
 from memlib.nets.stack import Stack
@@ -12,6 +12,7 @@ __all__ = [
     "MLP",
     "Classifier",
     "FiLMBlock",
+    "LabelCode",
     "LabelMLP",
     "Preconditioned",
     "ResNet",
@@ -20,5 +21,6 @@ __all__ = [
     "TimeCode",
     "TimeModule",
     "UNet",
+    "dropped",
     "resnet34",
 ]

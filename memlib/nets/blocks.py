@@ -1,4 +1,4 @@
-"""Layers that give a network its noise level, for denoising and classifying networks alike."""
+"""Layers that give a network its noise level and its label, for denoising and classifying networks alike."""
 
 import math
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from memlib.errors import Refused
-from memlib.shapes import Float, Shaped
+from memlib.random import to_device
+from memlib.shapes import Float, Int, Shaped
 
 
 def positive(number: float | Shaped[Tensor, ""], name: str) -> Shaped[Tensor, ""]:
@@ -33,6 +34,28 @@ class TimeCode(nn.Module):
         """(B,) -> (B, size)."""
         angle = t[:, None] * self.rates
         return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+class LabelCode(nn.Embedding):
+    """A row of numbers for each of `classes` labels and one for no label, labels (B,) -> (B, size). All start at 0.
+
+    Raises IndexError for a label outside 0 .. classes.
+    """
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__(classes + 1, size)
+        nn.init.zeros_(self.weight)
+
+
+def labels_or_none(y: Int[Tensor, " b"] | None, classes: int, x: Shaped[Tensor, " b *s"]) -> Int[Tensor, " b"]:
+    """The labels (B,) of samples x (B, *S), or `classes`, which means none, for each of them."""
+    return torch.full((len(x),), classes, device=x.device) if y is None else y
+
+
+def dropped(y: Int[Tensor, " b"], classes: int, rate: float, generator: torch.Generator) -> Int[Tensor, " b"]:
+    """Labels (B,) of which a fraction `rate` is replaced by `classes`, which means none. Ho & Salimans 2022, alg. 1."""
+    gone = torch.rand(y.shape, generator=generator) < rate
+    return torch.where(to_device(gone, y.device), classes, y)
 
 
 class FiLMBlock(nn.Module):

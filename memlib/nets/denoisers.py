@@ -1,6 +1,7 @@
 """Networks that denoise. Wrapped in `Preconditioned`, each is a denoiser D(x, sigma).
 
-A bare network F(x, t) takes a scaled sample (B, *S) and a time code t (B,) = ln(sigma) / 4 and returns (B, *S).
+A bare network F(x, t) takes a scaled sample (B, *S) and a time code t (B,) = ln(sigma) / 4 and returns (B, *S). One
+that was made with `classes` takes labels y (B,) too: F(x, t, y), and `partial(D, y=y)` is a denoiser D(x, sigma).
 """
 
 import math
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from memlib.errors import Refused, needs
-from memlib.nets.blocks import FiLMBlock, TimeCode, positive
+from memlib.nets.blocks import FiLMBlock, LabelCode, TimeCode, labels_or_none, positive
 from memlib.noise import expand_sigma
-from memlib.shapes import Float, PerSample, Shaped
+from memlib.shapes import Float, Int, PerSample, Shaped
 
 
 class Preconditioned(nn.Module):
@@ -32,12 +33,15 @@ class Preconditioned(nn.Module):
         self.net = net
         self.register_buffer("sigma_data", positive(sigma_data, "sigma_data"))
 
-    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
-        """x (B, *S) at level sigma, a float, () or (B,) -> posterior mean (B, *S)."""
+    def forward(
+        self, x: Float[Tensor, " b *s"], sigma: PerSample, y: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b *s"]:
+        """x (B, *S) at level sigma, a float, () or (B,), and labels y (B,) or None -> posterior mean (B, *S)."""
         sigma = expand_sigma(sigma, x)
         total = sigma**2 + self.sigma_data**2
         code = sigma.clamp_min(torch.finfo(x.dtype).tiny).log() / 4  # finite at sigma = 0, where D = x
-        output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)))
+        condition = () if y is None else (y,)
+        output = self.net(x * total.rsqrt(), code.flatten().expand(len(x)), *condition)
         return total.reciprocal() * self.sigma_data**2 * x + sigma * self.sigma_data * total.rsqrt() * output
 
     def weight(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -68,21 +72,33 @@ class ResidualMLP(nn.Module):
 
     It suits samples of any shape S with some 10 to 100 coordinates, such as 8x8 digits or PCA latents. On raw pixels of
     larger images it memorizes nothing: use a U-Net there. FiLM: Perez et al. 2018.
+
+    With `classes` = K it is class-conditional: a code of the label is added to that of the time and to the input. The
+    label K means none, and is what y = None stands for. Train it with some labels dropped (`dropped`), and it can be
+    asked for both, as classifier-free guidance does. Ho & Salimans 2022, alg. 1.
     """
 
-    def __init__(self, shape: tuple[int, ...], width: int = 256, blocks: int = 2) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int = 256, blocks: int = 2, classes: int = 0) -> None:
         super().__init__()
         size = math.prod(shape)
-        self.code = nn.Sequential(TimeCode(64), nn.Linear(64, width), nn.SiLU())
+        self.classes, self.code = classes, nn.Sequential(TimeCode(64), nn.Linear(64, width), nn.SiLU())
+        self.label = LabelCode(classes, 2 * width) if classes else None
         self.enter = nn.Linear(size, width)
         self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(blocks))
         last = nn.Linear(width, size)
         nn.init.zeros_(last.weight)  # start at F = 0, where D is the linear denoiser c_skip x
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
 
-    def forward(self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"]) -> Float[Tensor, " b *s"]:
-        """x (B, *S), t (B,) -> (B, *S)."""
+    def forward(
+        self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"], y: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b *s"]:
+        """x (B, *S), t (B,), labels y (B,) or None -> (B, *S)."""
         h, code = self.enter(x.flatten(1)), self.code(t)
+        if self.label is not None:
+            beside_code, beside_input = self.label(labels_or_none(y, self.classes, x)).chunk(2, 1)
+            h, code = h + beside_input, code + beside_code
+        elif y is not None:
+            raise Refused("this network knows no labels: make it with classes=K to give it some")
         for block in self.blocks:
             h = block(h, code)
         return self.leave(h).reshape(x.shape)
@@ -98,6 +114,7 @@ class UNet(nn.Module):
         layers: residual blocks of each width.
         attention: self-attention is used where the image has this width in pixels or less.
         dropout: its probability.
+        classes: K labels 0 to K - 1 for a class-conditional network; the label K means none, as in `ResidualMLP`.
 
     Raises:
         Refused: if `size` cannot be halved len(widths) - 1 times, or diffusers is not installed.
@@ -111,6 +128,7 @@ class UNet(nn.Module):
         layers: int = 2,
         attention: int = 16,
         dropout: float = 0.0,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         with needs("models"):
@@ -130,9 +148,17 @@ class UNet(nn.Module):
             norm_num_groups=math.gcd(32, *widths),
             attention_head_dim=math.gcd(32, *widths),
             dropout=dropout,
+            num_class_embeds=classes + 1 if classes else None,
         )
+        self.classes = classes
 
-    def forward(self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, " b c h w"]:
-        """x (B, channels, size, size), t (B,) -> the same shape."""
+    def forward(
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b c h w"]:
+        """x (B, channels, size, size), t (B,), labels y (B,) or None -> the shape of x."""
+        if self.classes:
+            y = labels_or_none(y, self.classes, x)
+        elif y is not None:
+            raise Refused("this network knows no labels: make it with classes=K to give it some")
         # Its sinusoids expect steps 0 to 1000, and ln(sigma) / 4 lies in [-1.6, 1.1] for sigma in [0.002, 80].
-        return self.unet(x, 250 * (t + 2)).sample
+        return self.unet(x, 250 * (t + 2), class_labels=y).sample

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from memlib.errors import Refused
-from memlib.shapes import Float, PerSample
+from memlib.shapes import Float, Int, PerSample
 
 
 class Stack(nn.Module):
     """E networks of one architecture in batched products: many small networks cost little more than one.
 
     Its input x (E B, *S), with sigma (E B,), holds E blocks of B rows, one for each network, and so does its output
-    (E B, *S). `denoiser.pair` and the losses therefore work unchanged. Each network has its own weights, buffers and
+    (E B, *S); labels (E B,), where the networks take them, likewise. `denoiser.pair` and the losses therefore work
+    unchanged. Each network has its own weights, buffers and
     gradient; train with clip=None, because clipping would use the norm of all gradients together. Attributes that are
     neither parameters nor buffers are those of the first network.
 
@@ -46,18 +47,21 @@ class Stack(nn.Module):
         self._one[0]._apply(fn)  # `unstack` copies it, with its device and dtype
         return super()._apply(fn, recurse)
 
-    def forward(self, x: Float[Tensor, " b *s"], sigma: PerSample) -> Float[Tensor, " b *s"]:
-        """x (E B, *S), sigma (E B,) or () -> (E B, *S)."""
+    def forward(
+        self, x: Float[Tensor, " b *s"], sigma: PerSample, y: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b *out"]:
+        """x (E B, *S), sigma (E B,) or (), labels y (E B,) or None -> (E B, *S), or logits (E B, K) of classifiers."""
 
-        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
-            return torch.func.functional_call(self._one[0], (weights, buffers), (x, sigma))
+        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+            return torch.func.functional_call(self._one[0], (weights, buffers), inputs)
 
         if self._one[0].training != self.training:
             self._one[0].train(self.training)
         weights = dict(zip(self.names, self.weights, strict=True))
         blocks = x.unflatten(0, (self.count, -1))
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)).unflatten(0, (self.count, -1))
-        return torch.func.vmap(one)(weights, self.buffers_of, blocks, levels).flatten(0, 1)
+        condition = () if y is None else (y.unflatten(0, (self.count, -1)),)
+        return torch.func.vmap(one)(weights, self.buffers_of, blocks, levels, *condition).flatten(0, 1)
 
     def unstack(self) -> list[nn.Module]:
         """The E networks as separate modules, with copies of their weights and buffers."""
