@@ -21,6 +21,7 @@ __all__ = [
     "inpaint",
     "likelihood",
     "losses",
+    "membership",
     "metrics",
     "nets",
     "noise",

@@ -8,6 +8,7 @@ CHECKED = (  # the modules whose signatures are executed
     "memlib.inpaint",
     "memlib.likelihood",
     "memlib.losses",
+    "memlib.membership",
     "memlib.nets.blocks",
     "memlib.nets.classifiers",
     "memlib.nets.denoisers",
