@@ -1,0 +1,7 @@
+"""Real-Fake: training data made by a diffusion model, and what they give away about the images it was trained on.
+
+`pool` deals images to pipelines by a coin. A pipeline is a class-conditional generator (`generators`), the images that
+it publishes (`synthetic`), and a classifier trained on them (`classifiers`). `attacks` says what each of four attackers
+sees of a pipeline, `copies` looks for members among the published images, and `blind` asks whether members could be
+told apart without any model.
+"""

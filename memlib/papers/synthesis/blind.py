@@ -1,0 +1,35 @@
+"""The blind classifier: can members be told from others without any model? If so, no attack on a model means anything.
+
+Dubinski et al. 2024; Liang and You 2024.
+"""
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from memlib import metrics
+from memlib.shapes import Shaped
+
+FOLDS = 5
+
+
+def area(members: Shaped[Tensor, " n *s"], others: Shaped[Tensor, " m *s"], seed: int = 0) -> float:
+    """The AUC of a logistic regression on pixels that sees no model, on images that it was not fitted to.
+
+    It is 0.5 in the mean where a coin chose the members. Cross-validated predictions of one coin are a little below
+    0.5 in the mean, since a fold with more members leaves fewer to the others; the folds are stratified for that.
+
+    Arguments:
+        members: (N, *S).
+        others: (M, *S).
+        seed: of the folds.
+    """
+    x = torch.cat([members.flatten(1), others.flatten(1)]).cpu().double().numpy()
+    y = [1] * len(members) + [0] * len(others)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    told = torch.from_numpy(cross_val_predict(model, x, y, cv=folds, method="decision_function"))
+    return metrics.auc(told[: len(members)], told[len(members) :])[0]

@@ -1,0 +1,107 @@
+"""The experiment: what is trained, what is measured on it, and how the groups of claims are put together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from memlib.papers.synthesis.classifiers import Recipe
+from memlib.papers.synthesis.study import pipelines, world
+from memlib.papers.synthesis.study.gathered import Made
+from memlib.papers.synthesis.study.results import Results
+from memlib.papers.synthesis.study.settings import Settings
+from memlib.papers.synthesis.study.world import World
+from memlib.run import Run
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "membership": ("R4", "R4b"),
+    "copies": ("R5",),
+    "seeds": ("R7",),
+    "sizes": ("R10",),
+    "prior": (),
+    "blind": (),
+}
+
+_REMADE = (0.25, 0.5)  # strengths at which an attacker lets an image be remade
+
+Call = tuple[str, Callable[..., Any], tuple]
+
+
+def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
+    """Run the groups of claims (all if empty). Raises Refused for images that do not fit, before anything is trained.
+
+    One round of calls, shared between processes; what they return is judged here.
+    """
+    wanted = groups or tuple(GROUPS)
+    worlds = world.load(settings, run)
+    plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
+    every = [(name, key) for name, calls in plans.items() for key in calls]
+    done = dict(zip(every, run.together([plans[name][key] for name, key in every]), strict=True))
+    found: dict[str, dict[str, Any]] = {}
+    for one in worlds:
+        mine = {key: value for (name, key), value in done.items() if name == one.name}
+        for group, part in _gathered(one, settings, mine, wanted).items():
+            found.setdefault(group, {})[one.name] = part
+    return Results("\n".join(one.description for one in worlds), **found)
+
+
+def check_sources(settings: Settings, run: Run) -> None:
+    """Refuse images that this study cannot work with, as `run` would."""
+    world.load(settings, run)
+
+
+def recipe_of(settings: Settings) -> Recipe:
+    """How the settings train a classifier."""
+    return Recipe(settings.classifier_width, 1, settings.classifier_steps, settings.batch, settings.classifier_lr)
+
+
+def real_recipes(settings: Settings) -> dict[str, Recipe]:
+    """Real training, by name: with looks on the way, with smoothed labels, and with noise on the images."""
+    plain = recipe_of(settings)
+    ways = {"real": replace(plain, looks=settings.looks)}
+    ways |= {f"real, labels smoothed {x}": replace(plain, smoothing=x) for x in settings.smoothing}
+    return ways | {f"real, noise {x}": replace(plain, jitter=x) for x in settings.jitter}
+
+
+def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any, Call]:
+    """The calls that the wanted groups need, by key; those of the first parts come first."""
+    parts, recipe = pipelines.parts_of(one, settings, run.seed), recipe_of(settings)
+    sizes = tuple(sorted({1, *settings.sizes})) if "sizes" in wanted else (1,)
+    strengths = [settings.strength] if {"membership", "copies", "sizes", "prior"} & set(wanted) else []
+    strengths += [x for x in settings.strengths if x != settings.strength] if "prior" in wanted else []
+    if "membership" in wanted and 1.0 not in strengths:
+        strengths.append(1.0)
+    calls: dict[Any, Call] = {}
+    for strength in strengths:
+        for i, part in enumerate(parts):
+            main = strength == settings.strength
+            inputs = (part, strength, sizes if main else (1,), recipe, recipe, i == 0, run)
+            calls["synthetic", strength, i] = ("synthetic", pipelines.synthetic, inputs)
+    for i, part in enumerate(parts):
+        if {"membership", "sizes"} & set(wanted):
+            calls["real", i] = ("real", pipelines.real, (part, real_recipes(settings), run))
+        if "membership" in wanted:
+            inputs = (part, _REMADE, settings.asked, settings.draws, run)
+            calls["answers", i] = ("answers", pipelines.answers, inputs)
+            calls["weights", i] = ("weights", pipelines.weights, (part, settings.levels, settings.draws, run))
+        if "blind" in wanted:
+            middle = settings.levels[len(settings.levels) // 2]
+            calls["moved", i] = ("moved", pipelines.moved, (part, middle, settings.draws, run))
+    if "seeds" in wanted:
+        again = pipelines.repeated(parts[0], settings.seeds)
+        inputs = (again, settings.strength, (1,), recipe, recipe, False, run)
+        calls["seeds"] = ("seeds", pipelines.synthetic, inputs)
+    return calls
+
+
+def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """The results of the wanted groups for one source."""
+    made = Made(one, settings, done)
+    ways = {
+        "membership": made.membership,
+        "copies": made.retrieval,
+        "seeds": made.seeds,
+        "sizes": made.sizes,
+        "prior": made.prior,
+        "blind": made.blind,
+    }
+    return {name: ways[name]() for name in GROUPS if name in wanted}

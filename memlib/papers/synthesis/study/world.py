@@ -1,0 +1,91 @@
+"""The images of the study: a pool that a coin deals, images to test on, and a reference that fits the coordinates."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from memlib import data, features
+from memlib.errors import Refused
+from memlib.features import Embed
+from memlib.papers.synthesis.pool import Canaries, Pool, deal
+from memlib.papers.synthesis.study.settings import Settings
+from memlib.run import Run
+
+
+@dataclass(frozen=True)
+class World:
+    """One source: its pool and test images in coordinates (N, *S), and the reference as images (M, C, H, W).
+
+    `test_labels` (M,) are right. No image of one part is a copy of one in another. Nothing about the pool enters the
+    coordinates or the descriptor.
+    """
+
+    name: str
+    description: str
+    pool: Pool
+    test: Tensor
+    test_labels: Tensor
+    reference: Tensor
+    coordinates: Literal["centred", "principal"]
+    latent: int
+
+
+def load(settings: Settings, run: Run) -> list[World]:
+    """The worlds of all sources. Raises Refused, before anything is trained, for images that do not fit."""
+    if not settings.data:
+        raise Refused("data is empty: give at least one source with labels")
+    return [_load(source, settings, run) for source in settings.data]
+
+
+def _load(source: str, settings: Settings, run: Run) -> World:
+    kind = source.partition(":")[0]
+    images = data.load(source, settings.size or (None if kind == "digits" else 32))
+    if len(images.names) < 2:
+        raise Refused(f"{source} has one label, and a classifier needs two: give images in two folders or more")
+    wanted = {"pool": settings.n_pool, "test": settings.n_test, "reference": settings.n_reference}
+    parts = data.split(images, wanted, settings.half, run.seed, flexible="test")
+    if len(parts["test"]) < 100:
+        raise Refused(f"{source} leaves {len(parts['test'])} test images, which resolve no rate of 1 %: give more")
+    first = data.copies(parts["pool"].images).unique()  # one of each group of copies
+    chosen = parts["pool"][first[: len(first) // 2 * 2]]
+    placed = {
+        name: part.images.to(run.device, torch.get_default_dtype()) for name, part in (parts | {"pool": chosen}).items()
+    }
+    whole = chosen.images[0].numel() <= settings.latent
+    coordinates: Literal["centred", "principal"] = "centred" if whole else "principal"
+    encode, _ = _coders(placed["reference"], coordinates, settings.latent)
+    canaries = Canaries(settings.mislabelled, settings.repeated, settings.times)
+    labels, classes = chosen.labels.to(run.device), len(images.names)
+    pool = deal(encode(placed["pool"]), labels, classes, settings.pairs, canaries, run.seed)
+    told = [
+        f"{source}, {settings.half} half: {len(chosen)} images dealt, {classes} labels, {len(placed['test'])} to test",
+        f"{settings.mislabelled} of them mislabelled and {settings.repeated} seen {settings.times} times as often",
+        f"{2 * settings.pairs} pipelines with {len(chosen) // 2} images each",
+    ]
+    test_labels = parts["test"].labels.to(run.device)
+    return World(
+        kind, "; ".join(told), pool, encode(placed["test"]), test_labels, placed["reference"], coordinates,
+        settings.latent,
+    )  # fmt: skip
+
+
+def coders(world: World) -> tuple[Embed, Embed]:
+    """Encode and decode: images (N, C, H, W) to coordinates (N, *S), and back."""
+    return _coders(world.reference, world.coordinates, world.latent)
+
+
+def descriptor(world: World) -> Embed:
+    """Coordinates (N, *S) -> descriptors (N, k) whose cosine compares images; fitted on the reference."""
+    _, decode = coders(world)
+    most = min(40, len(world.reference) // 2)
+    embed = features.half_whitened(world.reference, most)
+    return lambda z: embed(decode(z).clamp(-1, 1))
+
+
+def _coders(reference: Tensor, coordinates: str, latent: int) -> tuple[Embed, Embed]:
+    if coordinates == "principal":
+        return features.latents(reference, latent)
+    centre = reference.mean(0)
+    return (lambda images: images - centre), (lambda z: z + centre)
