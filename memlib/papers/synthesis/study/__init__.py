@@ -4,11 +4,25 @@
 `experiment` what depends on what, and `gathered` puts the groups of claims together.
 """
 
+from memlib.papers.synthesis.study._tables import tables, threats_title
 from memlib.papers.synthesis.study.experiment import GROUPS, check_sources, run
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.rules import verdicts
 from memlib.papers.synthesis.study.settings import SCALES, Settings
+from memlib.papers.synthesis.study.words import sentences
 
 CHAPTER = "06_synthesis"
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "check_sources", "run", "verdicts"]
+__all__ = [
+    "CHAPTER",
+    "GROUPS",
+    "SCALES",
+    "Results",
+    "Settings",
+    "check_sources",
+    "run",
+    "sentences",
+    "tables",
+    "threats_title",
+    "verdicts",
+]

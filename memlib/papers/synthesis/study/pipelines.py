@@ -151,7 +151,7 @@ def answers(part: Part, strengths: Sequence[float], asked: int, draws: int, run:
 def weights(part: Part, levels: Sequence[float], draws: int, run: Run) -> list[Statistic]:
     """Statistics that take the weights of the generator."""
     stack, pool = stack_of(part, run), part.world.pool
-    return [*attacks.of_weights(stack, pool, levels, draws), attacks.of_gradients(stack, pool, levels)]
+    return [*attacks.of_weights(stack, pool, levels, draws), attacks.of_gradients(stack, pool, levels[1::2])]
 
 
 def moved(part: Part, level: float, draws: int, run: Run) -> list[Statistic]:

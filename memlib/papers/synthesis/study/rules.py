@@ -48,7 +48,7 @@ def over(parts: Mapping[str, Part], rule: Callable[[Part], Claim]) -> Claim:
     if len(claims) == 1:
         return next(iter(claims.values()))
     weakest = max(claims.values(), key=lambda claim: _ORDER.index(claim.verdict))
-    figure = {f"{name}, {key}": value for name, one in claims.items() for key, value in one.figure.items()}
+    figure = {f"{name}: {key}": value for name, one in claims.items() for key, value in one.figure.items()}
     said = "; ".join(f"{name}: {claim.verdict}" for name, claim in claims.items())
     return Claim(weakest.id, weakest.verdict, figure, weakest.n, weakest.interval, f"{weakest.text} ({said})")
 

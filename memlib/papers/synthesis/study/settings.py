@@ -18,9 +18,9 @@ class Settings:
     half: Literal["explore", "report"] = "report"  # settings are chosen on explore, numbers are printed from report
     data: tuple[str, ...] = ("digits",)  # sources with labels, as `data.load` takes them; the first is drawn
     size: Annotated[int, Between(0, 256)] = 0  # pixels a side; 0: as stored for digits, 32 for all else
-    n_pool: Annotated[int, Between(40, 10**6)] = 600  # images that a coin deals; half of them train a pipeline
-    n_test: Annotated[int, Between(100, 10**6)] = 200  # held-out images: accuracy, and thresholds of copies
-    n_reference: Annotated[int, Between(20, 10**6)] = 80  # images that fit coordinates and descriptors
+    n_pool: Annotated[int, Between(200, 10**6)] = 600  # images that a coin deals, at most two thirds of the half
+    n_test: Annotated[int, Between(100, 10**6)] = 218  # held-out images at most: accuracy, and thresholds of copies
+    n_reference: Annotated[int, Between(20, 10**6)] = 80  # images at most that fit coordinates and descriptors
     mislabelled: Annotated[int, Between(2, 10**5)] = 48  # canaries with a wrong label
     repeated: Annotated[int, Between(2, 10**5)] = 32  # canaries that a pipeline sees `times` as often
     times: Annotated[int, Between(1, 1000)] = 8  # see repeated
@@ -60,6 +60,9 @@ _FAST = Settings()
 _BOOK = replace(
     _FAST,
     data=("digits", "faces:smiling,n=4000"),
+    n_pool=1300,
+    n_test=500,
+    n_reference=180,
     width=128,
     train_steps=3000,
     strengths=(0.25, 0.5, 0.9, 1.0),

@@ -44,10 +44,17 @@ def _load(source: str, settings: Settings, run: Run) -> World:
     images = data.load(source, settings.size or (None if kind == "digits" else 32))
     if len(images.names) < 2:
         raise Refused(f"{source} has one label, and a classifier needs two: give images in two folders or more")
-    wanted = {"pool": settings.n_pool, "test": settings.n_test, "reference": settings.n_reference}
+    half = len(images) // 2
+    wanted = {"pool": min(settings.n_pool, 2 * half // 3), "reference": min(settings.n_reference, half // 11)}
+    wanted["test"] = min(settings.n_test, half - sum(wanted.values()))
+    if wanted["test"] < 100 or wanted["reference"] < 20:
+        raise Refused(
+            f"{source} has {len(images)} images, half of which are set aside: they leave {wanted['test']} to test and "
+            f"{wanted['reference']} for reference; give 900 or more"
+        )
     parts = data.split(images, wanted, settings.half, run.seed, flexible="test")
     if len(parts["test"]) < 100:
-        raise Refused(f"{source} leaves {len(parts['test'])} test images, which resolve no rate of 1 %: give more")
+        raise Refused(f"{source} leaves {len(parts['test'])} distinct images to test, which resolve no rate of 1 %")
     first = data.copies(parts["pool"].images).unique()  # one of each group of copies
     chosen = parts["pool"][first[: len(first) // 2 * 2]]
     placed = {

@@ -1,0 +1,109 @@
+"""What was found, in sentences that hold on another processor: verdicts, words and rounded numbers."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from memlib import metrics
+from memlib.papers.synthesis.study import rules
+from memlib.papers.synthesis.study.measures import accuracy_by_pair
+from memlib.papers.synthesis.study.results import Blind, Membership, Prior, Results, Retrieval, Seeds, Sizes
+
+__all__ = ["headline", "sentences"]
+
+
+def sentences(results: Results) -> dict[str, list[str]]:
+    """Sentences of the groups that were run, by figure of the chapter, about the first source."""
+    found: dict[str, list[str]] = {
+        "data": [part for line in results.description.splitlines() for part in line.split("; ")]
+    }
+    parts = {
+        "membership": (_membership, results.membership),
+        "copies": (_copies, results.copies),
+        "seeds": (_seeds, results.seeds),
+        "sizes": (_sizes, results.sizes),
+        "prior": (_prior, results.prior),
+        "blind": (_blind, results.blind),
+    }
+    return found | {name: tell(next(iter(by.values()))) for name, (tell, by) in parts.items() if by}
+
+
+def headline(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Three sentences from the kept records of a run, by claim, in lines of a page's width."""
+    figure = {name: claim["figure"] for name, claim in kept.items()}
+    r4, r5 = of_first(figure["R4"]), of_first(figure["R5"])
+    text = (
+        f"At the {kept['R4']['scale']} scale a likelihood-ratio attack finds {r4['real']:.0%} of the members of a "
+        f"classifier trained on real digits, and {r4['synthetic']:.1%} where the same classifier is trained on a "
+        f"synthetic set, at a false-positive rate of 1 % (R4: {kept['R4']['verdict']}). Of images that the generator "
+        f"saw eight times as often, it finds {r4['synthetic, repeated']:.0%} even so. {r5['nearer to a member']:.0%} of "
+        "the published images lie nearer to a member than to any image that the generator did not see "
+        f"(R5: {kept['R5']['verdict']})."
+    )
+    return textwrap.wrap(text, 86)
+
+
+def of_first(figure: Mapping[str, float]) -> dict[str, float]:
+    """The figures of the first of several sources, without its name."""
+    first, colon, _ = next(iter(figure)).partition(": ")
+    start = f"{first}{colon}" if colon else ""
+    return {name.removeprefix(start): value for name, value in figure.items() if name.startswith(start)}
+
+
+def _yes(found: bool) -> str:
+    return "yes" if found else "not shown"
+
+
+def _membership(found: Membership) -> list[str]:
+    claim, equal = rules.r4(found), rules.r4b(found)
+    return [
+        f"fewer members found with synthetic training: {_yes(claim.interval[1] < 0)}",  # type: ignore[index]
+        f"fewer than with real training of equal accuracy: {_yes(equal.interval[1] < 0)}",  # type: ignore[index]
+        f"R4: {claim.verdict}",
+        f"R4b: {equal.verdict}",
+    ]
+
+
+def _copies(found: Retrieval) -> list[str]:
+    claim = rules.r5(found)
+    assert claim.interval is not None
+    return [
+        f"more published images nearer to a member than to a ghost: {_yes(claim.interval[0] > 0.5)}",
+        f"planted copies found: {float(found.planted.mean()):.0%}",
+        f"R5: {claim.verdict}",
+    ]
+
+
+def _seeds(found: Seeds) -> list[str]:
+    return [f"{len(found.repeated)} seeds of one pipeline, {found.test} test images", f"R7: {rules.r7(found).verdict}"]
+
+
+def _sizes(found: Sizes) -> list[str]:
+    claim, sizes = rules.r10(found), sorted(found.right)
+    assert claim.interval is not None
+    more = found.rates[sizes[-1]]["all"].tpr > found.rates[sizes[0]]["all"].tpr
+    return [
+        f"accuracy gained at {sizes[-1]} images a member: {_yes(claim.interval[0] > 0)}",
+        f"more members found there than at one image a member: {'yes' if more else 'no'}",
+        f"R10: {claim.verdict}",
+    ]
+
+
+def _prior(found: Prior) -> list[str]:
+    least, most = min(found.right), max(found.right)
+    gained = (accuracy_by_pair(found.right[least]) - accuracy_by_pair(found.right[most])).double()
+    low, high = metrics.mean_interval(gained, bounds=(-1, 1))
+    word = "gains" if low > 0 else "loses" if high < 0 else "shows no difference in"
+    copied = found.published[least]["all"].low > found.published[most]["all"].high
+    return [
+        f"a start at strength {least:g} {word} accuracy against strength {most:g}",
+        f"the published images then give away more members: {_yes(copied)}",
+    ]
+
+
+def _blind(found: Blind) -> list[str]:
+    low, high = metrics.mean_interval(found.coin, bounds=(0, 1))
+    return [
+        f"without a model, members told from others by a coin: {'no' if low <= 0.5 <= high else 'yes'}",
+        f"from images moved by a pixel: {'yes' if float(found.moved.mean()) > 0.9 else 'no'}",
+    ]
