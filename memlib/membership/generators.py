@@ -7,6 +7,7 @@ more statistic, `likelihood.log_likelihood(...).value`.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +181,7 @@ def gradient_norm(
 
         return loss(*pair(denoiser, image[None], level[None], lambda _: added[None])).sum()
 
-    def norm(*sample: object) -> Tensor:
+    def norm(*sample: Any) -> Tensor:
         gradients = torch.func.grad(alone)(weights, *sample)
         return torch.stack([one.square().sum() for one in gradients.values()]).sum().sqrt()
 
