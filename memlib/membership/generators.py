@@ -81,8 +81,8 @@ def secmi(
     """Minus the squared error of one DDIM step up from sigma and back, (B,): the t-error of SecMI. Duan et al. 2023.
 
     x0 (B, *S) is first encoded to sigma by Euler steps of the probability-flow ODE, which are DDIM's. No noise is
-    drawn. Where D does not depend on x, as in a perfect memorizer (`analytic.Empirical`) at low levels, the steps up
-    and back cancel for members and others alike, and only rounding is left.
+    drawn. Choose the level on shadows: of a perfect memorizer of normal points the AUC is 1 at sigma = .3 and below .5
+    at sigma = 1.
 
     Arguments:
         denoiser: D(x, sigma).

@@ -29,7 +29,7 @@ def threshold(others: Shaped[Tensor, "..."], fpr: float) -> float:
     Raises:
         Refused: for fewer than 1/fpr non-members, which cannot resolve the rate, for NaN, and for a rate out of range.
     """
-    return _threshold(others.double(), fpr)
+    return _threshold(others, fpr)
 
 
 @dataclass(frozen=True)
