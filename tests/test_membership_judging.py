@@ -95,6 +95,7 @@ class TestTransferred:
             ((scores, inside, 0.01), "at least 100"),
             ((scores / 0 * 0, inside, 0.1), "80 scores are NaN"),
             ((scores[:3], inside[:3], 0.1), "pairs of complements"),
+            ((scores, inside[[0, 2, 1, 3]], 0.1), "not complements"),
             ((scores[:2], inside[:2], 0.1), "pairs of complements"),
             ((scores, inside, 0.1, torch.arange(20)), "bools"),
             ((scores, inside, 0.1, torch.arange(19) < 3), "bools"),

@@ -45,7 +45,7 @@ def lira(
 
     Raises:
         Refused: for an image without the shadows that it needs (1 on each side used, 2 for "example"), deviations
-            that are 0 or cannot be known, NaN, and shapes that do not match.
+            that are 0 or cannot be known (from one pair of shadows), NaN, and shapes that do not match.
     """
     if variance not in ("fixed", "example"):
         raise Refused(f"the variance of LiRA is 'fixed' or 'example', not {variance!r}")

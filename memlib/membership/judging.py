@@ -67,12 +67,14 @@ def transferred(
         within: (N,) bools, the images that are judged, such as canaries; thresholds come from all. None judges all.
 
     Raises:
-        Refused: for fewer than 1/fpr non-members to draw from, a target without a member or a non-member to judge, NaN,
-            and shapes that do not match.
+        Refused: for fewer than 1/fpr non-members to draw from, a target without a member or a non-member to judge, rows
+            that are no complements, NaN, and shapes that do not match.
     """
     if scores.ndim != 2 or inside.dtype != torch.bool or inside.shape != scores.shape:
         told = f"{tuple(scores.shape)} and {inside.dtype} {tuple(inside.shape)}"
         raise Refused(f"scores are (T, N), and inside bools of that shape, not {told}")
+    if not len(inside) % 2 and (inside[0::2] == inside[1::2]).any():
+        raise Refused("rows 2k and 2k + 1 of inside are not complements, as those of membership.halves are: order them")
     judged = torch.ones_like(inside[0]) if within is None else within
     if judged.dtype != torch.bool or judged.shape != inside.shape[1:]:
         raise Refused(f"within is ({inside.shape[1]},) bools, not {judged.dtype} of shape {tuple(judged.shape)}")
