@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
@@ -17,7 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
-from memlib import analytic, metrics, noise, sample
+from memlib import analytic, membership, metrics, noise, sample
 
 FOLDER = Path(__file__).parent / "conformance"
 FILES = {path.stem: json.loads(path.read_text(encoding="utf8")) for path in sorted(FOLDER.glob("*.json"))}
@@ -51,6 +51,19 @@ def precision(real, fake, k):
     return [found.precision.k, found.precision.n, found.recall.k, found.recall.n]
 
 
+def margin(logits, label):
+    return membership.margin(rows(logits), torch.tensor(label)).item()
+
+
+def lira(values, shadows, inside, **how):
+    return membership.lira(rows(values), rows(shadows), rows(inside).bool(), **how)
+
+
+def rmia(p, shadows, inside, population, population_shadows, **how):
+    given = rows(p).log(), rows(shadows).log(), rows(inside).bool()
+    return membership.rmia(*given, rows(population).log(), rows(population_shadows).log(), **how)
+
+
 def counted(count):
     return [count.k, count.n]
 
@@ -66,8 +79,11 @@ MEMLIB = {
     "karras": noise.karras,
     "kid": lambda a, b: metrics.kid(rows(a), rows(b)),
     "l2_ratio": lambda queries, train: metrics.l2_ratio(rows(queries), rows(train)),
+    "lira": lira,
+    "margin": margin,
     "paired_difference": lambda n, b, c: metrics.paired_interval(*paired(n, b, c)),
     "precision_recall": precision,
+    "rmia": rmia,
     "tpr_at_fpr": lambda members, others, fpr: counted(metrics.tpr_at_fpr(members, others, fpr)),
     "ums": lambda hits, n: counted(metrics.ums(hits, n)),
 }
@@ -102,6 +118,25 @@ def on_the_curve(members, others, fpr):
     truth = [1] * len(members) + [0] * len(others)
     x, y, _ = roc_curve(truth, np.array([*members, *others], dtype=float), drop_intermediate=False)
     return [round(float(y[x <= fpr + 1e-12].max()) * len(members)), len(members)]
+
+
+def scipy_lira(values, shadows, inside, offline, variance):
+    """Image by image, with the normal distribution of SciPy and the moments of NumPy."""
+    values, shadows, inside, scores = np.array(values), np.array(shadows), np.array(inside, dtype=bool), []
+    laws = []
+    for side in (inside, ~inside):
+        parts = [shadows[side[:, i], i] for i in range(len(values)) if side[:, i].any()]
+        own = [part.std(ddof=1) for part in parts]
+        laws.append(
+            [
+                norm(part.mean(), np.mean(np.square(own)) ** 0.5 if variance == "fixed" else s)
+                for part, s in zip(parts, own, strict=True)
+            ]
+        )
+    for i, value in enumerate(values):
+        out = laws[1][i]
+        scores.append(out.logcdf(value) - out.logsf(value) if offline else laws[0][i].logpdf(value) - out.logpdf(value))
+    return [float(score) for score in scores]
 
 
 def truth_and_scores(members, others):
@@ -142,6 +177,7 @@ OTHERS = {
     ("auc", "torchmetrics"): torchmetrics_auc,
     ("tpr_at_fpr", "scikit-learn"): on_the_curve,
     ("binomial_interval", "SciPy"): lambda k, n: [*binomtest(k, n).proportion_ci(0.95, method="exact")],
+    ("lira", "SciPy"): scipy_lira,
     ("kid", "torchmetrics"): lambda a, b: float(poly_mmd(rows(a), rows(b))),
     ("frechet_distance", "torchmetrics"): fid,
     ("inception_score", "torchmetrics"): torchmetrics_inception,
@@ -193,6 +229,16 @@ class TestOthersWhereTheyAreNot:
         assert (radii == 0).all()
         inside = sum(int((np.abs(ones - row).sum(1) <= radii).sum()) for row in ones)
         assert inside / (5 * 1024) == 204.8
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_margin_of_probabilities_is_infinite(self):
+        given = FILES["margin"]["cases"][0]["given"]
+        p = rows(given["logits"]).softmax(0)[given["label"]]
+        assert p.log() - (1 - p).log() == math.inf
+
+    def test_a_deviation_over_all_images_adds_the_spread_between_them(self):
+        given = FILES["lira"]["cases"][2]["given"]
+        assert np.array(given["shadows"])[:2].std() > 3, "where 1 is the spread of a model's values"
 
     @pytest.mark.filterwarnings("ignore")
     def test_a_bootstrap_of_zeros_has_no_width(self):

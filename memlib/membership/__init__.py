@@ -8,7 +8,7 @@ targets. Curves, rates and other intervals are those of `memlib.metrics`.
 
 Judge the images most at risk apart (`within`): an average over all images hides them (Aerni et al. 2024; Zhao and Zhang
 2025). Members and others must come from one pool by a coin: where they differ in anything else, every attack looks
-good (Dubinski et al. 2024).
+good (Dubinski et al. 2024; Liang and You 2024).
 """
 
 from memlib.membership._lira import lira

@@ -27,9 +27,9 @@ def lira(
     log Phi(z) - log Phi(-z) that a value of such a model lies below v, with z = (v - mu_out) / s_out. It has the
     order of the log-probability log Phi(z), which rounds to 0 above z = 38, and in float32 above z = 13.
 
-    Few shadows do not reach the optimum, as each mean errs by s / sqrt(shadows). Two Gaussians that are d = 2
-    deviations apart, 7 shadows a side: TPR at 1 % is .31 with one deviation and .20 with one for each image, where .37
-    is optimal.
+    Few shadows do not reach the optimum, as each mean errs by s / sqrt(shadows). Two Gaussians that are 2 deviations
+    apart, 7 shadows a side: TPR at 1 % is .31 with one deviation for all images and .18 with one for each, where .37 is
+    optimal.
 
     Arguments:
         values: (N,), a statistic of the target, such as `margin`, larger for members.
@@ -45,7 +45,7 @@ def lira(
 
     Raises:
         Refused: for an image without the shadows that it needs (1 on each side used, 2 for "example"), deviations
-            that are 0 or cannot be known, NaN, and shapes that do not match.
+            that are 0 or cannot be known (from one pair of shadows), NaN, and shapes that do not match.
     """
     if variance not in ("fixed", "example"):
         raise Refused(f"the variance of LiRA is 'fixed' or 'example', not {variance!r}")

@@ -11,8 +11,8 @@ _ROWS, _COLUMNS = 1024, 4096  # a block of products held at once
 
 @torch.no_grad()
 def nearest_distance(
-    x: Shaped[Tensor, " n *s"],
-    published: Shaped[Tensor, " m *s"],
+    x: Shaped[Tensor, "..."],
+    published: Shaped[Tensor, "..."],
     labels: Shaped[Tensor, "..."] | None = None,
     published_labels: Shaped[Tensor, "..."] | None = None,
 ) -> Float[Tensor, " n"]:

@@ -7,6 +7,7 @@ more statistic, `likelihood.log_likelihood(...).value`.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +81,8 @@ def secmi(
     """Minus the squared error of one DDIM step up from sigma and back, (B,): the t-error of SecMI. Duan et al. 2023.
 
     x0 (B, *S) is first encoded to sigma by Euler steps of the probability-flow ODE, which are DDIM's. No noise is
-    drawn. Where D does not depend on x, as in a perfect memorizer (`analytic.Empirical`) at low levels, the steps up
-    and back cancel for members and others alike, and only rounding is left.
+    drawn. Choose the level on shadows: of a perfect memorizer of normal points the AUC is 1 at sigma = .3 and below .5
+    at sigma = 1.
 
     Arguments:
         denoiser: D(x, sigma).
@@ -180,7 +181,7 @@ def gradient_norm(
 
         return loss(*pair(denoiser, image[None], level[None], lambda _: added[None])).sum()
 
-    def norm(*sample: object) -> Tensor:
+    def norm(*sample: Any) -> Tensor:
         gradients = torch.func.grad(alone)(weights, *sample)
         return torch.stack([one.square().sum() for one in gradients.values()]).sum().sqrt()
 

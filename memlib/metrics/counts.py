@@ -164,7 +164,7 @@ def _threshold(similarity: Tensor, fpr: float) -> float:
         least = math.ceil(1 / fpr - _SLACK)
         raise Refused(f"{size} held-out images cannot resolve a false-positive rate of {fpr}: give at least {least}")
     if values.isnan().any():
-        raise Refused("similarities contain NaN, which no threshold separates: look at the features they came from")
+        raise Refused("the statistics contain NaN, which no threshold separates: look at what they came from")
     highest_negative = values.topk(allowed + 1).values[-1]
     return float(torch.nextafter(highest_negative, torch.full_like(highest_negative, math.inf)))
 

@@ -8,8 +8,9 @@ import torch
 from alike import HERE, LOOSE, check, mover, seeded, takers
 from torch import nn
 
-from memlib import cache, features, metrics
+from memlib import analytic, cache, features, membership, metrics
 from memlib.features import alterations
+from memlib.nets import MLP, Preconditioned
 from memlib.random import seeded as noise_of
 
 IMAGES = (torch.rand(24, 1, 8, 8, generator=seeded(1)) * 2 - 1).round(decimals=3)
@@ -22,6 +23,10 @@ HITS = torch.tensor([3, 1, 1, 0, 5, 2])
 FIRST = torch.tensor([0, 1, 1, -1, 2])
 SECOND = torch.tensor([0, 0, -1, -1, 3])
 WIDTHS = [0.5, 1.0, 3.0]
+SEEN = torch.tensor([[1, 0, 0, 1, 1, 0], [0, 1, 1, 0, 0, 1]]).repeat(3, 4).bool()
+SCORES = torch.randn(6, 24, generator=seeded(5)) + SEEN
+LOG_P = nn.functional.logsigmoid(SCORES)
+GROUPS = torch.arange(24) // 2
 
 
 class Stub(nn.Module):
@@ -55,6 +60,17 @@ def judged(to):
         net = to(features.ClassifierFeatures(1, 8, 3, width=4).eval())
     held = features.held_out(net, to(IMAGES), to(LABELS))
     return net(to(IMAGES)), net.logits(IMAGES), net.probabilities(to(IMAGES)), net.embed(to(IMAGES)), held
+
+
+def remembered(to, statistic, *given):
+    return statistic(analytic.Empirical(to(ROWS[:12])), to(ROWS), *given)
+
+
+def sloped(to):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = to(Preconditioned(MLP(5, width=8, depth=1)))
+    return membership.gradient_norm(net, to(ROWS), to(ONE + 0.1), noise_of(range(24)), chunk=10)
 
 
 CASES = {
@@ -114,6 +130,31 @@ CASES = {
     "metrics.inception_score": lambda to: metrics.inception_score(to(ROWS).softmax(1), 2),
     "metrics.paired_interval": lambda to: metrics.paired_interval(to(ONE), to(ONE.roll(1)), generator=seeded()),
     "metrics.mean_interval": lambda to: metrics.mean_interval(to(ONE)),
+    "membership.margin": lambda to: membership.margin(to(ROWS), to(LABELS)),
+    "membership.lira": lambda to: [
+        membership.lira(to(SCORES[0]), to(SCORES[2:]), to(SEEN[2:]), offline=offline, variance=variance)
+        for offline in (False, True) for variance in ("fixed", "example")
+    ],
+    "membership.rmia": lambda to: [
+        membership.rmia(to(LOG_P[0]), to(LOG_P[2:]), to(SEEN[2:]), to(LOG_P[1]), to(LOG_P[2:]), **how)
+        for how in ({}, {"offline_a": 0.3}, {"gamma": None})
+    ],
+    "membership.calibrated": lambda to: [
+        membership.calibrated(to(SCORES[0]), to(SCORES[2:]), side) for side in (None, to(SEEN[2:]))
+    ],
+    "membership.loss_statistic": lambda to: remembered(to, membership.loss_statistic, 0.5, noise_of(range(24)), 2),
+    "membership.conditional_discrepancy": lambda to: membership.conditional_discrepancy(
+        analytic.Empirical(to(MORE)), analytic.Empirical(to(ROWS[:12])), to(ROWS), 0.5, noise_of(range(24))
+    ),
+    "membership.secmi": lambda to: remembered(to, membership.secmi, 1.0, 0.3),
+    "membership.pia": lambda to: remembered(to, membership.pia, to(ONE + 0.1), 0.5),
+    "membership.gradient_norm": sloped,
+    "membership.nearest_distance": lambda to: [
+        membership.nearest_distance(to(ROWS), to(MORE[:24]), labels, labels) for labels in (None, to(LABELS))
+    ],
+    "membership.threshold": lambda to: membership.threshold(to(ONE), 0.1),
+    "membership.transferred": lambda to: membership.transferred(to(SCORES), to(SEEN), 0.1, to(ONE > 0.2)),
+    "membership.crossed_interval": lambda to: membership.crossed_interval(to(SCORES > 0.5), to(SEEN)),
 }  # fmt: skip
 SKIPPED = {
     "features.clip": "a test of its own",
@@ -153,6 +194,10 @@ def test_a_torchscript_file_on_the_device(device, tmp_path):
     torch.jit.trace(nn.Flatten(), torch.zeros(1, 3, 9, 9)).save(path)
     known = hashlib.sha256(path.read_bytes()).hexdigest()
     check(lambda to: features.sscd(path, known, size=9, device=to(IMAGES).device)(to(IMAGES)), device)
+
+
+def test_halves_take_groups_from_the_device_and_lie_on_the_cpu(device):
+    check(lambda to: membership.halves(24, 2, seeded(), to(GROUPS)), device, HERE)
 
 
 # Kept on disk.
@@ -202,9 +247,10 @@ def test_shards_are_drawn_on_the_device_and_read_on_the_cpu(device, tmp_path, dt
     check(stored, device, HERE)
 
 
-@pytest.mark.parametrize("room", ["features", "features.alterations", "metrics", "cache"])
+@pytest.mark.parametrize("room", ["features", "features.alterations", "metrics", "membership", "cache"])
 def test_no_function_that_takes_tensors_is_forgotten(room):
     apart = {"features.learn_copies", "features.classifier", "cache.stream", "cache.trained"}
+    apart |= {"membership.Transferred", "membership.halves"}  # a result; tested below
     apart |= {"features.alterations.augment", "features.alterations.planted"}  # cases of features
     assert takers(room) - {*CASES, *SKIPPED, *apart} == set()
 
