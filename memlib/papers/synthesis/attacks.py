@@ -148,7 +148,7 @@ def of_weights(stack: nets.Stack, pool: Pool, levels: Sequence[float], draws: in
     return [
         Statistic("D", "loss", each(lambda s: membership.loss_statistic(told, x0, s, _shared(count), draws))),
         Statistic("D", "loss less that without the label", each(lambda s: _discrepancy(stack, told, x0, s, draws))),
-        Statistic("D", "SecMI", each(lambda s: membership.secmi(told, x0, s, 0.1 * spread, lowest=lowest))),
+        Statistic("D", "SecMI", each(lambda s: membership.secmi(told, x0, s, lowest=lowest))),
         Statistic("D", "PIA", each(lambda s: membership.pia(told, x0, s, lowest))),
     ]
 

@@ -54,7 +54,7 @@ class Made:
 
     def rates(self, scores: Tensor) -> dict[str, Any]:
         """By who is judged, at the deciding rate."""
-        return measures.rates(scores, self.inside, self.kind, self.rate, self.settings.resamples)[0]
+        return measures.rates(scores, self.inside, self.kind, self.rate)[0]
 
     def membership(self) -> Membership:
         """R4, with the table of threats."""
@@ -66,7 +66,7 @@ class Made:
         goal = float(right["synthetic"].double().mean())
         equal = measures.earliest(right, stops, goal)
         hit = {
-            name: measures.rates(scores[name], self.inside, self.kind, self.rate, 100)[1]
+            name: measures.rates(scores[name], self.inside, self.kind, self.rate)[1]
             for name in ("real", "synthetic", equal)
         }
         seen = {name: values.double() for name, values in scores.items()}
@@ -85,7 +85,7 @@ class Made:
 
     def attacks(self, trained: dict[str, Classified]) -> list[Any]:
         """The table of threats: every statistic, in every way of using shadows."""
-        rows, arguments = [], (self.inside, self.kind, self.settings.rates, self.settings.resamples)
+        rows, arguments = [], (self.inside, self.kind, self.settings.rates)
         for name in ("real", "synthetic", "synthetic, from noise"):
             statistic = Statistic("A", "margin", trained[name].margins[None])
             for way in attacks.calibrations(log_p=True).items():

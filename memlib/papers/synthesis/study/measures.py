@@ -10,7 +10,6 @@ from memlib.membership import crossed_interval, pair_rates
 from memlib.papers.synthesis.attacks import Score, Statistic, judged
 from memlib.papers.synthesis.pool import KINDS
 from memlib.papers.synthesis.study.results import Attack, Rate
-from memlib.random import keyed
 from memlib.shapes import Bool, Float, Shaped
 
 
@@ -21,14 +20,14 @@ def groups(kind: Shaped[Tensor, " n"]) -> dict[str, Bool[Tensor, " n"]]:
 
 
 def rates(
-    scores: Float[Tensor, "t n"], inside: Bool[Tensor, "t n"], kind: Shaped[Tensor, " n"], rate: float, resamples: int
+    scores: Float[Tensor, "t n"], inside: Bool[Tensor, "t n"], kind: Shaped[Tensor, " n"], rate: float
 ) -> tuple[dict[str, Rate], Bool[Tensor, "t n"]]:
     """True-positive rates by who is judged, at thresholds from other targets, and the hits (T, N)."""
     found, hits = {}, torch.zeros_like(inside)
     for name, within in groups(kind).items():
         at = membership.transferred(scores, inside, rate, within)
         hits = at.hits
-        low, high = crossed_interval(hits.double(), inside & within, resamples=resamples, generator=keyed(0, 0))
+        low, high = crossed_interval(hits.double(), inside & within)
         tpr, fpr = (sum(one.k for one in part) / sum(one.n for one in part) for part in (at.tpr, at.fpr))
         found[name] = Rate(tpr, low, high, fpr, sum(one.n for one in at.tpr))
     return found, hits
@@ -41,11 +40,10 @@ def attack(
     inside: Tensor,
     kind: Tensor,
     wanted: Iterable[float],
-    resamples: int,
 ) -> Attack:
     """One row of the table of threats. Rates that the images do not resolve are left out."""
     scores = judged(statistic.values, inside, way[1])
-    found = {rate: rates(scores, inside, kind, rate, resamples)[0] for rate in wanted if resolved(inside, rate)}
+    found = {rate: rates(scores, inside, kind, rate)[0] for rate in wanted if resolved(inside, rate)}
     areas = [metrics.auc(row[seen], row[~seen])[0] for row, seen in zip(scores, inside, strict=True)]
     mean, ends = areas_of(areas)
     return Attack(statistic.threat, trained, statistic.name, way[0], (mean, *ends), found)
@@ -88,18 +86,18 @@ def accuracy_by_pair(right: Bool[Tensor, "t m"]) -> Float[Tensor, " p"]:
 
 
 def difference(
-    a: Shaped[Tensor, "t n"], b: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"], resamples: int = 4000
+    a: Shaped[Tensor, "t n"], b: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"]
 ) -> tuple[float, tuple[float, float]]:
     """The mean of a - b over the cells that count, with its interval over pairs and images."""
     apart = a.double() - b.double()
     mean = float(apart[counted].mean())
-    return mean, crossed_interval(apart, counted, resamples=resamples, generator=keyed(0, 0), bounds=(-1, 1))
+    return mean, crossed_interval(apart, counted, bounds=(-1, 1))
 
 
-def share(values: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"], resamples: int = 4000):
+def share(values: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"]):
     """The mean over the cells that count, with its interval over pairs and images."""
     mean = float(values.double()[counted].mean())
-    return mean, crossed_interval(values.double(), counted, resamples=resamples, generator=keyed(0, 0))
+    return mean, crossed_interval(values.double(), counted)
 
 
 def earliest(right: Mapping[str, Tensor], names: Iterable[str], goal: float) -> str:

@@ -139,10 +139,11 @@ def r7(found: Seeds) -> Claim:
 
     The deviation of the accuracy of one pipeline over its seeds, with the interval of a normal law's (chi-square).
     *Reproduced* if its upper end is at most one point, *not reproduced* if its lower end is above, else *needs data or
-    scale*. The paper's is the population deviation; the interval is that of the sample deviation.
+    scale*. The paper's is the population deviation; the interval is that of the sample deviation, which counts as half
+    a test image at least: smaller ones are rounding.
     """
     count = len(found.repeated)
-    deviation = float(found.repeated.std())
+    deviation = max(float(found.repeated.std()), 0.5 / found.test)
     degrees = count - 1
     ends = tuple(deviation * math.sqrt(degrees / float(chi2.ppf(tail, degrees))) for tail in (0.975, 0.025))
     low, high = ends

@@ -53,7 +53,6 @@ class Settings:
     levels: Annotated[tuple[float, ...], Between(0.01, 20)] = (0.1, 0.2, 0.4, 0.8, 1.6)  # of statistics, in the spread
     asked: Annotated[int, Between(1, 100)] = 5  # images for each member that an attacker asks the generator for
     draws: Annotated[int, Between(1, 100)] = 4  # noises of each image in the statistics of a generator
-    resamples: Annotated[int, Between(100, 10**6)] = 1000  # behind an interval
 
 
 _FAST = Settings()
@@ -73,7 +72,6 @@ _BOOK = replace(
     rates=(0.01, 0.001),
     asked=10,
     draws=16,
-    resamples=4000,
 )
 
 SCALES: dict[str, Settings] = {

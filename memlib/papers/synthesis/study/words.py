@@ -36,8 +36,8 @@ def headline(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
         f"At the {kept['R4']['scale']} scale a likelihood-ratio attack finds {r4['real']:.0%} of the members of a "
         f"classifier trained on real digits, and {r4['synthetic']:.1%} where the same classifier is trained on a "
         f"synthetic set, at a false-positive rate of 1 % (R4: {kept['R4']['verdict']}). Of images that the generator "
-        f"saw eight times as often, it finds {r4['synthetic, repeated']:.0%} even so. {r5['nearer to a member']:.0%} of "
-        "the published images lie nearer to a member than to any image that the generator did not see "
+        f"saw eight times as often, it finds {r4['synthetic, repeated']:.0%} even so. Of the published images, "
+        f"{r5['nearer to a member']:.0%} lie nearer to a member than to any image that the generator did not see "
         f"(R5: {kept['R5']['verdict']})."
     )
     return textwrap.wrap(text, 86)
