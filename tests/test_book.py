@@ -169,6 +169,18 @@ def test_a_page_shows_the_rules_of_a_paper(tmp_path):
     assert len(first.select("p")) == 2 and first.select_one("code").get_text() == "above"
 
 
+def test_rules_of_several_files_stand_in_the_order_of_their_claims(tmp_path):
+    study = tmp_path / "memlib" / "papers" / "side" / "study"
+    study.mkdir(parents=True)
+    for name, ids in {"rules": ("s10", "s2a"), "late_rules": ("s2",)}.items():
+        text = "".join(f'def {one}(found):\n    """{one.upper()} is decided."""\n\n\n' for one in ids)
+        (study / f"{name}.py").write_text(text, encoding="utf8")
+    done = built(tmp_path, "# Rules\n\n```{rules} side\n```\n")
+    assert done.returncode == 0, done.stderr
+    shown = soup(tmp_path / "html" / "index.html").select_one("dl.rules")
+    assert [term.get_text(strip=True) for term in shown.select("dt")] == ["S2", "S2a", "S10"]
+
+
 def test_a_page_names_the_rules_that_are_missing(tmp_path):
     """A paper without a study, and a name that leads out of the folder of papers."""
     done = built(tmp_path, "# Rules\n\n```{rules} nowhere\n```\n\n```{rules} ../side\n```\n")

@@ -3,8 +3,9 @@
     ```{rules} side
     ```
 
-reads `memlib/papers/side/study/rules.py`. Each public function there whose name is a claim in lower case (`s1`, `i9a`)
-decides that claim; its docstring states the rule, in MyST. The file is parsed, not imported: a page needs no torch.
+reads `memlib/papers/side/study/rules.py`, and `*_rules.py` beside it. Each public function there whose name is a claim
+in lower case (`s1`, `i9a`) decides that claim; its docstring states the rule, in MyST. Rules are listed in the order of
+their claims. The files are parsed, not imported: a page needs no torch.
 """
 
 import ast
@@ -35,6 +36,12 @@ def rules(source: str) -> list[tuple[str, str]]:
     return found
 
 
+def _order(claim: str) -> tuple[int, str]:
+    """S2 before S10, and S2 before S2a."""
+    number, part = re.fullmatch(r"\D(\d+)(\D?)", claim).groups()  # type: ignore[union-attr]
+    return int(number), part
+
+
 class Rules(SphinxDirective):
     """A definition list: a claim's id, and the rule that decides it."""
 
@@ -49,12 +56,15 @@ class Rules(SphinxDirective):
         path = next((place for above in (source, *source.parents) if (place := above / name).is_file()), None)
         if path is None:
             raise self.error(f"{name} does not exist: the rules of {paper!r} are read from there")
-        self.env.note_dependency(str(path))
-        try:
-            found = rules(path.read_text(encoding="utf8"))
-        except (SyntaxError, ValueError) as problem:
-            raise self.error(f"{name}: {problem}") from None
-        return [nodes.definition_list("", *[self.item(*rule, name) for rule in found], classes=["rules"])]
+        found = []
+        for file in (path, *sorted(path.parent.glob("*_rules.py"))):
+            self.env.note_dependency(str(file))
+            try:
+                found += [(*rule, str(file)) for rule in rules(file.read_text(encoding="utf8"))]
+            except (SyntaxError, ValueError) as problem:
+                raise self.error(f"{name.replace(path.name, file.name)}: {problem}") from None
+        found.sort(key=lambda one: _order(one[0]))
+        return [nodes.definition_list("", *[self.item(*one) for one in found], classes=["rules"])]
 
     def item(self, claim: str, text: str, name: str) -> nodes.definition_list_item:
         term = nodes.term("", "", nodes.strong("", claim), ids=[f"rule-{claim.lower()}"])
