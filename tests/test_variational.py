@@ -1,4 +1,4 @@
-"""The variational bound against closed forms, against the chain that it bounds, and against the likelihood by the flow."""
+"""The variational bound against closed forms, the chain that it bounds, and the likelihood by the flow."""
 
 import math
 
@@ -181,5 +181,5 @@ def test_other_refusals():
         log_density(MIXTURE, torch.zeros(2, 2), [2.0, 1.0], 1.0)
     with pytest.raises(Refused, match="give more points"):
         log_density(MIXTURE, x0, noise.ve(50, 0.01, 50.0), SPREAD, points=200)
-    empty = variational_bound(MIXTURE, x0[:0], [2.0, 1.0], torch.randn_like)
+    empty = variational_bound(lambda x, sigma: x, x0[:0], [2.0, 1.0], torch.randn_like)
     assert empty.value.shape == (0,)

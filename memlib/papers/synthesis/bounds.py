@@ -47,7 +47,8 @@ def mistakes(
     rules: Float[Tensor, "f k"], features: Float[Tensor, "n features"], positive: Bool[Tensor, " n"]
 ) -> Bool[Tensor, "f n"]:
     """Which of N examples (N, K) each rule (F, K + 1) names wrongly, (F, N): w x > b says positive."""
-    return (features.double() @ rules[:, :-1].T > rules[:, -1]).T != positive
+    says_positive = (features.double() @ rules[:, :-1].T > rules[:, -1]).T
+    return says_positive != positive
 
 
 def largest_gaps(

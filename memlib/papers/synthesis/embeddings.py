@@ -1,6 +1,6 @@
 """Mean embeddings of Gaussians under a Gaussian kernel, in closed form: eq. 17 to 20 of Real-Fake without an estimate.
 
-With k(x, y) = exp(-|x - y|^2 / 2 h^2), the embedding mu_P(z) = E_P k(z, x) of N(m, s^2 I) is a Gaussian bump, and so the
+With k(x, y) = exp(-|x - y|^2 / 2 h^2), the embedding mu_P(z) = E_P k(z, x) of N(m, s^2 I) is a Gaussian bump. So the
 squared distance |mu_P - mu_Q|^2, which is MMD^2, is a sum of three of them.
 """
 

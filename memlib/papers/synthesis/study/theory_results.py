@@ -51,8 +51,6 @@ class Bound:
 
     levels: tuple[int, ...]  # numbers of levels T
     gaps: Tensor  # (levels, N): bound with the exact denoiser minus -log q(x0), by T and point
-    entropy: float  # of the mixture, by quadrature
-    networks: Tensor  # (E, N'): bound of each network minus -log q(x0), at the finest grid of `network_levels`
-    slack: Tensor  # (E, N'): bound of each network minus -log p(x0) of its own chain
+    networks: Tensor  # (E,): mean bound of each network minus -log q(x0), over points of its own
+    slack: Tensor  # (E,): mean bound of each network minus -log p(x0) of its own chain, over the same points
     network_levels: tuple[int, int]  # T of `networks`, and of `slack`, where the chain can be integrated
-    flow: Tensor  # (E, N'): -log p of each network by the probability flow, minus -log q(x0)
