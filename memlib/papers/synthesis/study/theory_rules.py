@@ -52,9 +52,9 @@ def r3(found: Gap) -> Claim:
     *Not reproduced* if it exceeds eq. 14's bound in more than delta = 5 % of draws (interval of the share of draws in
     which the bound holds), or if the gap of the trained classifiers exceeds theirs (interval of either loss). The small
     class must leave a bound below 1. *Reproduced* if the bound holds in 95 % of draws or more (interval) and, for the
-    trained classifiers, lies below 1 by eq. 13. *Trend only* if it holds, but is 1 or more for the classifiers, of which
-    it then says nothing. Otherwise *needs data or scale*. The gap to real images, which the paper wants and the bound is
-    silent on, is printed beside it and decides nothing.
+    trained classifiers, lies below 1 by eq. 13. *Trend only* if it holds, but is 1 or more for the classifiers, of
+    which it then says nothing. Otherwise *needs data or scale*. The gap to real images, which the paper wants and the
+    bound is silent on, is printed beside it and decides nothing.
     """
     draws, kept = len(found.largest), int((found.largest <= found.small_sharp).sum())
     low, high = Count(kept, draws).interval()
