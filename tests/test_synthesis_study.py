@@ -300,8 +300,8 @@ def test_repetitions_of_a_pipeline_share_its_members_and_nothing_else():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"data": []}, "data is empty"),
-        ({"data": ["faces:smiling,n=400"]}, "leave"),
+        ({"data": "faces:smiling,n=400"}, "leave"),
+        ({"others": ["faces:smiling,n=400"]}, "leave"),
         ({"mislabelled": 90, "repeated": 90}, "more than half"),
     ],
 )

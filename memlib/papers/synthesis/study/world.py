@@ -34,12 +34,13 @@ class World:
 
 def load(settings: Settings, run: Run) -> list[World]:
     """The worlds of all sources. Raises Refused, before anything is trained, for images that do not fit."""
-    if not settings.data:
-        raise Refused("data is empty: give at least one source with labels")
-    return [_load(source, settings, run) for source in settings.data]
+    sources = (settings.data, *settings.others)
+    kinds = [source.partition(":")[0] for source in sources]
+    names = [kind if kinds.count(kind) == 1 else f"{kind} {i + 1}" for i, kind in enumerate(kinds)]
+    return [_load(source, name, settings, run) for source, name in zip(sources, names, strict=True)]
 
 
-def _load(source: str, settings: Settings, run: Run) -> World:
+def _load(source: str, name: str, settings: Settings, run: Run) -> World:
     kind = source.partition(":")[0]
     images = data.load(source, settings.size or (None if kind == "digits" else 32))
     if len(images.names) < 2:
@@ -58,7 +59,7 @@ def _load(source: str, settings: Settings, run: Run) -> World:
     first = data.copies(parts["pool"].images).unique()  # one of each group of copies
     chosen = parts["pool"][first[: len(first) // 2 * 2]]
     placed = {
-        name: part.images.to(run.device, torch.get_default_dtype()) for name, part in (parts | {"pool": chosen}).items()
+        role: part.images.to(run.device, torch.get_default_dtype()) for role, part in (parts | {"pool": chosen}).items()
     }
     whole = chosen.images[0].numel() <= settings.latent
     coordinates: Literal["centred", "principal"] = "centred" if whole else "principal"
@@ -73,7 +74,7 @@ def _load(source: str, settings: Settings, run: Run) -> World:
     ]
     test_labels = parts["test"].labels.to(run.device)
     return World(
-        kind, "; ".join(told), pool, encode(placed["test"]), test_labels, placed["reference"], coordinates,
+        name, "; ".join(told), pool, encode(placed["test"]), test_labels, placed["reference"], coordinates,
         settings.latent,
     )  # fmt: skip
 
