@@ -82,7 +82,7 @@ def rows_of(weights: Shaped[Tensor, "e n"], count: int, generator: torch.Generat
 
 
 def conditioned(stack: nn.Module, y: Int[Tensor, " b"], guidance: float = 1.0) -> Denoiser:
-    """The denoisers of a stack, (E B, *S) -> (E B, *S), told the labels y (E B,), with classifier-free guidance.
+    """The denoisers of a stack, told the labels y (B,) of all their rows (B, *S), with classifier-free guidance.
 
     A weight of 1 is the conditional model.
     """
