@@ -86,7 +86,10 @@ def _keep(
     """Add the groups just run to the record at `path`, with their provenance, and return their claims."""
     page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
     before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
-    same = before.get("provenance", {}).get("parameters") == where["parameters"]
+    old = before.get("provenance", {}).get(
+        "parameters", {}
+    )  # a setting that an earlier run did not know changed nothing
+    same = all(where["parameters"].get(name) == value for name, value in old.items())
     earlier = {name: one for name, one in before.get("groups", {}).items() if name not in groups} if same else {}
     if earlier and tensors.exists():
         old = store.load(tensors)
