@@ -259,6 +259,19 @@ def test_groups_of_a_study_add_up_to_one_record(studied, capsys):
     assert studies.listing().splitlines()[1].split()[:5] == ["tiny", "07_tiny", "X1", "X2", "X3"]
 
 
+def test_a_setting_that_a_kept_group_did_not_know_leaves_it_in_the_record(studied, capsys):
+    page = studied / "results" / "book" / "07_tiny.json"
+    assert main(["study", "tiny", "--scale", "book", "--claims", "X1"]) == 0
+    record = json.loads(page.read_text())
+    del record["provenance"]["parameters"]["weight"]
+    for changed, ids in ((False, ["X1", "X2", "X3"]), (True, ["X2", "X3"])):
+        if changed:
+            record["provenance"]["parameters"]["n_train"] = 15
+        page.write_text(json.dumps(record))
+        assert main(["study", "07", "--scale", "book", "--claims", "X3"]) == 0
+        assert [claim["id"] for claim in json.loads(page.read_text())["claims"]] == ids
+
+
 def test_settings_of_ones_own_do_not_stand_for_the_scale(studied, capsys):
     assert main(["study", "tiny", "--scale", "book", "--set", "n_train=9"]) == 0
     assert not (studied / "results").exists()

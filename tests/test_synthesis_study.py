@@ -11,7 +11,7 @@ from memlib.errors import Refused
 from memlib.papers import groups_of
 from memlib.papers.synthesis import study
 from memlib.papers.synthesis.pool import MISLABELLED, REPEATED
-from memlib.papers.synthesis.study import measures, pipelines, rules, world
+from memlib.papers.synthesis.study import experiment, measures, pipelines, rules, sources, world
 from memlib.papers.synthesis.study.results import Hits, Membership, Rate, Results, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.words import headline, of_first
 from memlib.run import begin
@@ -272,7 +272,7 @@ def test_two_processes_give_the_bits_of_one(tiny, monkeypatch, tmp_path):
 
 def test_no_image_of_one_part_is_in_another_and_coordinates_owe_nothing_to_the_pool():
     run = begin(study.CHAPTER)
-    (found,) = world.load(TINY, run)
+    (found,) = sources.load(TINY, run)
     _, decode = world.coders(found)
     pool, test = decode(found.pool.images), decode(found.test)
     together = torch.cat([pool, test, found.reference])
@@ -288,8 +288,8 @@ def test_no_image_of_one_part_is_in_another_and_coordinates_owe_nothing_to_the_p
 
 def test_repetitions_of_a_pipeline_share_its_members_and_nothing_else():
     run = begin(study.CHAPTER)
-    (found,) = world.load(TINY, run)
-    part = pipelines.parts_of(found, TINY, run.seed)[0]
+    (found,) = sources.load(TINY, run)
+    part = experiment.parts_of(found, TINY, run.seed)[0]
     again = pipelines.repeated(part, 3)
     assert torch.equal(again.inside, part.inside[:1].expand(3, -1))
     stack = pipelines.stack_of(again, run)
@@ -300,8 +300,8 @@ def test_repetitions_of_a_pipeline_share_its_members_and_nothing_else():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"data": []}, "data is empty"),
-        ({"data": ["faces:smiling,n=400"]}, "leave"),
+        ({"data": "faces:smiling,n=400"}, "leave"),
+        ({"others": ["faces:smiling,n=400"]}, "leave"),
         ({"mislabelled": 90, "repeated": 90}, "more than half"),
     ],
 )

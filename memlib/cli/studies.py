@@ -52,7 +52,7 @@ def run_study(
         processes: as in `memlib.run.begin`.
         values: settings that differ from those of the scale.
         out: the folder for `<chapter>.json` (claims, tables, provenance) and `<chapter>.safetensors` (the results).
-            Groups from earlier runs stay in both, so runs on several machines can be added up. None is
+            Groups of earlier runs with these settings stay in both, so that runs on several machines add up. None is
             `results/<scale>`, or `runs/<scale>` if a seed or settings are given, since these are not the scale's.
 
     Returns:
@@ -86,7 +86,9 @@ def _keep(
     """Add the groups just run to the record at `path`, with their provenance, and return their claims."""
     page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
     before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
-    same = before.get("provenance", {}).get("parameters") == where["parameters"]
+    # A setting that an earlier run did not know changed nothing in it.
+    stated = before.get("provenance", {}).get("parameters", {})
+    same = bool(stated) and all(where["parameters"].get(name) == value for name, value in stated.items())
     earlier = {name: one for name, one in before.get("groups", {}).items() if name not in groups} if same else {}
     if earlier and tensors.exists():
         old = store.load(tensors)

@@ -28,6 +28,12 @@ SMALL = {
         "edge_steps": 8, "sharpness_at": [1, 2, 3], "dims": [1, 2], "image_rates": [1e-3, 1e-2], "image_steps": 8,
         "image_sizes": [2, 3], "walk_images": 2, "n_models": 1,
     },
+    "synthesis": {
+        "others": [], "n_pool": 200, "n_test": 100, "n_reference": 30, "mislabelled": 12, "repeated": 12, "pairs": 4,
+        "width": 8, "train_steps": 10, "sampling_steps": 3, "strengths": [1.0], "sizes": [1, 2], "seeds": 3,
+        "classifier_width": 8, "classifier_steps": 5, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [0.1],
+        "shadows": [2, 4], "levels": [0.2, 0.5], "asked": 1, "draws": 1, "rates": [0.01],
+    },
 }  # fmt: skip
 PAPERS = list(SMALL)
 

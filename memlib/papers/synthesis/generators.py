@@ -82,7 +82,10 @@ def rows_of(weights: Shaped[Tensor, "e n"], count: int, generator: torch.Generat
 
 
 def conditioned(stack: nn.Module, y: Int[Tensor, " b"], guidance: float = 1.0) -> Denoiser:
-    """The denoisers of a stack, told the labels y (E B,), with classifier-free guidance; 1 is the conditional model."""
+    """The denoisers of a stack, told the labels y (B,) of all their rows (B, *S), with classifier-free guidance.
+
+    A weight of 1 is the conditional model.
+    """
     told = partial(stack, y=y)
     return told if guidance == 1 else classifier_free(stack, told, guidance)
 

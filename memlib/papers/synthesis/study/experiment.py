@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from memlib.papers.synthesis import generators
 from memlib.papers.synthesis.classifiers import Recipe
-from memlib.papers.synthesis.study import pipelines, world
+from memlib.papers.synthesis.study import pipelines, sources
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -21,6 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "blind": (),
 }
 
+PARTS = 8  # pipelines of a call: four pairs
 _REMADE = (0.25, 0.5)  # strengths at which an attacker lets an image be remade
 
 Call = tuple[str, Callable[..., Any], tuple]
@@ -32,7 +34,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     One round of calls, shared between processes; what they return is judged here.
     """
     wanted = groups or tuple(GROUPS)
-    worlds = world.load(settings, run)
+    worlds = sources.load(settings, run)
     plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
     every = [(name, key) for name, calls in plans.items() for key in calls]
     done = dict(zip(every, run.together([plans[name][key] for name, key in every]), strict=True))
@@ -46,7 +48,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
 
 def check_sources(settings: Settings, run: Run) -> None:
     """Refuse images that this study cannot work with, as `run` would."""
-    world.load(settings, run)
+    sources.load(settings, run)
 
 
 def recipe_of(settings: Settings) -> Recipe:
@@ -62,9 +64,25 @@ def real_recipes(settings: Settings) -> dict[str, Recipe]:
     return ways | {f"real, noise {x}": replace(plain, jitter=x) for x in settings.jitter}
 
 
+def parts_of(world: World, settings: Settings, seed: int) -> list[pipelines.Part]:
+    """The pipelines of a world, a few at a time."""
+    pool = world.pool
+    network = generators.Network(
+        tuple(pool.images.shape[1:]), settings.width, 2, pool.classes, float(pool.images.std())
+    )
+    how = generators.Training(settings.train_steps, settings.batch, settings.lr)
+    rows = range(pool.pipelines)
+    return [
+        pipelines.Part(
+            world, tuple(rows[i : i + PARTS]), network, how, settings.guidance, settings.sampling_steps, seed
+        )
+        for i in range(0, len(rows), PARTS)
+    ]
+
+
 def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any, Call]:
     """The calls that the wanted groups need, by key; those of the first parts come first."""
-    parts, recipe = pipelines.parts_of(one, settings, run.seed), recipe_of(settings)
+    parts, recipe = parts_of(one, settings, run.seed), recipe_of(settings)
     sizes = tuple(sorted({1, *settings.sizes})) if "sizes" in wanted else (1,)
     strengths = [settings.strength] if {"membership", "copies", "sizes", "prior"} & set(wanted) else []
     strengths += [x for x in settings.strengths if x != settings.strength] if "prior" in wanted else []

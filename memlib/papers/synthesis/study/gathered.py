@@ -31,7 +31,7 @@ class Made:
         return [value for name, value in self.done.items() if isinstance(name, tuple) and name[: len(key)] == key]
 
     def of_size(self, strength: float, times: int) -> Classified:
-        """Classifiers of synthetic sets."""
+        """Classifiers of synthetic sets, of all T targets."""
         return pipelines.joined([one.classified[times] for one in self.parts("synthetic", strength)])
 
     def of_real(self) -> dict[str, Classified]:
@@ -49,11 +49,11 @@ class Made:
         return [pipelines.together(list(column)) for column in zip(*self.parts(*key), strict=True)]
 
     def lira(self, classified: Classified) -> Tensor:
-        """(T, N)."""
+        """LiRA's score of every image for every target, (T, N)."""
         return attacks.judged(classified.margins[None], self.inside, _LIRA)
 
     def rates(self, scores: Tensor) -> dict[str, Any]:
-        """By who is judged, at the deciding rate."""
+        """Rates of scores (T, N) by who is judged, at the deciding rate."""
         return measures.rates(scores, self.inside, self.kind, self.rate)[0]
 
     def membership(self) -> Membership:
@@ -99,7 +99,7 @@ class Made:
         return rows
 
     def by_shadows(self, real: Classified) -> dict[str, dict[int, Tensor]]:
-        """How the rate on real data grows with the number of shadows."""
+        """How the rate on real data grows with the number of shadows: (P,) by way and number."""
         counts = [count for count in self.settings.shadows if count <= len(self.inside) - 2]
         found: dict[str, dict[int, Tensor]] = {}
         for name, way in attacks.calibrations(log_p=True).items():

@@ -14,7 +14,7 @@ from memlib.shapes import Bool, Float, Shaped
 
 
 def groups(kind: Shaped[Tensor, " n"]) -> dict[str, Bool[Tensor, " n"]]:
-    """Which of N images are judged, by name: all of them, and each kind."""
+    """Which images are judged, (N,) by name: all of them, and each `kind` (N,)."""
     whole = torch.ones_like(kind, dtype=torch.bool)
     return {"all": whole} | {name: kind == k for k, name in enumerate(KINDS)}
 
@@ -41,7 +41,10 @@ def attack(
     kind: Tensor,
     wanted: Iterable[float],
 ) -> Attack:
-    """One row of the table of threats. Rates that the images do not resolve are left out."""
+    """One row of the table of threats, for members `inside` (T, N) and kinds (N,) of images.
+
+    Rates that the images do not resolve are left out.
+    """
     scores = judged(statistic.values, inside, way[1])
     found = {rate: rates(scores, inside, kind, rate)[0] for rate in wanted if resolved(inside, rate)}
     areas = [metrics.auc(row[seen], row[~seen])[0] for row, seen in zip(scores, inside, strict=True)]
@@ -50,7 +53,8 @@ def attack(
 
 
 def resolved(inside: Bool[Tensor, "t n"], rate: float) -> bool:
-    """Whether the non-members of the other targets, pooled, resolve a false-positive rate: 1 / rate of them."""
+    """Whether the non-members of the other targets, pooled, resolve a false-positive rate, for members (T, N): there
+    must be 1 / rate of them."""
     others = (~inside).sum(1).double()
     return float((len(inside) - 2) * others.min() * rate) >= 1
 
@@ -81,26 +85,26 @@ def curves(
 
 
 def accuracy_by_pair(right: Bool[Tensor, "t m"]) -> Float[Tensor, " p"]:
-    """(P,)."""
+    """The accuracy of each pair of pipelines, (T, M) -> (P,)."""
     return right.double().mean(1).view(-1, 2).mean(1)
 
 
 def difference(
     a: Shaped[Tensor, "t n"], b: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"]
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of a - b over the cells that count, with its interval over pairs and images."""
+    """The mean of a - b, (T, N) each, over the cells that count, with its interval over pairs and images."""
     apart = a.double() - b.double()
     mean = float(apart[counted].mean())
     return mean, crossed_interval(apart, counted, bounds=(-1, 1))
 
 
-def share(values: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"]):
-    """The mean over the cells that count, with its interval over pairs and images."""
+def share(values: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"]) -> tuple[float, tuple[float, float]]:
+    """The mean of values (T, N) over the cells that count, with its interval over pairs and images."""
     mean = float(values.double()[counted].mean())
     return mean, crossed_interval(values.double(), counted)
 
 
 def earliest(right: Mapping[str, Tensor], names: Iterable[str], goal: float) -> str:
-    """The first of `names` whose mean accuracy reaches the goal, else the last."""
+    """The first of `names` whose mean accuracy, from answers (T, M), reaches the goal; else the last."""
     names = list(names)
     return next((name for name in names if float(right[name].double().mean()) >= goal), names[-1])

@@ -17,12 +17,10 @@ from memlib.papers.synthesis.attacks import Statistic
 from memlib.papers.synthesis.classifiers import Recipe
 from memlib.papers.synthesis.copies import Copies
 from memlib.papers.synthesis.pool import PLAIN
-from memlib.papers.synthesis.study.settings import Settings
 from memlib.papers.synthesis.study.world import World, coders, descriptor
 from memlib.papers.synthesis.synthetic import Published, publish
 from memlib.run import Run
 
-PARTS = 8  # pipelines of a call: four pairs
 SHOWN = 8  # published images of the first pipeline that are kept as pictures
 
 
@@ -71,20 +69,6 @@ class Synthetic:
     nearest: Statistic
     copies: Copies
     pictures: Pictures | None
-
-
-def parts_of(world: World, settings: Settings, seed: int) -> list[Part]:
-    """The pipelines of a world, a few at a time."""
-    pool = world.pool
-    network = generators.Network(
-        tuple(pool.images.shape[1:]), settings.width, 2, pool.classes, float(pool.images.std())
-    )
-    how = generators.Training(settings.train_steps, settings.batch, settings.lr)
-    rows = range(pool.pipelines)
-    return [
-        Part(world, tuple(rows[i : i + PARTS]), network, how, settings.guidance, settings.sampling_steps, seed)
-        for i in range(0, len(rows), PARTS)
-    ]
 
 
 def repeated(part: Part, times: int) -> Part:
@@ -245,7 +229,6 @@ __all__ = [
     "joined",
     "moved",
     "moved_images",
-    "parts_of",
     "real",
     "repeated",
     "stack_of",

@@ -16,7 +16,8 @@ class Settings:
 
     # Images
     half: Literal["explore", "report"] = "report"  # settings are chosen on explore, numbers are printed from report
-    data: tuple[str, ...] = ("digits",)  # sources with labels, as `data.load` takes them; the first is drawn
+    data: str = "digits"  # a source with labels, as `data.load` takes it; its figures are drawn
+    others: tuple[str, ...] = ()  # sources that are measured as well
     size: Annotated[int, Between(0, 256)] = 0  # pixels a side; 0: as stored for digits, 32 for all else
     n_pool: Annotated[int, Between(200, 10**6)] = 600  # images that a coin deals, at most two thirds of the half
     n_test: Annotated[int, Between(100, 10**6)] = 218  # held-out images at most: accuracy, and thresholds of copies
@@ -58,7 +59,7 @@ class Settings:
 _FAST = Settings()
 _BOOK = replace(
     _FAST,
-    data=("digits", "faces:smiling,n=4000"),
+    others=("faces:smiling,n=4000",),
     n_pool=1300,
     n_test=500,
     n_reference=180,
@@ -79,7 +80,7 @@ SCALES: dict[str, Settings] = {
     "book": _BOOK,
     # MNIST and CIFAR-10 by path, data=mnist:PATH, in principal components.
     "gpu": replace(
-        _BOOK, data=("faces:smiling,n=40000",), n_pool=8000, n_test=2000, n_reference=2000, width=512, latent=256,
-        train_steps=20_000, batch=256,
+        _BOOK, data="faces:smiling,n=40000", others=(), n_pool=8000, n_test=2000, n_reference=2000, width=512,
+        latent=256, train_steps=20_000, batch=256,
     ),
 }  # fmt: skip

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from memlib import data, features
-from memlib.errors import Refused
+from memlib import features
 from memlib.features import Embed
-from memlib.papers.synthesis.pool import Canaries, Pool, deal
-from memlib.papers.synthesis.study.settings import Settings
-from memlib.run import Run
+from memlib.papers.synthesis.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -32,55 +28,9 @@ class World:
     latent: int
 
 
-def load(settings: Settings, run: Run) -> list[World]:
-    """The worlds of all sources. Raises Refused, before anything is trained, for images that do not fit."""
-    if not settings.data:
-        raise Refused("data is empty: give at least one source with labels")
-    return [_load(source, settings, run) for source in settings.data]
-
-
-def _load(source: str, settings: Settings, run: Run) -> World:
-    kind = source.partition(":")[0]
-    images = data.load(source, settings.size or (None if kind == "digits" else 32))
-    if len(images.names) < 2:
-        raise Refused(f"{source} has one label, and a classifier needs two: give images in two folders or more")
-    half = len(images) // 2
-    wanted = {"pool": min(settings.n_pool, 2 * half // 3), "reference": min(settings.n_reference, half // 11)}
-    wanted["test"] = min(settings.n_test, half - sum(wanted.values()))
-    if wanted["test"] < 100 or wanted["reference"] < 20:
-        raise Refused(
-            f"{source} has {len(images)} images, half of which are set aside: they leave {wanted['test']} to test and "
-            f"{wanted['reference']} for reference; give 900 or more"
-        )
-    parts = data.split(images, wanted, settings.half, run.seed, flexible="test")
-    if len(parts["test"]) < 100:
-        raise Refused(f"{source} leaves {len(parts['test'])} distinct images to test, which resolve no rate of 1 %")
-    first = data.copies(parts["pool"].images).unique()  # one of each group of copies
-    chosen = parts["pool"][first[: len(first) // 2 * 2]]
-    placed = {
-        name: part.images.to(run.device, torch.get_default_dtype()) for name, part in (parts | {"pool": chosen}).items()
-    }
-    whole = chosen.images[0].numel() <= settings.latent
-    coordinates: Literal["centred", "principal"] = "centred" if whole else "principal"
-    encode, _ = _coders(placed["reference"], coordinates, settings.latent)
-    canaries = Canaries(settings.mislabelled, settings.repeated, settings.times)
-    labels, classes = chosen.labels.to(run.device), len(images.names)
-    pool = deal(encode(placed["pool"]), labels, classes, settings.pairs, canaries, run.seed)
-    told = [
-        f"{source}, {settings.half} half: {len(chosen)} images dealt, {classes} labels, {len(placed['test'])} to test",
-        f"{settings.mislabelled} of them mislabelled and {settings.repeated} seen {settings.times} times as often",
-        f"{2 * settings.pairs} pipelines with {len(chosen) // 2} images each",
-    ]
-    test_labels = parts["test"].labels.to(run.device)
-    return World(
-        kind, "; ".join(told), pool, encode(placed["test"]), test_labels, placed["reference"], coordinates,
-        settings.latent,
-    )  # fmt: skip
-
-
 def coders(world: World) -> tuple[Embed, Embed]:
     """Encode and decode: images (N, C, H, W) to coordinates (N, *S), and back."""
-    return _coders(world.reference, world.coordinates, world.latent)
+    return coders_of(world.reference, world.coordinates, world.latent)
 
 
 def descriptor(world: World) -> Embed:
@@ -91,7 +41,8 @@ def descriptor(world: World) -> Embed:
     return lambda z: embed(decode(z).clamp(-1, 1))
 
 
-def _coders(reference: Tensor, coordinates: str, latent: int) -> tuple[Embed, Embed]:
+def coders_of(reference: Tensor, coordinates: str, latent: int) -> tuple[Embed, Embed]:
+    """`coders` fitted on a reference (M, C, H, W)."""
     if coordinates == "principal":
         return features.latents(reference, latent)
     centre = reference.mean(0)
