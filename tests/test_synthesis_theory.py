@@ -139,7 +139,7 @@ def losses(draw, train, fresh, real, inside, test=200):
             (("train", train), ("fresh", fresh))}  # fmt: skip
     tested = (torch.rand(len(inside), test, generator=draw) < real).double()
     by_loss = [{"0/1": one, "squashed": 0.5 + one / 2} for one in (cell["train"], cell["fresh"], tested)]
-    return Losses(*by_loss, weights=10, largest=torch.zeros(8))
+    return Losses(*by_loss, weights=10, small=Small(2, 4, 1), largest=torch.zeros(8))
 
 
 def test_the_three_gaps_add_up_and_mislabelled_images_are_not_judged():
@@ -147,7 +147,7 @@ def test_the_three_gaps_add_up_and_mislabelled_images_are_not_judged():
     pool = deal(images, torch.arange(400) % 4, 4, 4, Canaries(40, 20, 8), 0)
     found = losses(generator(), 0.0, 0.1, 0.3, pool.inside)
     found.fresh["0/1"][:, pool.kind == 1] = 1.0
-    gap = theory.gap(SimpleNamespace(pool=pool), [found], Small(2, 4, 1), 0.05)
+    gap = theory.gap(SimpleNamespace(pool=pool), [found])
     fresh, real, missing = (gap.gaps["0/1"][name][0] for name in gap.gaps["0/1"])
     assert fresh == pytest.approx(0.1, abs=0.02) and real == pytest.approx(0.3, abs=0.04)
     assert real - fresh == pytest.approx(missing, abs=0.005)

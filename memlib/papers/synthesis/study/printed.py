@@ -86,9 +86,7 @@ MISPRINTS: tuple[Misprint, ...] = (
     ),
     *_of_imagenet("Training Data Size", "IN-10 IN-100", "the 1,281,167 of IN-1K over 100 and 10, not a count"),
     *_of_imagenet("Test Data Size", "IN-10 IN-100", "the 100,000 of IN-1K over 100 and 10, not a count"),
-    Misprint(
-        5, "Test Data Size", "IN-1K", True, "results are on the 50,000 validation images; test labels are secret"
-    ),
+    Misprint(5, "Test Data Size", "IN-1K", True, "results are on the 50,000 validation images; test labels are secret"),
     Misprint(5, "No. Classes", "EuroSAT", True, "EuroSAT has 10 classes"),
     Misprint(7, "Rank", "", False, "the row is shifted: the name of the model stands where the rank should"),
     Misprint(7, "SNR-gamma", "", True, "0.75 is the image strength of table 6; the code has 5"),

@@ -19,7 +19,7 @@ from memlib.likelihood import variational_bound
 from memlib.papers.synthesis import bounds, chain, classifiers, embeddings
 from memlib.papers.synthesis.classifiers import Recipe
 from memlib.papers.synthesis.embeddings import Normal
-from memlib.papers.synthesis.pool import MISLABELLED, Pool
+from memlib.papers.synthesis.pool import MISLABELLED
 from memlib.papers.synthesis.study import pipelines
 from memlib.papers.synthesis.study.measures import difference
 from memlib.papers.synthesis.study.pipelines import Part
@@ -102,20 +102,7 @@ def _column(values: Sequence[float]) -> Tensor:
 
 # R3: what classifiers of synthetic sets lose on fresh synthetic images and on real ones.
 
-
-@dataclass(frozen=True)
-class Losses:
-    """Losses of the classifiers of E pipelines, by loss; cells of images that a pipeline has not are 0.
-
-    `train` (E, N) on the published image of each member, `fresh` (E, N) the mean over fresh ones of the same member,
-    `real` (E, M) on test images. `largest` (draws,) as in `Gap`.
-    """
-
-    train: dict[str, Tensor]
-    fresh: dict[str, Tensor]
-    real: dict[str, Tensor]
-    weights: int
-    largest: Tensor
+DELTA = 0.05  # probability that the bound is allowed to fail
 
 
 @dataclass(frozen=True)
@@ -130,6 +117,22 @@ class Small:
     def log_size(self) -> float:
         """log |F|, in nats."""
         return (self.features + 1) * math.log(self.levels)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of the classifiers of E pipelines, by loss; cells of images that a pipeline has not are 0.
+
+    `train` (E, N) on the published image of each member, `fresh` (E, N) the mean over fresh ones of the same member,
+    `real` (E, M) on test images. `largest` (draws,) as in `Gap`.
+    """
+
+    train: dict[str, Tensor]
+    fresh: dict[str, Tensor]
+    real: dict[str, Tensor]
+    weights: int
+    small: Small
+    largest: Tensor
 
 
 def measured(part: Part, strength: float, recipe: Recipe, fresh: int, small: Small, run: Run) -> Losses:
@@ -147,13 +150,14 @@ def measured(part: Part, strength: float, recipe: Recipe, fresh: int, small: Sma
         fresh=_by_member(judge, again, len(world.pool.images)),
         real={name: one.cpu() for name, one in _losses(test, world.test_labels.expand(len(test), -1)).items()},
         weights=sum(one[0].numel() for one in judge.weights),
+        small=small,
         largest=_largest(part, again, int(part.inside[0].sum()), small),
     )
 
 
-def gap(world: World, parts: Sequence[Losses], small: Small, delta: float) -> Gap:
+def gap(world: World, parts: Sequence[Losses]) -> Gap:
     """R3, from its parts. Mislabelled images are not judged: on them real and synthetic labels differ by design."""
-    pool: Pool = world.pool
+    pool, small = world.pool, parts[0].small
     counted = (pool.inside & (pool.kind != MISLABELLED)).cpu()
     gaps, errors = {}, {}
     for name in parts[0].train:
@@ -175,12 +179,12 @@ def gap(world: World, parts: Sequence[Losses], small: Small, delta: float) -> Ga
         errors=errors,
         weights=parts[0].weights,
         examples=examples,
-        delta=delta,
-        printed=bounds.hoeffding(log_size, examples, delta, printed=True),
-        sharp=bounds.hoeffding(log_size, examples, delta),
+        delta=DELTA,
+        printed=bounds.hoeffding(log_size, examples, DELTA, printed=True),
+        sharp=bounds.hoeffding(log_size, examples, DELTA),
         rules=small.levels ** (small.features + 1),
-        small_printed=bounds.hoeffding(small.log_size, size, delta, printed=True),
-        small_sharp=bounds.hoeffding(small.log_size, size, delta),
+        small_printed=bounds.hoeffding(small.log_size, size, DELTA, printed=True),
+        small_sharp=bounds.hoeffding(small.log_size, size, DELTA),
         largest=torch.cat([one.largest for one in parts]),
     )
 
