@@ -91,9 +91,10 @@ def parts_of(world: World, settings: Settings, seed: int) -> list[pipelines.Part
 
 
 def _on_a_line(settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any, Call]:
-    """The calls of the groups that take no images."""
-    drawn = (settings.kernel_draws, settings.kernel_points, run.seed)
-    trained = (settings.chain_levels, settings.chain_points, settings.networks, settings.network_steps, run.seed)
+    """The calls of the groups that take no images: the halves differ in the seed."""
+    seed = run.seed + (500 if settings.half == "report" else 0)
+    drawn = (settings.kernel_draws, settings.kernel_points, seed)
+    trained = (settings.chain_levels, settings.chain_points, settings.networks, settings.network_steps, seed)
     calls: dict[Any, Call] = {
         "kernel": ("kernel", theory.kernel, drawn),
         "bound": ("bound", theory.bound, trained),

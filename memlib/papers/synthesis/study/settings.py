@@ -61,7 +61,7 @@ class Settings:
     fresh: Annotated[int, Between(1, 1000)] = 4  # fresh synthetic images for each member: the law of a synthetic set
     sets: Annotated[int, Between(2, 10**6)] = 1000  # training sets drawn from these laws, over all pipelines
     chain_levels: Annotated[tuple[int, ...], Between(2, 10**5)] = (4, 16, 64, 256, 1024)  # T of the variational bound
-    chain_points: Annotated[int, Between(2, 10**6)] = 2000  # points of a mixture at which it is taken
+    chain_points: Annotated[int, Between(2, 10**6)] = 4000  # points of a mixture at which it is taken
     networks: Annotated[int, Between(2, 1000)] = 8  # denoisers trained on points of the mixture
     network_steps: Annotated[int, Between(1, 10**6)] = 1000  # optimiser steps of each
 
