@@ -75,7 +75,7 @@ def r3(found: Gap) -> Claim:
     }
     for loss, by_name in found.gaps.items():
         for name, (mean, (least, most)) in by_name.items():
-            figure |= {f"{name}, {loss}": [mean, least, most]}
+            figure |= {f"{name}, {loss} loss (mean, low, high)": [mean, least, most]}
     return Claim("R3", verdict, figure, draws, (low, high), "share of draws in which the bound of a small class holds")
 
 
