@@ -58,7 +58,7 @@ class Settings:
     # Theory, appendices A to C
     kernel_draws: Annotated[int, Between(8, 10**6)] = 1000  # pairs of samples whose discrepancy is estimated
     kernel_points: Annotated[int, Between(2, 10**5)] = 50  # points of each: few, so that a biased estimate shows
-    fresh: Annotated[int, Between(1, 1000)] = 4  # fresh synthetic images for each member: the law of a synthetic set
+    fresh: Annotated[int, Between(1, 1000)] = 2  # fresh synthetic images for each member: the law of a synthetic set
     sets: Annotated[int, Between(2, 10**6)] = 1000  # training sets drawn from these laws, over all pipelines
     chain_levels: Annotated[tuple[int, ...], Between(2, 10**5)] = (4, 16, 64, 256, 1024)  # T of the variational bound
     chain_points: Annotated[int, Between(2, 10**6)] = 4000  # points of a mixture at which it is taken
