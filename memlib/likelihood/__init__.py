@@ -1,4 +1,4 @@
-"""Log-likelihood of a denoiser by its probability-flow ODE, and bits per dimension.
+"""Log-likelihood of a denoiser by its probability-flow ODE, its variational bound, and bits per dimension.
 
 The flow dx/dsigma = (x - D(x, sigma)) / sigma carries data to noise; the density changes by its divergence alone:
 
@@ -25,9 +25,18 @@ from memlib.denoiser import Denoiser, evaluated
 from memlib.errors import Refused
 from memlib.likelihood._flow import Flow
 from memlib.likelihood._terminal import from_denoiser, given, prior
+from memlib.likelihood.variational import VariationalBound, variational_bound
 from memlib.shapes import Float, Shaped
 
-__all__ = ["LogLikelihood", "bits_per_dim", "dequantise", "log_likelihood", "prior"]
+__all__ = [
+    "LogLikelihood",
+    "VariationalBound",
+    "bits_per_dim",
+    "dequantise",
+    "log_likelihood",
+    "prior",
+    "variational_bound",
+]
 
 MAX_EVALUATIONS = 20_000  # a smooth denoiser takes 50 to 500; a flow that takes more cannot be integrated
 MAX_TRACE = 4096  # largest d for which the exact trace, of d VJPs an evaluation, is offered

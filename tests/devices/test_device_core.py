@@ -171,6 +171,10 @@ CASES = {
         likelihood.log_likelihood(to(TOY), to(POINTS), 0.1, 10.0, probes, likelihood.prior(10.0), tol=1e-3)
         for probes in (None, 3, to(torch.ones(2, 6, 2)))
     ],
+    "likelihood.variational_bound": lambda to: [
+        likelihood.variational_bound(to(TOY), to(POINTS), noise.ve(4, 0.1, 10.0), noise.seeded(range(6)), 2, terminal)
+        for terminal in (None, likelihood.prior(10.0))
+    ],
     "likelihood.bits_per_dim": lambda to: likelihood.bits_per_dim(to(SIGMA), 64, 8),
     "likelihood.dequantise": lambda to: likelihood.dequantise(to(X.sign()), 1, seeded()),
     "nets.MLP": lambda to: to(TOY)(to(POINTS), to(SIGMA)),
@@ -194,6 +198,7 @@ SKIPPED = {
     "adapters.to_diffusers": "diffusers asks for pointers, which only a real device has",
     "denoiser.evaluating": "a context; evaluated is tested",
     "likelihood.LogLikelihood": "a tuple",
+    "likelihood.VariationalBound": "a tuple",
     "train.Step": "a tuple",
     "noise.noise_from": "that of random",
     "noise.seeded": "that of random",

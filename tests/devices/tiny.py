@@ -31,8 +31,10 @@ SMALL = {
     "synthesis": {
         "others": [], "n_pool": 200, "n_test": 100, "n_reference": 30, "mislabelled": 12, "repeated": 12, "pairs": 4,
         "width": 8, "train_steps": 10, "sampling_steps": 3, "strengths": [1.0], "sizes": [1, 2], "seeds": 3,
-        "classifier_width": 8, "classifier_steps": 5, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [0.1],
+        "classifier_width": 8, "classifier_steps": 10, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [0.1],
         "shadows": [2, 4], "levels": [0.2, 0.5], "asked": 1, "draws": 1, "rates": [0.01],
+        "kernel_draws": 8, "kernel_points": 20, "fresh": 1, "sets": 16, "chain_levels": [2, 4], "chain_points": 50,
+        "networks": 2, "network_steps": 5,
     },
 }  # fmt: skip
 PAPERS = list(SMALL)

@@ -2,6 +2,7 @@
 
 from memlib import metrics
 from memlib.papers.synthesis.attacks import THREATS
+from memlib.papers.synthesis.study import theory_words
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
 from memlib.papers.synthesis.study.results import Attack, Blind, Membership, Prior, Rate, Results, Seeds, Sizes
 
@@ -26,7 +27,7 @@ def tables(results: Results) -> dict[str, Rows]:
         found[f"Accuracy over seeds: {name}"] = _seeds(part)
     for name, part in (results.blind or {}).items():
         found[f"Without a model: {name}"] = _blind(part)
-    return found
+    return found | theory_words.tables(results)
 
 
 def threats_title(name: str, rate: float) -> str:

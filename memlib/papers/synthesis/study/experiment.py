@@ -1,12 +1,13 @@
 """The experiment: what is trained, what is measured on it, and how the groups of claims are put together."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from memlib.papers.synthesis import generators
 from memlib.papers.synthesis.classifiers import Recipe
-from memlib.papers.synthesis.study import pipelines, sources
+from memlib.papers.synthesis.study import pipelines, printed, sources, theory
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -20,9 +21,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "sizes": ("R10",),
     "prior": (),
     "blind": (),
+    "kernel": ("R1",),
+    "gap": ("R3",),
+    "settings": ("R9",),
+    "bound": ("R13",),
 }
 
 PARTS = 8  # pipelines of a call: four pairs
+_LINE = "laws on a line"  # what takes no images
 _REMADE = (0.25, 0.5)  # strengths at which an attacker lets an image be remade
 
 Call = tuple[str, Callable[..., Any], tuple]
@@ -36,6 +42,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     wanted = groups or tuple(GROUPS)
     worlds = sources.load(settings, run)
     plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
+    plans[_LINE] = _on_a_line(settings, run, wanted)
     every = [(name, key) for name, calls in plans.items() for key in calls]
     done = dict(zip(every, run.together([plans[name][key] for name, key in every]), strict=True))
     found: dict[str, dict[str, Any]] = {}
@@ -43,6 +50,9 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
         mine = {key: value for (name, key), value in done.items() if name == one.name}
         for group, part in _gathered(one, settings, mine, wanted).items():
             found.setdefault(group, {})[one.name] = part
+    found |= {group: {_LINE: part} for (name, group), part in done.items() if name == _LINE}
+    if "settings" in wanted:
+        found["settings"] = {"tables 5 to 8": printed.compared()}
     return Results("\n".join(one.description for one in worlds), **found)
 
 
@@ -80,6 +90,18 @@ def parts_of(world: World, settings: Settings, seed: int) -> list[pipelines.Part
     ]
 
 
+def _on_a_line(settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any, Call]:
+    """The calls of the groups that take no images: the halves differ in the seed."""
+    seed = run.seed + (500 if settings.half == "report" else 0)
+    drawn = (settings.kernel_draws, settings.kernel_points, seed)
+    trained = (settings.chain_levels, settings.chain_points, settings.networks, settings.network_steps, seed)
+    calls: dict[Any, Call] = {
+        "kernel": ("kernel", theory.kernel, drawn),
+        "bound": ("bound", theory.bound, trained),
+    }
+    return {name: call for name, call in calls.items() if name in wanted}
+
+
 def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any, Call]:
     """The calls that the wanted groups need, by key; those of the first parts come first."""
     parts, recipe = parts_of(one, settings, run.seed), recipe_of(settings)
@@ -104,6 +126,9 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> d
         if "blind" in wanted:
             middle = settings.levels[len(settings.levels) // 2]
             calls["moved", i] = ("moved", pipelines.moved, (part, middle, settings.draws, run))
+        if "gap" in wanted:
+            small = theory.Small(2, 16, math.ceil(settings.sets / one.pool.pipelines))
+            calls["gap", i] = ("gap", theory.measured, (part, settings.strength, recipe, settings.fresh, small, run))
     if "seeds" in wanted:
         again = pipelines.repeated(parts[0], settings.seeds)
         inputs = (again, settings.strength, (1,), recipe, recipe, False, run)
@@ -121,5 +146,6 @@ def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequ
         "sizes": made.sizes,
         "prior": made.prior,
         "blind": made.blind,
+        "gap": made.gap,
     }
-    return {name: ways[name]() for name in GROUPS if name in wanted}
+    return {name: make() for name, make in ways.items() if name in wanted}

@@ -8,10 +8,11 @@ from torch import Tensor
 from memlib import metrics
 from memlib.papers.synthesis import attacks, blind
 from memlib.papers.synthesis.attacks import Statistic
-from memlib.papers.synthesis.study import measures, pipelines
+from memlib.papers.synthesis.study import measures, pipelines, theory
 from memlib.papers.synthesis.study.pipelines import Classified, Synthetic
 from memlib.papers.synthesis.study.results import Blind, Hits, Membership, Prior, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.settings import Settings
+from memlib.papers.synthesis.study.theory_results import Gap
 from memlib.papers.synthesis.study.world import World
 
 _LIRA = attacks.calibrations()["LiRA"]
@@ -147,6 +148,10 @@ class Made:
             agreement={x: torch.cat([one.agreement for one in parts[x]]) for x in strengths},
             pictures={x: parts[x][0].pictures for x in strengths},
         )
+
+    def gap(self) -> Gap:
+        """R3."""
+        return theory.gap(self.world, self.parts("gap"))
 
     def blind(self) -> Blind:
         """A coin against moved non-members: for a classifier that sees no model, and for the raw loss."""

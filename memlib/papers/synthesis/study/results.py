@@ -6,6 +6,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from memlib.papers.synthesis.study.pipelines import Pictures
+from memlib.papers.synthesis.study.printed import Printed
+from memlib.papers.synthesis.study.theory_results import Bound, Gap, Kernel
 
 
 class Rate(NamedTuple):
@@ -115,7 +117,7 @@ class Blind:
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured, by source; None for groups that were not run."""
+    """What was measured, by source, or by where it holds; None for groups that were not run."""
 
     description: str
     membership: dict[str, Membership] | None = None
@@ -124,3 +126,7 @@ class Results:
     seeds: dict[str, Seeds] | None = None
     sizes: dict[str, Sizes] | None = None
     blind: dict[str, Blind] | None = None
+    kernel: dict[str, Kernel] | None = None
+    gap: dict[str, Gap] | None = None
+    settings: dict[str, Printed] | None = None
+    bound: dict[str, Bound] | None = None

@@ -17,6 +17,7 @@ from memlib.claim import Claim
 from memlib.papers.synthesis.pool import MISLABELLED, REPEATED
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference, share
 from memlib.papers.synthesis.study.results import Membership, Results, Retrieval, Seeds, Sizes
+from memlib.papers.synthesis.study.theory_rules import r1, r3, r9, r13
 
 CLOSE = 0.03  # accuracies that differ by less are close: 3 points
 ON_AVERAGE, ON_CANARIES = 2.0, 5.0  # times the false-positive rate: what a training that protects may lose
@@ -31,14 +32,22 @@ Part = TypeVar("Part")
 def verdicts(results: Results) -> list[Claim]:
     """The verdict on each claim of the groups that were run."""
     found = []
+    if results.kernel:
+        found.append(over(results.kernel, r1))
+    if results.gap:
+        found.append(over(results.gap, r3))
     if results.membership:
         found += [over(results.membership, r4), over(results.membership, r4b)]
     if results.copies:
         found.append(over(results.copies, r5))
     if results.seeds:
         found.append(over(results.seeds, r7))
+    if results.settings:
+        found.append(over(results.settings, r9))
     if results.sizes:
         found.append(over(results.sizes, r10))
+    if results.bound:
+        found.append(over(results.bound, r13))
     return found
 
 

@@ -55,6 +55,16 @@ class Settings:
     asked: Annotated[int, Between(1, 100)] = 5  # images for each member that an attacker asks the generator for
     draws: Annotated[int, Between(1, 100)] = 4  # noises of each image in the statistics of a generator
 
+    # Theory, appendices A to C
+    kernel_draws: Annotated[int, Between(8, 10**6)] = 1000  # pairs of samples whose discrepancy is estimated
+    kernel_points: Annotated[int, Between(2, 10**5)] = 50  # points of each: few, so that a biased estimate shows
+    fresh: Annotated[int, Between(1, 1000)] = 4  # fresh synthetic images for each member: the law of a synthetic set
+    sets: Annotated[int, Between(2, 10**6)] = 1000  # training sets drawn from these laws, over all pipelines
+    chain_levels: Annotated[tuple[int, ...], Between(2, 10**5)] = (4, 16, 64, 256, 1024)  # T of the variational bound
+    chain_points: Annotated[int, Between(2, 10**6)] = 4000  # points of a mixture at which it is taken
+    networks: Annotated[int, Between(2, 1000)] = 8  # denoisers trained on points of the mixture
+    network_steps: Annotated[int, Between(1, 10**6)] = 1000  # optimiser steps of each
+
 
 _FAST = Settings()
 _BOOK = replace(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memlib import metrics
-from memlib.papers.synthesis.study import rules
+from memlib.papers.synthesis.study import rules, theory_words
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
 from memlib.papers.synthesis.study.results import Blind, Membership, Prior, Results, Retrieval, Seeds, Sizes
 
@@ -25,6 +25,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
         "prior": (_prior, results.prior),
         "blind": (_blind, results.blind),
     }
+    parts |= {name: (tell, getattr(results, name)) for name, tell in theory_words.SENTENCES.items()}
     return found | {name: tell(next(iter(by.values()))) for name, (tell, by) in parts.items() if by}
 
 
