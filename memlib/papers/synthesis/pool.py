@@ -102,5 +102,4 @@ def deal(
     copies[often] = canaries.times
     inside = membership.halves(n, pairs, draw)
     device = images.device
-    parts = (part.to(device) for part in (given, copies, kind, inside))
-    return Pool(images, *parts, classes)
+    return Pool(images, given.to(device), copies.to(device), kind.to(device), inside.to(device), classes)
