@@ -10,6 +10,7 @@ from memlib.chapters import plots
 from memlib.chapters.parameters import as_dict
 from memlib.claim import VERDICTS
 from memlib.errors import Refused
+from memlib.metrics import mean_interval
 from memlib.papers import groups_of
 from memlib.papers.learning_rate import excess_risk, quadrature, study, zero_score_risk
 from memlib.papers.learning_rate.study import experiment, rules
@@ -365,6 +366,20 @@ def test_a_figure_of_runs_has_its_mean_and_its_name():
     _, ax = plots.plt.subplots()
     plots.runs(ax, [1.0, 2.0], torch.tensor([[1.0, 3.0], [2.0, 4.0]]), "name", at=0)
     assert ax.lines[0].get_ydata().tolist() == [2.0, 3.0] and [text.get_text() for text in ax.texts] == ["name"]
+    plots.plt.close()
+
+
+def test_figures_of_rates_and_of_two_measures_show_their_intervals():
+    _, (left, right) = plots.plt.subplots(1, 2)
+    plots.rates(left, [1.0, 2.0], [(0.2, 0.1, 0.3), (0.4, 0.2, 0.5)], "name")
+    assert left.lines[0].get_ydata().tolist() == [0.2, 0.4] and left.texts[0].get_text() == "name"
+    band = left.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 0.1 and band[:, 1].max() == 0.5
+    x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.5])
+    plots.cross(right, x, y, "both", "C0")
+    across, up, dot = (line.get_xydata() for line in right.lines)
+    assert dot.tolist() == [[2.0, float(y.mean())]]
+    assert across[:, 0].tolist() == list(mean_interval(x)) and up[:, 1].tolist() == list(mean_interval(y))
     plots.plt.close()
 
 

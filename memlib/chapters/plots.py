@@ -166,6 +166,25 @@ def runs(
     return note(ax, x[at], mean[at], name, colour, "right" if at == -1 else "left", up)
 
 
+def rates(
+    ax: Axes, x: Sequence[float] | Tensor, rows: Sequence[tuple[float, float, float]], name: str, at: int = 0
+) -> Axes:
+    """A line with its interval: rows (value, low, high) over x (n,); `name` is written near point `at`."""
+    value, low, high = zip(*rows, strict=True)
+    colour: Any = ax.plot(x, value, "o-", ms=3)[0].get_color()
+    ax.fill_between(x, low, high, alpha=0.2, color=colour)
+    return note(ax, x[at], value[at], name, colour, "left")
+
+
+def cross(ax: Axes, x: Tensor, y: Tensor, name: str, colour: str) -> Axes:
+    """The means of two measures of the same runs, (R,) each, as a dot with both 95 % intervals and a name."""
+    (left, right), (low, high) = mean_interval(x), mean_interval(y)
+    ax.plot([left, right], [y.mean()] * 2, color=colour, alpha=0.4)
+    ax.plot([x.mean()] * 2, [low, high], color=colour, alpha=0.4)
+    ax.plot(x.mean(), y.mean(), "o", ms=4, color=colour)
+    return note(ax, x.mean(), y.mean(), name, colour, "left")
+
+
 def note(
     ax: Axes,
     x: float | Tensor,

@@ -89,6 +89,11 @@ def accuracy_by_pair(right: Bool[Tensor, "t m"]) -> Float[Tensor, " p"]:
     return right.double().mean(1).view(-1, 2).mean(1)
 
 
+def accuracies(right: Mapping[float, Bool[Tensor, "t m"]]) -> Float[Tensor, "x p"]:
+    """`accuracy_by_pair` of answers (T, M) by a number, such as a size, (X, P)."""
+    return torch.stack([accuracy_by_pair(one) for one in right.values()])
+
+
 def difference(
     a: Shaped[Tensor, "t n"], b: Shaped[Tensor, "t n"], counted: Bool[Tensor, "t n"]
 ) -> tuple[float, tuple[float, float]]:
