@@ -59,7 +59,7 @@ def retrieval(nearer, of_members=0.01, planted=1.0):
     spread = torch.linspace(-0.01, 0.01, 2 * PAIRS).double()[torch.randperm(2 * PAIRS, generator=generator())]
     nearer = nearer if torch.is_tensor(nearer) else nearer + spread
     one = torch.ones(2 * PAIRS).double()
-    return Retrieval(nearer, of_members + 0.1 * spread, 0.01 * one, one, planted * one, 300, None)
+    return Retrieval(nearer, of_members + 0.1 * spread, 0.01 * one, one, planted * one, 300)
 
 
 def seeds(values):

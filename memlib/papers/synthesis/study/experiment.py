@@ -41,7 +41,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     """
     wanted = groups or tuple(GROUPS)
     worlds = sources.load(settings, run)
-    plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
+    plans = {one.name: _calls(one, settings, run, wanted, one is worlds[0]) for one in worlds}
     plans[_LINE] = _on_a_line(settings, run, wanted)
     every = [(name, key) for name, calls in plans.items() for key in calls]
     done = dict(zip(every, run.together([plans[name][key] for name, key in every]), strict=True))
@@ -102,8 +102,8 @@ def _on_a_line(settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any,
     return {name: call for name, call in calls.items() if name in wanted}
 
 
-def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> dict[Any, Call]:
-    """The calls that the wanted groups need, by key; those of the first parts come first."""
+def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str], drawn: bool) -> dict[Any, Call]:
+    """The calls that the wanted groups need, by key; those of the first parts come first. Pictures if it is drawn."""
     parts, recipe = parts_of(one, settings, run.seed), recipe_of(settings)
     sizes = tuple(sorted({1, *settings.sizes})) if "sizes" in wanted else (1,)
     strengths = [settings.strength] if {"membership", "copies", "sizes", "prior"} & set(wanted) else []
@@ -114,7 +114,7 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> d
     for strength in strengths:
         for i, part in enumerate(parts):
             main = strength == settings.strength
-            inputs = (part, strength, sizes if main else (1,), recipe, recipe, i == 0, run)
+            inputs = (part, strength, sizes if main else (1,), recipe, recipe, drawn and i == 0, run)
             calls["synthetic", strength, i] = ("synthetic", pipelines.synthetic, inputs)
     for i, part in enumerate(parts):
         if {"membership", "sizes"} & set(wanted):

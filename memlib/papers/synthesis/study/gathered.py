@@ -115,8 +115,7 @@ class Made:
         """R5."""
         parts: list[Synthetic] = self.parts("synthetic", self.settings.strength)
         found = pipelines.copies_of([one.copies for one in parts])
-        assert parts[0].pictures is not None
-        return Retrieval(*found, int(self.inside[0].sum()), parts[0].pictures)
+        return Retrieval(*found, int(self.inside[0].sum()))
 
     def seeds(self) -> Seeds:
         """R7."""
@@ -146,7 +145,7 @@ class Made:
             published={x: self.rates(attacks.judged(one, self.inside, _LIRA)) for x, one in nearest.items()},
             nearer={x: pipelines.copies_of([one.copies for one in parts[x]]).nearer for x in strengths},
             agreement={x: torch.cat([one.agreement for one in parts[x]]) for x in strengths},
-            pictures={x: parts[x][0].pictures for x in strengths},
+            pictures={x: shown for x in strengths if (shown := parts[x][0].pictures)},
         )
 
     def gap(self) -> Gap:

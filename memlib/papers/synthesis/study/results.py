@@ -71,7 +71,7 @@ class Prior:
     published: dict[float, dict[str, Rate]]  # B
     nearer: dict[float, Tensor]  # (T,) as in `copies.Copies`
     agreement: dict[float, Tensor]  # (T, 2)
-    pictures: dict[float, Pictures]
+    pictures: dict[float, Pictures]  # of the first source alone
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ class Retrieval:
     threshold: Tensor
     planted: Tensor
     images: int  # published by a pipeline
-    pictures: Pictures
 
 
 @dataclass(frozen=True)
