@@ -7,8 +7,9 @@ from torch import Tensor
 
 from memlib import sample
 from memlib.denoiser import Denoiser
+from memlib.metrics import theorem_limit
 from memlib.noise import karras, seeded
-from memlib.papers.gaussian.closed_forms import kl_to_points, theorem_limit
+from memlib.papers.gaussian.closed_forms import kl_to_points
 from memlib.random import keyed
 
 RESAMPLES = 1000  # bootstrap resamples behind an interval
