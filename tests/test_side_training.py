@@ -1,18 +1,23 @@
 """S8: its rule on hand-made and on null results; arms that differ in labels alone; the whole of it, small."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import binom, ttest_1samp
 
 from memlib import metrics
-from memlib.papers.side.study import training, training_rules
+from memlib.papers.side import study
+from memlib.papers.side.attack import Similarities
+from memlib.papers.side.study import experiment, training, training_rules
 from memlib.papers.side.study.training import ARMS, Design, TrainedArms
 from memlib.run import Run
+from memlib.settings import changed
 
 TINY = Design(members=100, width=16, steps=3, batch=8, samples=20, levels=4, ratio=4.0)
 LIKE = torch.empty(0)
+PLAIN, JUDGE = Similarities(torch.zeros(1), torch.zeros(1), torch.zeros(1)), SimpleNamespace(edges={"high": 0.5})
 RUNS = 400
 ALLOWED = binom.ppf(0.999, RUNS, 0.05) / RUNS  # a rule at 5 % exceeds it once in a thousand test runs
 
@@ -255,3 +260,21 @@ def test_the_whole_of_it_small(tmp_path, monkeypatch):
     assert all(torch.equal(getattr(found, name), getattr(again, name)) for name in ("copied", "emm", "ratio"))
     assert training_rules.s8(found).verdict == "needs data or scale"
     assert len(training_rules.of_training(found)) == 5
+
+
+def test_the_study_shows_it(monkeypatch):
+    """Where the settings ask for pairs, the group has a result, a claim and a table; a book record is one."""
+    found = arms(0.2, 0.4, 0.4, 0.9)
+    asked = []
+    monkeypatch.setattr(experiment, "measure_training", lambda *given: asked.append(given) or found)
+    monkeypatch.setattr(experiment, "prepare", lambda *given: (SimpleNamespace(description="digits"), None))
+    stage = SimpleNamespace(
+        bench=SimpleNamespace(world=SimpleNamespace(description="digits")), judge=JUDGE, plain=PLAIN
+    )
+    monkeypatch.setattr(experiment, "set_stage", lambda *given: stage)
+    run, book = Run("02_side"), study.SCALES["book"]
+    results = study.run(book, run, ("training",))
+    assert results.training is found and asked == [(Design(), "report", book.pairs, run)] and book.pairs >= 8
+    assert [claim.id for claim in study.verdicts(results)] == ["S8"]
+    assert list(study.tables(results).values()) == [training_rules.of_training(found)]
+    assert study.run(changed(book, {"pairs": 0}), run, ("training",)).training is None and len(asked) == 1

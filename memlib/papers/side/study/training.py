@@ -253,4 +253,4 @@ def searched(
         if len(ends) == len(known):
             return ends
         for one, size, rate in zip(known, wanted, memorized(wanted), strict=True):
-            one[size] = rate
+            one.setdefault(size, rate)  # one that trains along keeps what it said first
