@@ -3,8 +3,9 @@
     ```{rules} side
     ```
 
-reads `memlib/papers/side/study/rules.py`. Each public function there whose name is a claim in lower case (`s1`, `i9a`)
-decides that claim; its docstring states the rule, in MyST. The file is parsed, not imported: a page needs no torch.
+reads `memlib/papers/side/study/rules.py`, and after it files like `training_rules.py` beside it. Each public function
+there whose name is a claim in lower case (`s1`, `i9a`) decides that claim; its docstring states the rule, in MyST. The
+files are parsed, not imported: a page needs no torch.
 """
 
 import ast
@@ -49,11 +50,13 @@ class Rules(SphinxDirective):
         path = next((place for above in (source, *source.parents) if (place := above / name).is_file()), None)
         if path is None:
             raise self.error(f"{name} does not exist: the rules of {paper!r} are read from there")
-        self.env.note_dependency(str(path))
-        try:
-            found = rules(path.read_text(encoding="utf8"))
-        except (SyntaxError, ValueError) as problem:
-            raise self.error(f"{name}: {problem}") from None
+        found = []
+        for file in (path, *sorted(path.parent.glob("*_rules.py"))):
+            self.env.note_dependency(str(file))
+            try:
+                found += rules(file.read_text(encoding="utf8"))
+            except (SyntaxError, ValueError) as problem:
+                raise self.error(f"{Path(name).with_name(file.name).as_posix()}: {problem}") from None
         return [nodes.definition_list("", *[self.item(*rule, name) for rule in found], classes=["rules"])]
 
     def item(self, claim: str, text: str, name: str) -> nodes.definition_list_item:

@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "arms": ("S1", "S3", "S4"),
     "model": (),
     "seconds": (),
+    "training": ("S8",),
 }
 
 __all__ = [

@@ -4,6 +4,7 @@ from memlib import metrics
 from memlib.papers.side.study.curves import by_weight, gains
 from memlib.papers.side.study.results import Arms, Labels, Model, Results, Thresholds, Weights
 from memlib.papers.side.study.rules import passed
+from memlib.papers.side.study.training_rules import of_training
 
 Rows = list[list[str]]
 
@@ -26,6 +27,8 @@ def tables(results: Results) -> dict[str, Rows]:
         told["By guidance weight"] = of_weights(results.weights)
     if results.model and results.model.emm:
         told["Memorized samples by the number of training images"] = of_sizes(results.model)
+    if results.training:
+        told["Training with labels: means over pairs of networks, 95 % intervals"] = of_training(results.training)
     return told
 
 

@@ -30,6 +30,7 @@ from memlib.papers.side.study.results import Results, Weights
 from memlib.papers.side.study.seconds import TIMED, measure_seconds
 from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.study.thresholds import measure_thresholds
+from memlib.papers.side.study.training import Design, measure_training
 from memlib.papers.side.study.world import World, coders, prepare
 from memlib.run import Run
 
@@ -50,7 +51,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
 
     Raises Refused, before anything is trained, as `world.prepare`.
     """
-    every = ("thresholds", "weights", "labels", "arms", "model", "seconds")
+    every = ("thresholds", "weights", "labels", "arms", "model", "seconds", "training")
     wanted = set(groups or every)
     with in_dtype(settings):
         world, foreign = prepare(settings, run)
@@ -136,6 +137,8 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stage: Stage) -> R
         measured["seconds"] = measure_seconds(
             bench, settings.weight, {arm: copied[arm] for arm in ("Random", *TIMED)}, run
         )
+    if "training" in wanted and settings.pairs:
+        measured["training"] = measure_training(Design(), settings.half, settings.pairs, run)
     return Results(world.description, **measured)
 
 

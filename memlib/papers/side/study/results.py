@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from memlib.metrics import Count
+from memlib.papers.side.study.training import TrainedArms
 
 
 @dataclass(frozen=True)
@@ -134,3 +135,4 @@ class Results:
     arms: Arms | None = None
     model: Model | None = None
     seconds: Seconds | None = None
+    training: TrainedArms | None = None

@@ -7,6 +7,7 @@ from memlib import metrics
 from memlib.claim import Claim
 from memlib.metrics import Count
 from memlib.papers.side.study.results import Arms, Labels, Results, Thresholds, Weights
+from memlib.papers.side.study.training_rules import s8
 
 TOPS = (0.001, 0.005, 0.01, 0.05, 0.1)  # fractions of the most similar samples
 
@@ -22,6 +23,8 @@ def verdicts(results: Results) -> list[Claim]:
         found.append(s5(results.labels))
     if results.thresholds:
         found.append(s6(results.thresholds))
+    if results.training:
+        found.append(s8(results.training))
     return sorted(found, key=lambda claim: claim.id)
 
 

@@ -35,6 +35,7 @@ class Settings:
     swept: Literal["OL-TD", "CL-TD"] = "OL-TD"  # the arm whose weight is swept
     sweep: Annotated[list[float], Between(0.0, 1000.0)] = field(default_factory=lambda: [0.0, 4.0, 8.0, 16.0, 32.0])
     networks: Annotated[int, Between(1, 100)] = 1  # models attacked, each trained from its own seed
+    pairs: Annotated[int, Between(0, 1000)] = 0  # S8: deals of digits that networks with and without labels train on
     decisive: bool = False  # also train on fewer and more images, and with planted duplicates
 
     descriptor: Literal["half_whitened", "centred", "copies", "sscd"] = "half_whitened"  # space of the similarities
@@ -58,6 +59,7 @@ SCALES: dict[str, Settings] = {
         weight=4.0,
         swept="CL-TD",
         networks=3,
+        pairs=8,
         decisive=True,
         dtype="float32",
     ),
