@@ -192,29 +192,6 @@ class TestArms:
 class TestCopies:
     """What passes for a copy: cosine and distance together, at one rate of the held-out images."""
 
-    @pytest.mark.parametrize("tie", [False, True])
-    @pytest.mark.parametrize("n", [100, 250])
-    def test_the_joint_rate_is_that_of_held_out_images(self, n, tie):
-        g = generator(n)
-        cosine, noise = torch.rand(n, generator=g), torch.rand(n, generator=g)
-        distance = 1 - cosine + noise
-        if tie:
-            cosine, distance = (cosine * 20).round() / 20, (distance * 20).round() / 20
-        least, most = training.joint_edges(cosine, distance, 0.02)
-        passing, allowed = int(((cosine >= least) & (distance <= most)).sum()), int(0.02 * n)
-        assert passing <= allowed
-        # Two images may share a rank, one by its cosine and one by its distance: they pass together or not at all.
-        assert tie or passing >= allowed - 1
-        alone = int((cosine >= least).sum()), int((distance <= most).sum())
-        assert tie or (alone[0] == alone[1] and alone[0] > passing)  # one rank on either side, laxer than jointly
-
-    @pytest.mark.parametrize(("fpr", "expected"), [(0.25, []), (0.5, [0, 1]), (0.8, [0, 1])])
-    def test_edges_by_hand(self, fpr, expected):
-        """By cosine the images rank 0 2 1 3, by distance 2 0 3 1; the worse of both is 2 2 3 3."""
-        cosine, distance = torch.tensor([0.9, 0.7, 0.8, 0.1]), torch.tensor([3.0, 1.0, 4.0, 2.0])
-        least, most = training.joint_edges(cosine, distance, fpr)
-        assert ((cosine >= least) & (distance <= most)).nonzero()[:, 0].tolist() == expected
-
     def test_members_are_copies_and_caricatures_are_not(self, deals):
         one = deals[0]
         hits, others = training.hits_of(one.members, one, TINY.members, 0.01)

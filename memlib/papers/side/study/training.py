@@ -97,10 +97,12 @@ def measure_training(design: Design, half: Literal["explore", "report"], pairs: 
     return TrainedArms(
         design.members,
         design.samples,
-        *counts,
-        torch.tensor(ratios),
-        torch.tensor([end.size for end in ends]).view(shape),
-        torch.tensor([end.above or 0 for end in ends]).view(shape),
+        copied=counts[0],
+        distinct=counts[1],
+        non_members=counts[2],
+        ratio=torch.tensor(ratios),
+        emm=torch.tensor([end.size for end in ends]).view(shape),
+        above=torch.tensor([end.above or 0 for end in ends]).view(shape),
     )
 
 
@@ -206,12 +208,11 @@ def hits_of(made: Tensor, one: Deal, size: int, fpr: float) -> tuple[Tensor, Ten
     """The member that each sample (N, 1, 8, 8) copies among the first `size`, and likewise the non-member, -1 for none,
     (N,) each. Non-members are as many and have the same thresholds."""
     embed, members = features.half_whitened(one.reference, _COMPONENTS), one.members[:size]
-    known = likeness(one.calibration, members, embed)
-    least, most = joint_edges(known[0], known[1], fpr)
+    edges = metrics.joint_threshold(*likeness(one.calibration, members, embed)[:2], fpr)
     hits = []
     for images in (members, one.non_members[:size]):
         cosine, distance, nearest = likeness(made, images, embed)
-        hits.append(nearest.where((cosine >= least) & (distance <= most), -1))
+        hits.append(nearest.where(edges.passed(cosine, distance), -1))
     return hits[0], hits[1]
 
 
@@ -219,17 +220,6 @@ def likeness(images: Tensor, members: Tensor, embed: features.Embed) -> tuple[Te
     """Cosine of images (N, *S) with the nearest member (M, *S), distance to it in pixels, and its index, (N,) each."""
     cosine, nearest = (part[:, 0] for part in metrics.nearest(embed(images), embed(members)))
     return cosine, (images - members[nearest]).flatten(1).norm(dim=1), nearest
-
-
-def joint_edges(cosine: Tensor, distance: Tensor, fpr: float) -> tuple[float, float]:
-    """A least cosine and a largest distance that a fraction `fpr` of held-out images passes together, at one rank.
-
-    cosine, distance: (M,), of held-out images to their nearest members.
-    """
-    ranks = torch.stack([(-cosine).argsort().argsort(), distance.argsort().argsort()]).amax(0)
-    allowed = ranks.sort().values[int(fpr * len(ranks) + 1e-9)]
-    low, high = cosine.sort(descending=True).values[allowed], distance.sort().values[allowed]
-    return float(low.nextafter(low + 1)), float(high.nextafter(high - 1))
 
 
 def searched(
