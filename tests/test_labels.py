@@ -1,4 +1,4 @@
-"""How much labels tell: theorem 1's ratio by hand, against numpy's covariances, and against labels drawn by chance."""
+"""How much labels tell: theorem 1's ratio by hand, as eq. 50 says with numpy's covariances, for labels by chance."""
 
 import numpy as np
 import pytest
@@ -11,22 +11,24 @@ from memlib.errors import Refused
 def test_by_hand():
     """Points at -3, -1, 1, 3: the whole has variance 5, each half variance 1 about a mean 2 away."""
     points, labels = torch.tensor([-3.0, -1, 1, 3]), torch.tensor([0, 0, 1, 1])
-    torch.testing.assert_close(metrics.label_ratios(points, labels), torch.full((2,), 2 / (1 + 4 + 5)))
-    assert metrics.label_ratios(points, torch.zeros(4, dtype=torch.int64)).tolist() == [1.0]
-    assert metrics.label_ratios(points, torch.arange(4)).tolist() == [0.0] * 4
-    assert metrics.label_ratios(points.tolist(), [7, 7, -2, -2]).shape == (2,)  # labels need not be numbered from 0
+    assert metrics.label_ratio(points, labels) == pytest.approx(2 / (1 + 4 + 5))
+    assert metrics.theorem_limit(*torch.tensor([1.0, 4.0, 5.0])).item() == pytest.approx(0.2)
+    assert metrics.label_ratio(points, torch.zeros(4, dtype=torch.int64)) == 1
+    assert metrics.label_ratio(points, torch.arange(4)) == 0
+    assert metrics.label_ratio(points.tolist(), [7, 7, -2, -2]) == pytest.approx(0.2)  # labels need not count from 0
 
 
-def test_against_covariances_of_numpy():
-    g = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_eq_50_summed_over_classes(seed):
+    g = torch.Generator().manual_seed(seed)
     points, labels = 5 + torch.randn(60, 2, 3, generator=g).double(), torch.randint(4, (60,), generator=g)
-    rows, expected = points.flatten(1).numpy(), []
-    whole = np.trace(np.cov(rows.T, bias=True))
+    points[labels == 1] *= 0.2
+    rows, parts = points.flatten(1).numpy(), np.zeros(2)
     for label in range(4):
         own = rows[labels.numpy() == label]
-        trace, gap = np.trace(np.cov(own.T, bias=True)), np.sum((own.mean(0) - rows.mean(0)) ** 2)
-        expected.append(2 * trace / (trace + gap + whole))
-    torch.testing.assert_close(metrics.label_ratios(points, labels), torch.tensor(expected, dtype=torch.float64))
+        for i, some in enumerate((own, rows)):
+            parts[i] += np.sum((own - some.mean(0)) ** 2) + len(own) * np.trace(np.cov(some.T, bias=True))
+    assert metrics.label_ratio(points, labels) == pytest.approx(parts[0] / parts[1])
 
 
 @pytest.mark.parametrize("size", [2, 5, 50])
@@ -34,7 +36,9 @@ def test_labels_by_chance_have_the_ratio_of_their_size(size):
     g = torch.Generator().manual_seed(1)
     points = torch.randn(2000, 8, generator=g)
     labels = (torch.arange(2000) // size)[torch.randperm(2000, generator=g)]
-    assert abs(float(metrics.label_ratios(points, labels).mean()) - (1 - 1 / size)) < 0.05 / size
+    count = 2000 // size  # the variance between classes is 8 (count - 1) in the mean, with a variance of 16 (count - 1)
+    error = 4 * (16 * count) ** 0.5 / (8 * 2000)
+    assert metrics.label_ratio(points, labels) == pytest.approx(1 - (count - 1) / 1999, abs=error)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +54,4 @@ def test_labels_by_chance_have_the_ratio_of_their_size(size):
 )
 def test_points_and_labels_that_do_not_fit_are_refused(points, labels, words):
     with pytest.raises(Refused, match=words):
-        metrics.label_ratios(points, labels)
+        metrics.label_ratio(points, labels)

@@ -114,8 +114,9 @@ class TestRule:
 
     def test_the_table(self):
         rows = training_rules.of_training(arms(0.2, 0.4, 0.4, 0.9))
-        assert [row[0] for row in rows] == ["labels", *ARMS] and {len(row) for row in rows} == {7}
+        assert [row[0] for row in rows] == ["labels", *ARMS, "class less random"] and {len(row) for row in rows} == {7}
         assert rows[1][3] == "" and rows[2][3].startswith("0.") and "[" in rows[2][3]
+        assert rows[-1][1] == "-0.40" and rows[-1][5].startswith("0 [")
         assert rows[1][1] == "1.00" and "at least" not in rows[1][5]
         one = arms(0.2, 0.4, 0.4, 0.9, pairs=1)
         open_end = dataclasses.replace(one, above=torch.zeros_like(one.above))
@@ -236,7 +237,7 @@ def test_the_whole_of_it_small(tmp_path, monkeypatch):
     again = training.measure_training(TINY, "explore", 2, Run("02_side"))
     assert all(torch.equal(getattr(found, name), getattr(again, name)) for name in ("copied", "emm", "ratio"))
     assert training_rules.s8(found).verdict == "needs data or scale"
-    assert len(training_rules.of_training(found)) == 5
+    assert len(training_rules.of_training(found)) == 6
 
 
 def test_the_study_shows_it(monkeypatch):

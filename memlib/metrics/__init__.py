@@ -17,7 +17,7 @@ from memlib.metrics.extent import Emm, emm, expected_unique, extrapolate_unique,
 from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
 from memlib.metrics.joint import Joint, joint_threshold
-from memlib.metrics.labels import label_ratios, theorem_limit
+from memlib.metrics.labels import label_ratio, theorem_limit
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
 from memlib.metrics.neighbours import l2_ratio, matches, nearest
 from memlib.metrics.quality import density_coverage, inception_score, precision_recall
@@ -41,7 +41,7 @@ __all__ = [
     "joint_threshold",
     "kid",
     "l2_ratio",
-    "label_ratios",
+    "label_ratio",
     "matches",
     "mean_interval",
     "median_distance",

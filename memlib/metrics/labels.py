@@ -5,7 +5,7 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
-from memlib.shapes import Float, Shaped
+from memlib.shapes import Shaped
 
 
 def theorem_limit(class_trace: Tensor, distance: Tensor, whole_trace: Tensor) -> Tensor:
@@ -20,12 +20,13 @@ def theorem_limit(class_trace: Tensor, distance: Tensor, whole_trace: Tensor) ->
 
 
 @takes_arrays("points", "labels")
-def label_ratios(points: Shaped[Tensor, " n *s"], labels: Shaped[Tensor, " n"]) -> Float[Tensor, " k"]:
-    """The ratio of SIDE's theorem 1 for each of K labels in use, (K,), in ascending order of the labels.
+def label_ratio(points: Shaped[Tensor, " n *s"], labels: Shaped[Tensor, " n"]) -> float:
+    """The ratio of SIDE's theorem 1 for a whole labelling, as epsilon goes to 0: 1 if it says nothing, 0 if it names
+    each point.
 
-    It is `theorem_limit` of the moments of the points themselves, divided by their number: 1 for one label that all
-    points have, 0 for a label of one point. The theorem says that a model memorizes a class more, the lower its ratio
-    is. Labels drawn by chance have a ratio below 1 too, about 1 - 1/m for m points a label.
+    The numerator and the denominator of eq. 50 are sums over the points of one class. Here both are summed over all
+    classes. With the moments of the points themselves the quotient is the share of the variance that lies within
+    classes. Labels drawn by chance have a ratio below 1 too: about 1 - K / N for K labels on N points.
 
     Arguments:
         points: (N, *S), images or their latents.
@@ -42,10 +43,9 @@ def label_ratios(points: Shaped[Tensor, " n *s"], labels: Shaped[Tensor, " n"]) 
     if not rows.isfinite().all():
         raise Refused("points of a labelling must be finite: look at the images or the features behind them")
     rows = rows - rows.mean(0)
-    whole = rows.square().sum(1).mean()
+    whole = rows.square().sum()
     if whole == 0:
         raise Refused("all points are equal, so no label says anything: give points that differ")
     _, place, sizes = labels.to(rows.device).unique(return_inverse=True, return_counts=True)
     means = rows.new_zeros(len(sizes), rows.shape[1]).index_add(0, place, rows) / sizes[:, None]
-    own = rows.new_zeros(len(sizes)).index_add(0, place, (rows - means[place]).square().sum(1)) / sizes
-    return theorem_limit(own, means.square().sum(1), whole)
+    return float((rows - means[place]).square().sum() / whole)

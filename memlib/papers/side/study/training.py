@@ -57,8 +57,8 @@ class TrainedArms:
     """What P pairs of networks of each of A arms copy; tensors (A, P), arms in the order of `ARMS`.
 
     `copied` and `distinct` count samples that copy a member and members that are copied, of `samples`; `non_members`
-    those that pass for copies of as many images that no network saw. `ratio` is the mean over labels of theorem 1's
-    ratio. `emm` and `above` are the ends of the bracket of the EMM; 0 stands for an end that was not reached.
+    those that pass for copies of as many images that no network saw. `ratio` is theorem 1's ratio of the labels,
+    eq. 50. `emm` and `above` are the ends of the bracket of the EMM; 0 stands for an end that was not reached.
     """
 
     members: int
@@ -93,7 +93,7 @@ def measure_training(design: Design, half: Literal["explore", "report"], pairs: 
     counts, all_members = counted(torch.full(shape, design.members)), [design.members] * math.prod(shape)
     known = [{design.members: rate} for rate in memorized(all_members)]
     ends = searched(memorized, known, SMALLEST, design.members, design.ratio)
-    ratios = [[metrics.label_ratios(one.members, one.labels[arm]).mean() for one in deals] for arm in range(len(ARMS))]
+    ratios = [[metrics.label_ratio(one.members, one.labels[arm]) for one in deals] for arm in range(len(ARMS))]
     return TrainedArms(
         design.members,
         design.samples,

@@ -66,8 +66,11 @@ def holm(apart: dict[str, Tensor], level: float = 0.95) -> dict[str, int]:
 
 
 def of_training(found: TrainedArms) -> list[list[str]]:
-    """Each arm's theorem ratio, copies, distinct members and EMM: means over pairs, with 95 % intervals."""
-    rows = [["labels", "ratio (50)", "AMS", "less none", "UMS", "EMM", "non-members"]]
+    """Each arm's theorem ratio, copies, distinct members and EMM: means over pairs, with 95 % intervals.
+
+    The last row compares the two arms with ten labels; it was added after looking and decides nothing.
+    """
+    rows, most = [["labels", "ratio (50)", "AMS", "less none", "UMS", "EMM", "non-members"]], found.members
     for i, arm in enumerate(ARMS):
         ams, ums = found.fraction[i], found.distinct[i].double() / found.samples
         size = ("at least " if (found.above[i] == 0).any() else "") + mean_of(
@@ -76,8 +79,16 @@ def of_training(found: TrainedArms) -> list[list[str]]:
         less = mean_of(ams - found.fraction[0], 3, (-1, 1)) if i else ""
         passing = f"{int(found.non_members[i].sum())}/{found.samples * found.copied.shape[1]}"
         ratio = f"{float(found.ratio[i].mean()):.2f}"
-        rows.append([arm, ratio, mean_of(ams, 3, (0, 1)), less, mean_of(ums, 3, (0, 1)), size, passing])
-    return rows
+        unique = mean_of(ums, 3, (0, min(1, most / found.samples)))
+        rows.append([arm, ratio, mean_of(ams, 3, (0, 1)), less, unique, size, passing])
+    apart = [
+        values[1].double() - values[2].double() for values in (found.ratio, found.fraction, found.distinct, found.emm)
+    ]
+    ums, size = mean_of(apart[2] / found.samples, 3, (-1, 1)), mean_of(apart[3], 0, (-most, most))
+    return [
+        *rows,
+        ["class less random", f"{float(apart[0].mean()):.2f}", mean_of(apart[1], 3, (-1, 1)), "", ums, size, ""],
+    ]
 
 
 def mean_of(values: Tensor, digits: int, bounds: tuple[float, float]) -> str:
