@@ -9,15 +9,13 @@ from scipy.stats import binom, ttest_1samp
 
 from memlib import metrics
 from memlib.papers.side import study
-from memlib.papers.side.attack import Similarities
-from memlib.papers.side.study import experiment, training, training_rules
+from memlib.papers.side.study import experiment, theory, training, training_rules
 from memlib.papers.side.study.training import ARMS, Design, TrainedArms
 from memlib.run import Run
 from memlib.settings import changed
 
 TINY = Design(members=100, width=16, steps=3, batch=8, samples=20, levels=4, ratio=4.0)
 LIKE = torch.empty(0)
-PLAIN, JUDGE = Similarities(torch.zeros(1), torch.zeros(1), torch.zeros(1)), SimpleNamespace(edges={"high": 0.5})
 RUNS = 400
 ALLOWED = binom.ppf(0.999, RUNS, 0.05) / RUNS  # a rule at 5 % exceeds it once in a thousand test runs
 
@@ -232,6 +230,9 @@ def test_the_whole_of_it_small(tmp_path, monkeypatch):
     found = training.measure_training(TINY, "explore", 2, Run("02_side"))
     assert found.copied.shape == found.emm.shape == (4, 2)
     assert (found.distinct <= found.copied).all() and (found.copied <= TINY.samples).all()
+    one = training.deal(TINY, "explore", 0, LIKE)
+    beside_the_attack = [theory.ratio(one.members, labels) for labels in one.labels]
+    torch.testing.assert_close(found.ratio[:, 0], torch.tensor(beside_the_attack), rtol=1e-5, atol=1e-6)
     none, named, random, single = found.ratio.mean(1).tolist()
     assert none == pytest.approx(1) and single == 0 and named < random < 1
     again = training.measure_training(TINY, "explore", 2, Run("02_side"))
@@ -245,11 +246,10 @@ def test_the_study_shows_it(monkeypatch):
     found = arms(0.2, 0.4, 0.4, 0.9)
     asked = []
     monkeypatch.setattr(experiment, "measure_training", lambda *given: asked.append(given) or found)
-    monkeypatch.setattr(experiment, "prepare", lambda *given: (SimpleNamespace(description="digits"), None))
-    stage = SimpleNamespace(
-        bench=SimpleNamespace(world=SimpleNamespace(description="digits")), judge=JUDGE, plain=PLAIN
-    )
-    monkeypatch.setattr(experiment, "set_stage", lambda *given: stage)
+    bench = SimpleNamespace(world=SimpleNamespace(description="digits"))
+    stages = [SimpleNamespace(bench=bench, judge=None, run=None)]
+    monkeypatch.setattr(experiment, "check_sources", lambda *given: None)
+    monkeypatch.setattr(experiment, "set_stages", lambda *given: stages)
     run, book = Run("02_side"), study.SCALES["book"]
     results = study.run(book, run, ("training",))
     assert results.training is found and asked == [(Design(), "report", book.pairs, run)] and book.pairs >= 8
