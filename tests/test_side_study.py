@@ -351,6 +351,8 @@ def same(one, other):
         fields = [field.name for field in dataclasses.fields(one)]
         return type(one) is type(other) and all(same(getattr(one, name), getattr(other, name)) for name in fields)
     if isinstance(one, torch.Tensor):
+        if one.is_floating_point() and one.isnan().any():
+            return one.dtype == other.dtype and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
@@ -410,7 +412,7 @@ class TestStudy:
 
     def test_tables(self, results):
         told = study.tables(results)
-        assert len(told) == 14 and all(len({len(row) for row in rows}) == 1 for rows in told.values())
+        assert len(told) == 15 and all(len({len(row) for row in rows}) == 1 for rows in told.values())
         assert study.tables(Results()) == {}
         assert of_planted(results.thresholds)[-1][0] == "fraction of all"
 
@@ -511,10 +513,7 @@ class TestStudy:
         with experiment.in_dtype(settings):
             world, _ = experiment.prepare(settings, RUN)
             edges = judge_of(world, measure_of(settings), RUN).edges
-        assert (
-            world.members.shape[1:] == (1, 8, 8)
-            and edges["low"].similarity < edges["mid"].similarity < edges["high"].similarity < 1
-        )
+        assert world.members.shape[1:] == (1, 8, 8) and edges["low"].similarity < edges["high"].similarity < 1
 
     def test_calibration_images_that_are_alike_are_refused(self):
         with experiment.in_dtype(TINY):
