@@ -143,6 +143,8 @@ class TestRules:
             name = NAMES[arm]
             one[name] = one[name].where(one[name] < 0, one[name] % 20)
         assert rule(few).verdict == "trend only"
+        as_chance = rule(arms(**{arm: 0.12, "control": 0.12})).verdict
+        assert as_chance == ("reproduced" if rule is rules.s1 else "trend only")
         claim = rule(arms(**{arm: 0.12}))
         assert claim.n == 3 and claim.interval[0] > 0 and f"interval of {NAMES[arm]} less Random" in claim.text
 
@@ -701,6 +703,17 @@ def test_the_papers_ti_is_the_teacher_itself():
         torch.testing.assert_close(clean, given.targets)
         noisy = net(2 * bench.synthetic, torch.tensor(3.0).sqrt().to(bench.synthetic)).softmax(1)
         torch.testing.assert_close(noisy, given.targets)  # sqrt(1 + 3) = 2
+
+
+def test_what_a_larger_scale_overrules_is_said():
+    def kept(scale, **verdicts):
+        return {"claims": {name: {"verdict": one, "scale": scale} for name, one in verdicts.items()}}
+
+    small = kept("fast", S1="reproduced", S2="needs data or scale", S3="trend only")
+    large = kept("book", S1="trend only", S2="reproduced", S3="trend only", S7="reproduced")
+    said = curves.overruled(small, large)
+    assert said == "Overruled by the larger scale: S1 (reproduced at fast, trend only at book)."
+    assert curves.overruled(large, large).endswith("none.")
 
 
 def test_top_means_of_halves_leave_out_those_of_too_few():
