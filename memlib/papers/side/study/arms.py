@@ -46,7 +46,7 @@ ARMS = {
     "RL-TD (training)": Arm("RL-TD (training)", "uniform", "with time", "sec. 4.2"),
     "RL-TD (oracle)": Arm("RL-TD (oracle)", "uniform", "with time", "no: a bound"),
 }
-COMPARED = tuple(ARMS)[:6]  # arms on every network; the others are controls of the first
+COMPARED = tuple(ARMS)[:7]  # arms on every network; the others are references on the first
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,18 @@ def told(kept: Mapping[str, Any]) -> str:
     )
 
 
+def overruled(small: Mapping[str, Any], large: Mapping[str, Any]) -> str:
+    """The claims on which a larger scale overrules a smaller one that had decided, in a sentence; from kept runs."""
+    undecided, told = "needs data or scale", []
+    for name, claim in sorted(large["claims"].items()):
+        before = small["claims"].get(name, {}).get("verdict", undecided)
+        if undecided not in (before, claim["verdict"]) and before != claim["verdict"]:
+            told.append(
+                f"{name} ({before} at {small['claims'][name]['scale']}, {claim['verdict']} at {claim['scale']})"
+            )
+    return f"Overruled by the larger scale: {', '.join(told) or 'none'}."
+
+
 def arm_gains(arms: Arms) -> dict[str, Bar]:
     """AMS of each arm on all networks less that of Random, with intervals over the networks."""
     found = {}

@@ -59,7 +59,12 @@ def check_sources(settings: Settings, run: Run) -> None:
     with in_dtype(settings):
         prepare(settings, runs_of(settings, run)[0])
         if settings.second:
-            prepare(dataclasses.replace(settings, data=settings.second), runs_of(settings, run)[0])
+            prepare(second_of(settings), runs_of(settings, run)[0])
+
+
+def second_of(settings: Settings) -> Settings:
+    """The settings of the attack on the second source: all else as for the first, without a sweep."""
+    return dataclasses.replace(settings, data=settings.second, held_out="", model="", size=0, sweep=[])
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
     if "arms" in wanted:
         measured["arms"] = compared(settings, stages, run)[0]
     if "second" in wanted and settings.second:
-        other = dataclasses.replace(settings, data=settings.second, sweep=[])
+        other = second_of(settings)
         measured["second"] = compared(other, set_stages(other, run), run, controls=False)[0]
     if "theory" in wanted:
         some = stages[: max(1, settings.theories)]

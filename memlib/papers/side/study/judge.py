@@ -120,7 +120,7 @@ def judge_of(world: World, measure: Measure, run: Run) -> Judge:
         "cosine": Joint(_quantile(-null.similarity, fpr) * -1, torch.inf),
         "L2": Joint(-torch.inf, _quantile(null.distance, fpr)),
     }
-    if not edges["low"].similarity < edges["mid"].similarity < edges["high"].similarity:
+    if not edges["low"].similarity < edges["high"].similarity:
         raise Refused(
             f"the {len(null.similarity)} calibration images are too alike to set three thresholds, which would all be "
             f"near {edges['high'].similarity:.3g}: give a source with more distinct images"

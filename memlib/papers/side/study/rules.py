@@ -47,35 +47,38 @@ def s1(arms: Arms) -> Claim:
 
 def s1a(arms: Arms) -> Claim:
     """As S1, for the attacker with nothing but the model: CL-TD own. Reproduced: it copies more often than unguided
-    sampling and copies more distinct members. Trend only: more often. Needs data or scale: fewer than three networks.
-    Else not reproduced.
+    sampling, copies more distinct members, and copies more often than RL-TD own, whose labels are chance. Trend only:
+    it copies more often than unguided sampling. Needs data or scale: fewer than three networks. Else not reproduced.
     """
-    return _beats("S1a", arms, "CL-TD own")
+    return _beats("S1a", arms, "CL-TD own", control="RL-TD own")
 
 
 def s1b(arms: Arms) -> Claim:
-    """S1a on a second set of images, with the same settings and the same rule. Reproduced: more copies and more
-    distinct members than unguided sampling. Trend only: more copies. Needs data or scale: fewer than three networks.
-    Else not reproduced.
+    """S1a on a second set of images, with the same settings and the same rule. Reproduced: more copies than unguided
+    sampling and than RL-TD own, and more distinct members than unguided sampling. Trend only: more copies than unguided
+    sampling. Needs data or scale: fewer than three networks. Else not reproduced.
     """
-    return _beats("S1b", arms, "CL-TD own")
+    return _beats("S1b", arms, "CL-TD own", control="RL-TD own")
 
 
-def _beats(name: str, arms: Arms, arm: str) -> Claim:
-    """Whether an arm copies more than Random, and more distinct members."""
+def _beats(name: str, arms: Arms, arm: str, control: str = "") -> Claim:
+    """Whether an arm copies more than Random, more distinct members, and more than a control if there is one."""
     (rate, distinct), count = gains(arms, arm, "Random"), len(arms.hits)
     more, members = interval(rate), interval(distinct)
-    n = len(arms.hits[0][arm])
-    verdict = "reproduced" if more[0] > 0 and members[0] > 0 else "trend only" if more[0] > 0 else "not reproduced"
+    whole = more[0] > 0 and members[0] > 0
+    if control:
+        whole &= interval(gains(arms, arm, control)[0])[0] > 0
+    verdict = "reproduced" if whole else "trend only" if more[0] > 0 else "not reproduced"
     low, high = (one * arms.members for one in members)
+    shown = dict.fromkeys(("Random", *([control] if control else []), arm, "OL-TD", "CL-TD own"))
     return Claim(
         name,
         _gated(verdict, count),
-        figure=rates(arms, *dict.fromkeys(("Random", arm, "OL-TD", "CL-TD own"))),
+        figure=rates(arms, *shown),
         interval=more if count > 1 else None,
         n=count,
-        text=f"AMS on {arms.data}, mean of {count} networks of {n} samples each; interval of {arm} less Random; "
-        f"distinct members: {sum(distinct) / count * arms.members:+.0f} [{low:.0f}, {high:.0f}]",
+        text=f"AMS on {arms.data}, mean of {count} networks of {len(arms.hits[0][arm])} samples each; interval of "
+        f"{arm} less Random; distinct members: {sum(distinct) / count * arms.members:+.0f} [{low:.0f}, {high:.0f}]",
     )
 
 

@@ -58,11 +58,10 @@ class Settings:
 SCALES: dict[str, Settings] = {
     "fast": Settings(),
     "book": Settings(
-        n_samples=2000,
-        n_random=20_000,
-        sweep=[0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 16.0, 32.0],
+        n_random=10_000,
+        sweep=[0.5, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 16.0, 32.0],
         networks=5,
-        class_sizes=[2, 3, 5, 15, 60],
+        class_sizes=[2, 5, 15, 60],
         theories=5,
         second="digits",
         pairs=8,
