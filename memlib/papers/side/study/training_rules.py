@@ -16,10 +16,10 @@ def s8(found: TrainedArms) -> Claim:
     unconditional arm by Student's interval of the differences, paired by deal and initial weights. An arm copies more
     (less) if its interval lies above (below) 0, at Holm's levels for 95 % over the three arms.
 
-    Reproduced: all three arms copy more. Trend only: one or two copy more, and none less. Not reproduced: otherwise.
     Needs data or scale, whatever the differences: fewer than 8 pairs, or a mean fraction of the unconditional arm below
-    .02 (hardly more than chance passes) or above .95 (no room above it). UMS, EMM, the ratio of theorem 1 and the
-    samples that pass for copies of non-members are shown and decide nothing.
+    .02 (hardly more than chance passes) or above .95 (no room above it). Reproduced: all three arms copy more. Trend
+    only: one or two copy more, and none less. Else not reproduced. UMS, EMM, the ratio of theorem 1 and the samples
+    that pass for copies of non-members are shown and decide nothing.
     """
     apart = differences(found)
     signs, plain = holm(apart), float(found.fraction[0].mean())
