@@ -71,24 +71,24 @@ def of_training(found: TrainedArms) -> list[list[str]]:
     The last row compares the two arms with ten labels; it was added after looking and decides nothing.
     """
     rows, most = [["labels", "ratio (50)", "AMS", "less none", "UMS", "EMM", "non-members"]], found.members
+    ums, emm = found.distinct.double() / found.samples, found.emm.double()
     for i, arm in enumerate(ARMS):
-        ams, ums = found.fraction[i], found.distinct[i].double() / found.samples
-        size = ("at least " if (found.above[i] == 0).any() else "") + mean_of(
-            found.emm[i].double(), 0, (0, found.members)
+        less = mean_of(found.fraction[i] - found.fraction[0], 3, (-1, 1)) if i else ""
+        open_end = "at least " if (found.above[i] == 0).any() else ""
+        rows.append(
+            [
+                arm,
+                f"{float(found.ratio[i].mean()):.2f}",
+                mean_of(found.fraction[i], 3, (0, 1)),
+                less,
+                mean_of(ums[i], 3, (0, min(1, most / found.samples))),
+                open_end + mean_of(emm[i], 0, (0, most)),
+                f"{int(found.non_members[i].sum())}/{found.samples * found.copied.shape[1]}",
+            ]
         )
-        less = mean_of(ams - found.fraction[0], 3, (-1, 1)) if i else ""
-        passing = f"{int(found.non_members[i].sum())}/{found.samples * found.copied.shape[1]}"
-        ratio = f"{float(found.ratio[i].mean()):.2f}"
-        unique = mean_of(ums, 3, (0, min(1, most / found.samples)))
-        rows.append([arm, ratio, mean_of(ams, 3, (0, 1)), less, unique, size, passing])
-    apart = [
-        values[1].double() - values[2].double() for values in (found.ratio, found.fraction, found.distinct, found.emm)
-    ]
-    ums, size = mean_of(apart[2] / found.samples, 3, (-1, 1)), mean_of(apart[3], 0, (-most, most))
-    return [
-        *rows,
-        ["class less random", f"{float(apart[0].mean()):.2f}", mean_of(apart[1], 3, (-1, 1)), "", ums, size, ""],
-    ]
+    ratio, ams, ums, emm = (values[1] - values[2] for values in (found.ratio, found.fraction, ums, emm))
+    less = mean_of(ams, 3, (-1, 1)), "", mean_of(ums, 3, (-1, 1)), mean_of(emm, 0, (-most, most)), ""
+    return [*rows, ["class less random", f"{float(ratio.mean()):.2f}", *less]]
 
 
 def mean_of(values: Tensor, digits: int, bounds: tuple[float, float]) -> str:
