@@ -24,8 +24,8 @@ HOME = Path(__file__).parent.parent
 # Fewer and smaller images and fewer steps than the gpu scale; the arms, bands and tables of chapter 2 as they are.
 CUT = {
     "data": "faces:identity,n=3000", "size": 16, "widths": "[64,128]", "n_train": 200, "train_steps": 500, "lr": 1e-3,
-    "n_samples": 200, "n_random": 500, "n_synthetic": 500, "student_steps": 40, "clusters": 50, "cohesion": 0.5,
-    "sweep": "[0,4,8]",
+    "n_samples": 200, "n_random": 500, "n_synthetic": 500, "student_steps": 40, "clusters": 50,
+    "networks": 1, "sweep": "[0,4,8]",
 }  # fmt: skip
 CLAIMS = "S1,S2,S5,S6"
 

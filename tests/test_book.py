@@ -158,12 +158,14 @@ def built(folder: Path, page: str) -> subprocess.CompletedProcess:
 
 
 def test_a_page_shows_the_rules_of_a_paper(tmp_path):
-    (tmp_path / "memlib" / "papers" / "side" / "study").mkdir(parents=True)
-    (tmp_path / "memlib" / "papers" / "side" / "study" / "rules.py").write_text(RULES, encoding="utf8")
+    study = tmp_path / "memlib" / "papers" / "side" / "study"
+    study.mkdir(parents=True)
+    (study / "rules.py").write_text(RULES, encoding="utf8")
+    (study / "training_rules.py").write_text("def s8(): 'Another file of rules.'", encoding="utf8")
     done = built(tmp_path, "# Rules\n\n```{rules} side\n```\n")
     assert done.returncode == 0, done.stderr
     shown = soup(tmp_path / "html" / "index.html").select_one("dl.rules")
-    assert [term.select_one("strong").get_text() for term in shown.select("dt")] == ["S1", "I9a"]
+    assert [term.select_one("strong").get_text() for term in shown.select("dt")] == ["S1", "S8", "I9a"]
     first = shown.select_one("dd")
     assert first.select_one("em").get_text() == "Reproduced" and "a > b" in first.select_one(".math").get_text()
     assert len(first.select("p")) == 2 and first.select_one("code").get_text() == "above"

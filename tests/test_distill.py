@@ -280,23 +280,45 @@ class TestClusters:
         one, same, other = (side.cluster(features, 20, seed=seed).labels for seed in (0, 0, 1))
         assert torch.equal(one, same) and not torch.equal(one, other)
 
-    def test_cohesion_and_what_is_dropped_by_hand(self):
-        half = math.sqrt(0.5)
-        features = torch.tensor([[1.0, 0], [5, 0], [1, 0], [0, 2], [half, half], [-1, 0], [0, -1], [0, 1], [0, 3]])
-        labels = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4, 4])
-        wanted = torch.tensor([1, half, 1, half, 1]).double()  # a right angle: cos 45 degrees of each to their mean
-        found = side.prune(features, labels, 0.8)
-        torch.testing.assert_close(found.cohesion, wanted, rtol=1e-6, atol=1e-6)
-        assert found.sizes.tolist() == [2, 2, 1, 2, 2]
-        assert found.kept.tolist() == [True, False, False, False, True]  # 2 is an image alone
-        assert found.labels.tolist() == [0, 0, -1, -1, -1, -1, -1, 1, 1]
-        assert str(found) == "2 of 5 clusters kept, 5 of 9 images dropped, median cohesion 1.00"
-        assert side.prune(features, labels, 0.8, smallest=1).kept.tolist() == [True, False, True, False, True]
+    def test_tightness_is_the_mean_cosine_of_pairs(self):
+        """Against all pairs written out; two images at a right angle score 0, where the length of their mean is .71."""
+        features, labels = torch.nn.functional.normalize(randn(30, 5).double()), torch.arange(30) % 4
+        wanted = []
+        for label in range(4):
+            one = features[labels == label]
+            cosines = one @ one.T
+            wanted.append(float((cosines.sum() - len(one)) / (len(one) * (len(one) - 1))))
+        torch.testing.assert_close(side.pair_cosine(features, labels), torch.tensor(wanted).double())
+        right = torch.tensor([[1.0, 0], [0, 1], [0, 1]]).double()
+        assert side.pair_cosine(right, torch.tensor([0, 0, 1])).tolist() == [0, 0]
+
+    def test_of_labels_by_chance_it_is_that_of_all_pairs_whatever_the_size_of_a_cluster(self):
+        """The length of the mean is not: it grows as clusters shrink, which is why small ones seemed cohesive."""
+        features = torch.nn.functional.normalize(randn(4000, 6).double() + 0.5)
+        whole = float(side.pair_cosine(features, torch.zeros(4000).long()))
+        for k in (2, 40, 1000):
+            found = side.pair_cosine(features, torch.arange(4000) % k)
+            assert abs(float(found.mean()) - whole) < 0.01
+
+    def test_size_times_tightness_ranks_and_a_share_is_kept(self):
+        """Six alike, two alike, four at angles of 40 degrees, two opposite, one alone."""
+        turns = torch.tensor([0.0] * 6 + [90.0] * 2 + [180.0, 220, 140, 180] + [270.0, 90] + [300.0]).deg2rad()
+        features = torch.stack([turns.cos(), turns.sin()], 1)
+        labels = torch.tensor([0] * 6 + [1] * 2 + [2] * 4 + [3] * 2 + [4])
+        found = side.prune(features, labels, smallest=2)
+        assert found.sizes.tolist() == [6, 2, 4, 2, 1] and found.cohesion[:2].tolist() == pytest.approx([1, 1])
+        assert found.cohesion[3] == pytest.approx(-1) and found.null < 0.5
+        assert found.kept.tolist() == [True, True, True, False, False]  # opposite ones are looser than chance
+        half = side.prune(features, labels, share=0.4)
+        assert half.kept.tolist() == [True, False, True, False, False]  # 4 of .7 are worth more than 2 of 1
+        assert half.labels.tolist() == [0] * 6 + [-1] * 2 + [1] * 4 + [-1] * 3
+        assert str(half).startswith("2 of 5 clusters kept, 5 of 15 images dropped, median cohesion ")
+        assert side.prune(features, labels, smallest=1).kept.tolist() == [True, True, True, False, True]
 
     def test_the_surrogate_leaves_dropped_images_out(self):
         images = randn(5, 1, 2, 2)
         flags = torch.tensor([True, False, True])
-        clusters = side.Clusters(torch.tensor([0, -1, 1, 1, -1]), torch.tensor([1, 2, 2]), torch.ones(3), flags)
+        clusters = side.Clusters(torch.tensor([0, -1, 1, 1, -1]), torch.tensor([1, 2, 2]), torch.ones(3), 0.0, flags)
         given = side.cluster_labels(images, clusters)
         assert torch.equal(given.images, images[[0, 2, 3]])
         assert given.targets.tolist() == [[1, 0], [0, 1], [0, 1]] and given.targets.dtype == images.dtype
@@ -306,8 +328,11 @@ class TestClusters:
         for k in (1, 51):
             with pytest.raises(Refused, match="give 2 to 50"):
                 side.cluster(features, k)
-        with pytest.raises(Refused, match="ask for less cohesion"):
-            side.cluster(features, 5, cohesion=0.9999)
+        for share in (0.0, 1.01):
+            with pytest.raises(Refused, match=r"lies in \(0, 1\]"):
+                side.cluster(features, 5, share)
+        with pytest.raises(Refused, match="keep a larger share"):
+            side.cluster(features, 5, 0.2)
 
 
 class TestWhatAnArmSees:
@@ -340,7 +365,7 @@ class TestWhatAnArmSees:
         takes = {name: set(inspect.signature(f).parameters) for name, f in functions.items()}
         assert {f for f, names in takes.items() if "members" in names} == {"training_indices"}
         assert {f for f, names in takes.items() if "teacher" in names} == {"teach", "teacher_labels"}
-        assert takes["cluster_labels"] == {"generated", "clusters"}
+        assert takes["cluster_labels"] == {"generated", "clusters", "arm"}
         assert takes["random_labels"] == {"generated", "classes", "generator"}
         assert takes["tdkd"] == {"logits", "targets", "temperature"}
         assert not {"images", "members", "teacher", "generated"} & (takes["distil"] | takes["cluster"])

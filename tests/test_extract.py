@@ -93,6 +93,38 @@ def test_labels_are_uniform_and_belong_to_the_sample():
         attack.uniform_labels(noise.seeded([0]), 1, 0)
 
 
+def test_labels_are_drawn_from_those_in_use_alone():
+    """Of five labels two are ever given to an image; the draw is the one among as many labels from 0."""
+    targets = torch.tensor([[0.1, 0.7, 0.2, 0, 0], [0, 0.9, 0.1, 0, 0], [0, 0, 0.1, 0, 0.9]])
+    assert attack.in_use(targets).tolist() == [1, 4]
+    drawn = attack.uniform_labels(noise.seeded(range(1000)), 1000, attack.in_use(targets))
+    plain = attack.uniform_labels(noise.seeded(range(1000)), 1000, 2)
+    assert torch.equal(drawn, torch.tensor([1, 4])[plain]) and drawn.unique().tolist() == [1, 4]
+    with pytest.raises(Refused, match="at least one label"):
+        attack.uniform_labels(noise.seeded([0]), 1, torch.zeros(0).long())
+
+
+def test_a_samples_own_label_is_that_of_its_unguided_end():
+    """Ends of the mixture's sampler lie at a component, whose exact posterior names it."""
+    ends = sample.ancestral(MIXTURE, starts(1500), SIGMAS)
+    own = attack.own_labels(bayes, ends, SIGMAS[-2])
+    assert torch.equal(own, MIXTURE.posterior(ends, SIGMAS[-2]).argmax(1))
+    share = torch.bincount(own, minlength=3).double() / 1500
+    torch.testing.assert_close(share, torch.tensor([0.5, 0.2, 0.3]).double(), atol=0.06, rtol=0)
+
+
+def test_own_labels_keep_a_start_where_it_would_have_ended():
+    """At weight 1 a start guided to its own label ends in the same component, and one guided by chance often not."""
+    ends = sample.ancestral(MIXTURE, starts(300), SIGMAS)
+    own = attack.own_labels(bayes, ends, SIGMAS[-2])
+    home = (ends[:, None] - MEANS).norm(dim=2).argmin(1)
+    stay = {}
+    for name, labels in {"own": own, "chance": torch.arange(300) % 3}.items():
+        moved = attack.sweep(MIXTURE, bayes, starts(300), labels, [1.0], SIGMAS)[:, 0]
+        stay[name] = float(((moved[:, None] - MEANS).norm(dim=2).argmin(1) == home).double().mean())
+    assert stay["own"] > 0.95 and stay["chance"] < 0.6
+
+
 def test_labels_do_not_depend_on_the_start():
     fresh = noise.seeded(range(20_000))
     first = fresh(torch.empty(20_000, 2))[:, 0]
@@ -106,11 +138,21 @@ def test_scores_by_hand_whole_or_in_batches():
     whole = attack.similarities(samples, lambda x: x.flatten(1), members, non_members)
     assert whole.nearest.tolist() == [0, 1, 1]
     torch.testing.assert_close(whole.similarity, torch.tensor([1.0, 1.0, 0.6]))
+    torch.testing.assert_close(whole.distance, torch.tensor([0.0, 1.0, 20**0.5]))  # to the same member
     torch.testing.assert_close(whole.to_non_members, torch.tensor([0.0, 0.0, 0.8]))
-    assert whole.hits(0.9).tolist() == [0, 1, -1] and whole.hits(0.5, 0.9).tolist() == [-1, -1, 1]
+    torch.testing.assert_close(whole.from_non_members, torch.tensor([2**0.5, 5**0.5, 18**0.5]))
+    near, wide = metrics.Joint(0.9, 0.5), metrics.Joint(0.5, 1.0)
+    assert whole.hits(metrics.Joint(0.9, torch.inf)).tolist() == [
+        0,
+        1,
+        -1,
+    ]  # the second is twice as bright as its member
+    assert whole.hits(near).tolist() == [0, -1, -1] and whole.hits(wide).tolist() == [0, 1, -1]
+    assert whole.hits(wide, above=near).tolist() == [-1, 1, -1]  # a band ends where the next begins
+    assert whole.resembles_others(metrics.Joint(0.7, 5.0)).tolist() == [False, False, True]
     parts = attack.similarities(samples.split(2), lambda x: x.flatten(1), members, non_members)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
-    assert metrics.ums(whole.hits(0.5), 3).k == metrics.ums(whole.hits(0.9), 3).k == 2  # -1 is no image
+    assert metrics.ums(whole.hits(wide), 3).k == 2 and metrics.ums(whole.hits(near), 3).k == 1  # -1 is no image
 
 
 def test_weight_0_alone_is_the_sampler_itself_bitwise():

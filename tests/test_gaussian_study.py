@@ -13,17 +13,17 @@ from memlib.claim import Claim
 from memlib.denoiser import eps
 from memlib.errors import Refused
 from memlib.metrics import Count
-from memlib.papers import gaussian, groups_of
+from memlib.papers import gaussian
 from memlib.papers.gaussian import study
 from memlib.papers.gaussian.study import data, labels, rows, rules, unlearning
 from memlib.papers.gaussian.study.distinct import Distinct, count
 from memlib.papers.gaussian.study.divergence import Divergence
-from memlib.papers.gaussian.study.labels import Labels, Latents
+from memlib.papers.gaussian.study.labels import Labels
 from memlib.papers.gaussian.study.memorizer import Memorizer
 from memlib.papers.gaussian.study.unlearning import Measured, Unlearning
 from memlib.settings import changed
 
-NAMES = ("outer mode", "middle mode", "random half", "outer ring")
+NAMES = ("outer mode", "middle mode", "random half", "wide Gaussian")
 TINY = {"n_points": 5, "n_samples": 100, "n_draws": 400, "train_steps": 40, "n_seeds": 2, "n_labelled": 200}
 TINY |= {"n_extracted": 600, "n_tested": 10, "batch": 16, "width": 8}
 SIMULATIONS = 400
@@ -48,10 +48,8 @@ def divergence(closed=100.0, torchs=100.0, gap=0.5) -> Divergence:
     return Divergence(40, 20_000, torch.logspace(-3, 0, 8), whole, torchs * one, whole + gap, one, {})
 
 
-def by_label(limits, cls=Labels, off=0.0):
+def by_label(limits, off=0.0):
     named = dict(zip(NAMES, limits, strict=True))
-    if cls is Latents:
-        return Latents(3000, named, {})
     ratios = {name: torch.tensor([limit + off, 1.0]) for name, limit in named.items()}
     return Labels(3000, {}, torch.tensor([1e-8, 1.0]), ratios, named, {})
 
@@ -85,9 +83,6 @@ FAR = [(0.04, 43.0), (0.03, 43.1), (0.06, 42.8)]  # 43 nats are 39 bits per dime
         (rules.g2, by_label([0.2, 0.4, 1.0, 1.0001]), "trend only"),
         (rules.g2, by_label([1.1, 0.4, 1.0, 0.9]), "not reproduced"),
         (rules.g2, by_label([0.2, 0.4, 1.0, 0.9], off=0.002), "not reproduced"),
-        (rules.g3, by_label([0.2, 0.4, 1.0, 0.9], Latents), "reproduced"),
-        (rules.g3, by_label([0.2, 1.0, 1.1, 0.9], Latents), "trend only"),
-        (rules.g3, by_label([0.2, 1.01, 1.0, 0.9], Latents), "not reproduced"),
         (rules.g5, arms(FAR, UNSEEN), "reproduced"),
         (rules.g5, arms([(0.04, 5.7), (0.03, 5.8), (0.06, 5.65)], UNSEEN), "trend only"),
         (rules.g5, arms(UNSEEN, UNSEEN), "not reproduced"),
@@ -154,30 +149,30 @@ def test_null_g1_a_wrong_formula_is_not_called_right():
     assert rate(rules.g1(divergence(gap=gap)) for gap in gaps) <= ALLOWED
 
 
-@pytest.fixture(scope="module")
-def shuffled():
-    """The limits of theorem 1 and the ratios of proposition 1 where labels know nothing about the points."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    points, masks = data.labelled(study.Settings(), 0)
-    generator, found = torch.Generator().manual_seed(0), []
+def test_null_g2_labels_without_meaning():
+    """Each limit is then 1 up to sampling, at or below 1 about every second time, and the three labels of the mixture
+    hang together: at most 7.8 % of runs have all four there."""
+    generator, told = torch.Generator().manual_seed(0), []
+    sets = [of(study.Settings(), 0) for of in (data.labelled, data.concentric)]
     for _ in range(SIMULATIONS):
-        mixed = points[torch.randperm(len(points), generator=generator)]
-        limits = [labels.limit(mixed, mask) for mask in masks.values()]
-        found.append((limits, [labels.spread_ratio(mixed, mask) for mask in masks.values()]))
-    torch.set_default_dtype(before)
-    return found
+        limits = []
+        for points, masks in sets:
+            mixed = points[torch.randperm(len(points), generator=generator)]
+            limits += [labels.limit(mixed, mask) for mask in masks.values()]
+        told.append(rules.g2(by_label(limits)))
+    assert rate(told) <= ALLOWED
 
 
-def test_null_g2_labels_without_meaning(shuffled):
-    """Each limit is then 1 up to sampling, at or below 1 about every second time: 5.1 % of 20,000 such runs had all
-    four there, which is as much as the slack of 5 % to 7.8 % lets pass."""
-    assert rate(rules.g2(by_label(limits)) for limits, _ in shuffled) <= ALLOWED
-
-
-def test_null_g3_labels_without_meaning(shuffled):
-    """3.8 % of 20,000 such runs."""
-    assert rate(rules.g3(by_label(ratios, Latents)) for _, ratios in shuffled) <= ALLOWED
+def test_the_counterexample_to_theorem_1_breaks_one_assumption_alone():
+    """Two concentric Gaussians: the class is Gaussian about the mean of the whole, and its limit is 2 * 8 / (8 + 3.8)
+    by hand, since the traces are 8 for the class and 0.7 * 2 + 0.3 * 8 for the whole."""
+    points, masks = data.concentric(study.Settings(n_labelled=200_000), 0)
+    wide = points[masks["wide Gaussian"]]
+    assert labels.limit(points, masks["wide Gaussian"]) == pytest.approx(16 / 11.8, rel=0.01)
+    assert float((wide.mean(0) - points.mean(0)).norm()) < 0.03
+    standard = (wide - wide.mean(0)) / wide.std(0)
+    assert standard.pow(4).mean(0).tolist() == pytest.approx([3, 3], abs=0.1)  # a Gaussian's fourth moment
+    assert (points / points.std(0)).pow(4).mean() > 3.5  # which the whole does not have
 
 
 def test_null_g4_a_sampler_that_ignores_the_weights():
@@ -302,7 +297,7 @@ def whole(tmp_path_factory):
 def test_a_run_decides_every_claim(whole):
     _, results, _ = whole
     found = study.verdicts(results)
-    assert [claim.id for claim in found] == ["G1", "G2", "G3", "G4", "G5", "G6"]
+    assert [claim.id for claim in found] == ["G1", "G2", "G4", "G5", "G6"]
     assert all(isinstance(claim, Claim) and claim.n >= 1 for claim in found)
     assert results.description.startswith("5 points") and "8 networks" in results.description
     told = study.tables(results)
@@ -331,7 +326,7 @@ def test_a_group_alone_finds_the_same(group, whole, tmp_path, monkeypatch):
     else:
         monkeypatch.setenv("MEMLIB_CACHE", str(whole[2]))
     run, results, _ = whole
-    alone = study.verdicts(study.run(small(), run, groups_of(study, list(study.GROUPS[group]))))
+    alone = study.verdicts(study.run(small(), run, (group,)))
     expected = [claim for claim in study.verdicts(results) if claim.id in study.GROUPS[group]]
     assert alone == expected
     if group == "latents":

@@ -9,19 +9,19 @@ from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from scipy.stats import binom
 
-from memlib import metrics, train
+from memlib import train
 from memlib.cache import load, save
 from memlib.errors import Refused
-from memlib.metrics import Count
+from memlib.metrics import Count, Joint
 from memlib.papers import groups_of
 from memlib.papers.side import study
 from memlib.papers.side.study import arms as arms_of
-from memlib.papers.side.study import curves, experiment, rules
+from memlib.papers.side.study import curves, experiment, rules, theory
 from memlib.papers.side.study import world as world_of
 from memlib.papers.side.study._tables import of_planted
 from memlib.papers.side.study.judge import judge_of, measure_of
 from memlib.papers.side.study.model import Network, Training, train_model
-from memlib.papers.side.study.results import Arms, Labels, Results, Seconds, Thresholds, Weights
+from memlib.papers.side.study.results import Arms, Held, Labels, Results, Seconds, Theory, Thresholds, Weights
 from memlib.papers.side.study.seconds import bought, equal_seconds
 from memlib.run import Run
 from memlib.settings import changed
@@ -37,16 +37,18 @@ TINY = study.Settings(
     n_random=120,
     n_synthetic=100,
     clusters=5,
-    cohesion=0.0,
     student_steps=3,
     weight=4.0,
     sweep=[0.0, 4.0, 8.0],
     networks=2,
+    class_sizes=[2],
+    second="digits:limit=1000",
     decisive=True,
     copy_steps=1,
 )
 RUN = Run("02_side")
-N, MEMBERS = 700, 300  # of the fast scale
+N, MEMBERS = 1000, 300  # of the fast scale
+IDS = ["G3", "S1", "S1a", "S1b", "S2", "S3", "S3a", "S3b", "S4", "S5", "S6", "S7"]
 
 
 def generator(seed=0):
@@ -59,27 +61,45 @@ def hits(rate, g, n=N):
     return members.where(torch.rand(n, generator=g) < rate, -1).int()
 
 
-def arms(networks=1, seed=0, n=N, **rates):
-    """Results of arms that copy at these rates: random, td, ti, cl, training, control, oracle."""
-    names = {
-        "random": "Random",
-        "td": "OL-TD",
-        "ti": "OL-TI",
-        "cl": "CL-TD",
-        "training": "RL-TD (training)",
-        "control": "RL-TD",
-        "oracle": "RL-TD (oracle)",
-    }
-    g = generator(seed)
-    found = [{full: hits(rates.get(name, 0.04), g, n) for name, full in names.items()} for _ in range(networks)]
-    return Arms(8.0, found, {}, {}, {}, {}, {})
+NAMES = {
+    "random": "Random",
+    "own": "CL-TD own",
+    "clti": "CL-TI own",
+    "cl": "CL-TD",
+    "td": "OL-TD",
+    "tdown": "OL-TD own",
+    "ti": "OL-TI",
+    "control": "RL-TD own",
+    "training": "RL-TD (training)",
+    "oracle": "RL-TD (oracle)",
+}
 
 
-def weights(levels, high=0.9, seed=0, n=N):
-    """A sweep whose similarities at each weight are normal about these levels."""
-    noise = torch.randn(len(levels), n, generator=generator(seed), dtype=torch.float64)
-    similarity = torch.tensor(levels, dtype=torch.float64)[:, None] + 0.05 * noise
-    return Weights("OL-TD", [4.0 * i for i in range(len(levels))], high, similarity, similarity.int(), similarity)
+def arms(networks=3, seed=0, n=N, members=MEMBERS, **rates):
+    """Results of arms that copy at these rates; a network's own rates differ from them by a tenth or so."""
+    g, found = generator(seed), []
+    for _ in range(networks):
+        luck = 1 + 0.1 * float(torch.randn((), generator=g))
+        found.append({full: hits(rates.get(name, 0.04) * luck, g, n) for name, full in NAMES.items()})
+    return Arms("faces", members, {}, found, [], [], {}, {}, {}, {})
+
+
+def weights(levels, seed=0, networks=3, n=N, noise=0.02):
+    """A sweep of K networks whose AMS, cosines and distances at each weight lie about these levels."""
+    g, count = generator(seed), len(levels)
+    level = torch.tensor(levels, dtype=torch.float64)
+
+    def about(*shape):
+        return level.view(1, count, *[1] * len(shape)) + noise * torch.randn(
+            networks, count, *shape, generator=g, dtype=torch.float64
+        )
+
+    tops = about(2, 5)
+    tops[..., :2] = math.nan  # of too few samples
+    bands = {"OL-TD": torch.zeros(networks, count, 3, 2, dtype=torch.float64)}
+    listed = [4.0 * i for i in range(count)]
+    others = {"OL-TD": torch.zeros(networks, count)}
+    return Weights("OL-TD", listed, n, about(2), tops, -tops, {"OL-TD": listed}, bands, others)
 
 
 def labels(**shown):
@@ -89,93 +109,109 @@ def labels(**shown):
     return Labels(ten, ten, dict.fromkeys(found, ""), found, "", torch.ones(1), {}, {}, {})
 
 
-def thresholds(check, descriptor="half_whitened", fpr=0.01, copied=0.5, others=0.1, seed=0, members=None):
-    """Thresholds on a thousand calibration images, uniform on [0, 1]; `check` are the non-members' similarities."""
-    null = torch.linspace(0, 1, 1000, dtype=torch.float64)
-    fractions = {"low": 5 * fpr, "mid": 2 * fpr, "high": fpr}
-    edges = {band: metrics.threshold(null, fraction) for band, fraction in fractions.items()}
-    g = generator(seed)
-    both = (torch.rand(2500, generator=g) < copied, torch.rand(2500, generator=g) < others)
-    return Thresholds(descriptor, members or len(check), edges, fractions, null, check, {}, null, *both)
+FRACTIONS = {"low": 0.05, "mid": 0.02, "high": 0.01}
+
+
+def thresholds(networks=3, descriptor="half_whitened", factor=1.0, copied=0.05, others=0.002, seed=0, n=300):
+    """Held-out images that pass `factor` times as often as promised, and samples that copy at these rates."""
+    g, held = generator(seed), []
+    for _ in range(networks):
+        uniform = torch.rand(n, generator=g)
+        passed = {band: Count(int((uniform < factor * rate).sum()), n) for band, rate in FRACTIONS.items()}
+        both = (Count(int((torch.rand(N, generator=g) < rate).sum()), N) for rate in (copied, others))
+        held.append(Held(passed, FRACTIONS, *both))
+    none, edges = torch.zeros(1), {band: Joint(0.9, 1.0) for band in FRACTIONS}
+    return Thresholds(descriptor, n, edges, {}, FRACTIONS, none, none, none, none, {}, none, none, held)
+
+
+def spreads(mean=0.5, deviation=0.1, networks=3, classes=60, seed=0):
+    """Ratios of nuclear norms: normal about `mean`."""
+    draw = mean + deviation * torch.randn(networks, classes, generator=generator(seed), dtype=torch.float64)
+    return Theory(N, 4.0, [], [], [], [], [], list(draw))
 
 
 class TestRules:
     """Each verdict on results made by hand."""
 
-    @pytest.mark.parametrize(
-        ("rates", "verdict"),
-        [
-            ({"td": 0.25}, "reproduced"),
-            ({"td": 0.25, "ti": 0.25}, "trend only"),
-            ({}, "not reproduced"),
-            ({"random": 0.3, "td": 0.2}, "not reproduced"),
-        ],
-    )
-    @pytest.mark.parametrize("networks", [1, 3])
-    def test_s1(self, rates, verdict, networks):
-        claim = rules.s1(arms(networks, **rates))
-        assert claim.verdict == verdict and claim.n == N and set(claim.figure) == {"Random", "OL-TI", "OL-TD", "CL-TD"}
-        assert f"first of {networks} networks" in claim.text and "does not beat Random" in claim.text
+    @pytest.mark.parametrize("rule, arm", [(rules.s1, "td"), (rules.s1a, "own"), (rules.s1b, "own")])
+    def test_s1_asks_for_copies_and_for_distinct_members(self, rule, arm):
+        assert rule(arms(**{arm: 0.12})).verdict == "reproduced"
+        assert rule(arms()).verdict == "not reproduced"
+        assert rule(arms(**{arm: 0.01})).verdict == "not reproduced"
+        few = arms(**{arm: 0.12})
+        for one in few.hits:  # as many copies, of twenty members
+            name = NAMES[arm]
+            one[name] = one[name].where(one[name] < 0, one[name] % 20)
+        assert rule(few).verdict == "trend only"
+        as_chance = rule(arms(**{arm: 0.12, "control": 0.12})).verdict
+        assert as_chance == ("reproduced" if rule is rules.s1 else "trend only")
+        claim = rule(arms(**{arm: 0.12}))
+        assert claim.n == 3 and claim.interval[0] > 0 and f"interval of {NAMES[arm]} less Random" in claim.text
 
-    def test_s1_asks_every_network_and_for_distinct_members(self):
-        good, bad = arms(td=0.25).hits[0], arms().hits[0]
-        assert rules.s1(dataclasses.replace(arms(), hits=[good, bad])).verdict == "not reproduced"
-        one = good | {"OL-TD": good["OL-TD"].clamp_max(0)}  # many copies, of one member
-        assert rules.s1(dataclasses.replace(arms(), hits=[one])).verdict == "trend only"
+    @pytest.mark.parametrize("rule", [rules.s1, rules.s1a, rules.s1b, rules.s3, rules.s3a, rules.s3b])
+    @pytest.mark.parametrize("networks", [1, 2])
+    def test_fewer_than_three_networks_decide_nothing(self, rule, networks):
+        assert rule(arms(networks, td=0.3, own=0.3, ti=0.01)).verdict == "needs data or scale"
+        assert rule(arms(networks)).n == networks
 
-    def test_s1_says_whether_clusters_alone_win(self):
-        assert "CL-TD, which sees no training image, beats Random" in rules.s1(arms(td=0.25, cl=0.25)).text
+    def test_one_network_that_disagrees_is_seen_in_the_interval(self):
+        found = arms(td=0.12)
+        found.hits[1]["OL-TD"] = torch.full((N,), -1).int()
+        assert rules.s1(found).verdict == "not reproduced"
 
     @pytest.mark.parametrize(
         ("levels", "verdict"),
         [
-            ([0.80, 0.90, 0.80], "reproduced"),
-            ([0.80, 0.85, 0.90], "trend only"),
-            ([0.90, 0.85, 0.80], "not reproduced"),
-            ([0.85, 0.85, 0.85], "not reproduced"),
+            ([0.1, 0.3, 0.3, 0.1], "reproduced"),
+            ([0.1, 0.2, 0.3, 0.3], "trend only"),
+            ([0.3, 0.2, 0.1, 0.1], "not reproduced"),
+            ([0.2, 0.2, 0.2, 0.2], "not reproduced"),
+            ([0.1, 0.3, 0.1], "needs data or scale"),  # three weights are no sweep
         ],
     )
     def test_s2_and_s7(self, levels, verdict):
-        found = weights(levels)
+        found = weights(levels, noise=0.003)
         assert rules.s2(found).verdict == rules.s7(found).verdict == verdict
-        assert list(rules.s2(found).figure) == ["0", "4", "8"] and len(rules.s7(found).figure) == 5
+        assert list(rules.s2(found).figure) == [f"{4 * i}" for i in range(len(levels))] and rules.s2(found).n == 3
+        assert list(rules.s7(found).figure) == ["top 1 %", "top 5 %", "top 10 %"]  # those of ten samples or more
+        assert rules.s2(weights(levels, networks=2)).verdict == "needs data or scale"
 
     def test_the_peak_is_found_on_even_samples_and_tested_on_odd_ones(self):
-        found = weights([0.8, 0.8, 0.8])
-        found.similarity[1, ::2] = 1.0
-        found.similarity[2, 1::2] = 1.0
+        found = weights([0.2, 0.2, 0.2, 0.2], noise=0.001)
+        found.copies[:, 1, 0] = 1.0
+        found.copies[:, 2, 1] = 1.0
         assert rules.peak_of(found) == 1 and rules.s2(found).verdict == "not reproduced"
 
-    def test_s7_counts_the_tops_that_hold_ten_samples(self):
-        assert "of the 2 with ten" in rules.s7(weights([0.8, 0.9, 0.8])).text
-        assert "of the 3 with ten" in rules.s7(weights([0.8, 0.9, 0.8], n=2000)).text
-        assert "of the 1 with ten" in rules.s7(weights([0.8, 0.9, 0.8], n=100)).text
+    def test_s7_asks_distances_too(self):
+        found = weights([0.1, 0.3, 0.3, 0.1], noise=0.003)
+        assert rules.s7(dataclasses.replace(found, near=-found.near)).verdict == "not reproduced"
 
     @pytest.mark.parametrize(
-        ("rates", "verdict"),
+        ("rates", "whole", "weaker", "tenth"),
         [
-            ({"td": 0.25}, "reproduced"),
-            ({"td": 0.25, "ti": 0.12}, "trend only"),
-            ({"td": 0.25, "ti": 0.25}, "not reproduced"),
-            ({}, "not reproduced"),
+            ({"td": 0.25, "ti": 0.02}, "reproduced", "reproduced", "reproduced"),
+            ({"td": 0.25, "ti": 0.15}, "trend only", "reproduced", "not reproduced"),
+            ({"td": 0.25, "ti": 0.25}, "not reproduced", "not reproduced", "not reproduced"),
+            ({"td": 0.0, "ti": 0.0}, "not reproduced", "not reproduced", "not reproduced"),
         ],
     )
-    def test_s3(self, rates, verdict):
-        claim = rules.s3(arms(**rates))
-        assert claim.verdict == verdict and "95 % interval [" in claim.text
+    def test_s3_and_its_two_parts(self, rates, whole, weaker, tenth):
+        found = arms(**rates)
+        assert [rule(found).verdict for rule in (rules.s3, rules.s3a, rules.s3b)] == [whole, weaker, tenth]
+        assert "about a tenth" in rules.s3(found).text
 
     @pytest.mark.parametrize(
-        ("rates", "verdict"),
+        ("members", "rates", "verdict"),
         [
-            ({"td": 0.25}, "reproduced"),
-            ({"td": 0.25, "training": 0.5}, "not reproduced"),
-            ({}, "needs data or scale"),
+            (300, {"td": 0.25, "training": 0.1}, "needs data or scale"),
+            (300, {"td": 0.1, "training": 0.5}, "needs data or scale"),
+            (25_000, {"td": 0.25, "training": 0.1}, "reproduced"),
+            (25_000, {"td": 0.1, "training": 0.5}, "not reproduced"),
         ],
     )
-    def test_s4(self, rates, verdict):
-        claim = rules.s4(arms(seed=1, **rates))
-        assert claim.verdict == verdict and len(claim.figure) == 4
-        assert ("better" in claim.text) == (verdict == "not reproduced")
+    def test_s4_is_about_as_many_labels_as_the_paper_had(self, members, rates, verdict):
+        claim = rules.s4(arms(members=members, **rates))
+        assert claim.verdict == verdict and len(claim.figure) == 4 and f"{members} members" in claim.text
 
     @pytest.mark.parametrize(
         ("shown", "verdict"),
@@ -187,32 +223,52 @@ class TestRules:
     )
     def test_s5(self, shown, verdict):
         claim = rules.s5(labels(**shown))
-        assert claim.verdict == verdict and claim.n == 40 and sum(claim.figure.values()) == len(shown)
+        assert claim.verdict == verdict and claim.n == 1 and sum(claim.figure.values()) == len(shown)
 
     @pytest.mark.parametrize(
-        ("check", "given", "verdict"),
+        ("given", "verdict"),
         [
-            (torch.linspace(0, 1, 1000), {}, "trend only"),
-            (torch.linspace(0, 1, 1000) ** 0.2, {}, "not reproduced"),  # five times as many pass
-            (torch.linspace(0, 0.5, 1000), {}, "not reproduced"),
-            (torch.linspace(0, 1, 100), {}, "needs data or scale"),
-            (torch.linspace(0, 1, 100), {"descriptor": "sscd"}, "reproduced"),
-            (torch.linspace(0, 1, 100), {"descriptor": "sscd", "copied": 0.1}, "not reproduced"),
+            ({"n": 3000}, "trend only"),
+            ({"n": 3000, "factor": 0.3}, "trend only"),  # fewer than promised is no fault
+            ({"n": 3000, "factor": 3.0}, "not reproduced"),
+            ({"n": 3000, "copied": 0.002}, "not reproduced"),
+            ({"n": 20}, "needs data or scale"),
+            ({"networks": 2}, "needs data or scale"),
+            ({"descriptor": "sscd"}, "reproduced"),
+            ({"descriptor": "sscd", "factor": 9.0}, "reproduced"),  # published numbers promise no fraction
+            ({"descriptor": "sscd", "copied": 0.002}, "not reproduced"),
         ],
     )
-    def test_s6(self, check, given, verdict):
-        claim = rules.s6(thresholds(check.double(), **given))
-        assert claim.verdict == verdict and claim.n == len(check) and list(claim.figure) == ["low", "mid", "high"]
+    def test_s6(self, given, verdict):
+        claim = rules.s6(thresholds(**given))
+        assert claim.verdict == verdict and list(claim.figure) == ["low", "mid", "high"]
+
+    def test_an_image_past_all_edges_scores_3(self):
+        assert rules.score({band: Count(1, 4) for band in FRACTIONS}) == pytest.approx(0.75)
+
+    @pytest.mark.parametrize(
+        ("given", "verdict"),
+        [
+            ({"mean": 0.4, "deviation": 0.1}, "reproduced"),
+            ({"mean": 0.6, "deviation": 0.4}, "trend only"),
+            ({"mean": 1.0, "deviation": 0.1}, "not reproduced"),
+            ({"networks": 2}, "needs data or scale"),
+        ],
+    )
+    def test_g3(self, given, verdict):
+        claim = rules.g3(spreads(**given))
+        assert claim.verdict == verdict and "classes lie above 1" in claim.text and claim.n == given.get("networks", 3)
 
     def test_every_rule_says_in_its_docstring_when_it_says_what(self):
-        for name in ("s1", "s2", "s3", "s4", "s5", "s6", "s7"):
-            told = getattr(rules, name).__doc__
+        for name in IDS:
+            told = getattr(rules, name.lower()).__doc__
             assert "eproduced" in told and "lse" in told
 
     def test_verdicts_are_those_of_the_groups_that_were_run(self):
-        whole = Results("", thresholds(torch.rand(300).double()), weights([0.8, 0.9]), labels(), arms())
-        assert [claim.id for claim in rules.verdicts(whole)] == ["S1", "S2", "S3", "S4", "S5", "S6", "S7"]
-        assert [claim.id for claim in rules.verdicts(Results(weights=weights([0.8, 0.9])))] == ["S2", "S7"]
+        one = weights([0.1, 0.2, 0.3, 0.1])
+        whole = Results("", thresholds(), one, labels(), arms(), arms(), spreads())
+        assert [claim.id for claim in rules.verdicts(whole)] == IDS
+        assert [claim.id for claim in rules.verdicts(Results(weights=one))] == ["S2", "S7"]
         assert rules.verdicts(Results()) == []
 
 
@@ -226,49 +282,63 @@ def allowed(runs):
     return float(binom.ppf(0.999, runs, 0.05)) / runs
 
 
+@pytest.mark.parametrize("networks", [3, 5])
 class TestNull:
-    """Results as they would come if nothing were there, with noise of the size of the fast scale: 700 samples, one
-    network. A rule may say "reproduced" in 5 % of them."""
+    """Results as they would come if nothing were there, with noise of the size of the `fast` and `book` scales. A rule
+    may say "reproduced" in 5 % of them."""
 
-    @pytest.mark.parametrize("given", [{}, {"ti": 0.01}, {"random": 0.2, "td": 0.2, "ti": 0.01}])
-    def test_s1_null_all_arms_copy_as_random_does(self, given):
-        """With OL-TI below Random too: then only the comparison with Random stands in the way."""
-        assert reproduced(lambda seed: rules.s1(arms(seed=seed, **given)), 250) <= allowed(250)
+    @pytest.mark.parametrize("rate", [0.02, 0.2])
+    @pytest.mark.parametrize("rule", [rules.s1, rules.s1a, rules.s1b])
+    def test_s1_null_all_arms_copy_as_random_does(self, rule, rate, networks):
+        every = dict.fromkeys(NAMES, rate)
+        assert reproduced(lambda seed: rule(arms(networks, seed=seed, **every)), 150) <= allowed(150)
 
-    @pytest.mark.parametrize("levels", [[0.85] * 5, [0.80, 0.85, 0.90, 0.90, 0.90]])
-    def test_s2_null_the_weight_does_nothing_or_only_lifts(self, levels):
-        assert reproduced(lambda seed: rules.s2(weights(levels, seed=seed)), 250) <= allowed(250)
+    @pytest.mark.parametrize("levels", [[0.2] * 5, [0.1, 0.2, 0.3, 0.3, 0.3]])
+    @pytest.mark.parametrize("rule", [rules.s2, rules.s7])
+    def test_s2_and_s7_null_the_weight_does_nothing_or_only_lifts(self, rule, levels, networks):
+        assert reproduced(lambda seed: rule(weights(levels, seed=seed, networks=networks)), 200) <= allowed(200)
 
-    @pytest.mark.parametrize("given", [{}, {"td": 0.2, "ti": 0.2}])
-    def test_s3_null_time_makes_no_difference(self, given):
-        assert reproduced(lambda seed: rules.s3(arms(seed=seed, **given)), 250) <= allowed(250)
+    @pytest.mark.parametrize("rate", [0.04, 0.2])
+    def test_s3_null_time_makes_no_difference(self, rate, networks):
+        for rule in (rules.s3, rules.s3a):
+            found = reproduced(lambda seed, rule=rule: rule(arms(networks, seed=seed, td=rate, ti=rate)), 150)
+            assert found <= allowed(150)
+
+    def test_s3b_null_the_teacher_reaches_a_third(self, networks):
+        found = reproduced(lambda seed: rules.s3b(arms(networks, seed=seed, td=0.24, ti=0.08)), 200)
+        assert found <= allowed(200)
 
     @pytest.mark.parametrize("rate", [0.04, 0.3])
-    def test_s4_null_random_labels_are_as_good_as_real_ones(self, rate):
-        assert reproduced(lambda seed: rules.s4(arms(seed=seed, td=rate, training=rate)), 250) <= allowed(250)
+    def test_s4_null_random_labels_are_as_good_as_real_ones(self, rate, networks):
+        given = {"members": 25_000, "td": rate, "training": rate}
+        assert reproduced(lambda seed: rules.s4(arms(networks, seed=seed, **given)), 150) <= allowed(150)
 
-    def test_s5_null_is_an_identity_without_noise(self):
+    def test_s5_null_is_an_identity_without_noise(self, networks):
         """A search, not a measurement: one training image too many, or none found with the oracle, and it fails."""
         for shown in ({"oracle": True, arm: True} for arm in ("td", "ti", "cl")):
             assert rules.s5(labels(**shown)).verdict == "not reproduced"
         assert rules.s5(labels()).verdict == "not reproduced"
 
     @pytest.mark.parametrize("rate", [0.002, 0.05])
-    def test_s6_null_members_are_copied_as_often_as_non_members(self, rate):
+    def test_s6_null_members_are_copied_as_often_as_non_members(self, rate, networks):
         """With SSCD; with any other descriptor the rule never says reproduced."""
-        check = torch.rand(300, generator=generator()).double()
+        given = {"networks": networks, "copied": rate, "others": rate}
+        assert reproduced(lambda seed: rules.s6(thresholds(descriptor="sscd", seed=seed, **given)), 200) <= allowed(200)
+        assert not reproduced(lambda seed: rules.s6(thresholds(seed=seed, networks=networks)), 40)
 
-        def simulate(seed):
-            return rules.s6(thresholds(check, "sscd", copied=rate, others=rate, seed=seed))
+    def test_s6_null_thresholds_that_keep_their_promise_are_seldom_called_broken(self, networks):
+        """One joint test: the interval lies above 0 in 2.5 % of runs, where three looks failed in 8 %."""
+        told = [rules.s6(thresholds(seed=seed, networks=networks)).verdict for seed in range(300)]
+        assert told.count("not reproduced") / 300 <= allowed(300)
 
-        assert reproduced(simulate, 150) <= allowed(150)
-        for seed in range(40):
-            other = thresholds(torch.rand(300, generator=generator(seed)).double(), seed=seed)
-            assert rules.s6(other).verdict != "reproduced"
-
-    @pytest.mark.parametrize("levels", [[0.85] * 3, [0.80, 0.90, 0.90]])
-    def test_s7_null_the_weight_does_nothing_or_only_lifts(self, levels):
-        assert reproduced(lambda seed: rules.s7(weights(levels, seed=seed)), 100) <= allowed(100)
+    def test_g3_null_labels_without_meaning(self, networks):
+        """Shuffled labels: the traces of unbiased covariances of two or three points over the whole's."""
+        g, told = generator(), []
+        for _ in range(60):
+            latents = torch.randn(networks, 300, 8, generator=g, dtype=torch.float64)
+            ratios = [one.unflatten(0, (100, 3)).var(1).sum(1) / one.var(0).sum() for one in latents]
+            told.append(rules.g3(Theory(N, 4.0, [], [], [], [], [], ratios)).verdict)
+        assert told.count("reproduced") == 0 and told.count("trend only") / 60 <= allowed(60)
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +353,8 @@ def same(one, other):
         fields = [field.name for field in dataclasses.fields(one)]
         return type(one) is type(other) and all(same(getattr(one, name), getattr(other, name)) for name in fields)
     if isinstance(one, torch.Tensor):
+        if one.is_floating_point() and one.isnan().any():
+            return one.dtype == other.dtype and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
@@ -296,8 +368,9 @@ class TestStudy:
 
     def test_all_groups(self, results, tmp_path):
         claims = study.verdicts(results)
-        assert [claim.id for claim in claims] == ["S1", "S2", "S3", "S4", "S5", "S6", "S7"]
+        assert [claim.id for claim in claims] == IDS
         assert all(claim.n >= 1 for claim in claims)
+        assert {claim.verdict for claim in claims if claim.id != "S5"} == {"needs data or scale"}  # two networks
         assert results.description.startswith("digits: 1797 images (1, 8, 8), fingerprint ")
         assert "20 members, 20 non-members" in results.description and torch.get_default_dtype() == torch.float32
         save(tmp_path / "a.safetensors", results)
@@ -307,14 +380,23 @@ class TestStudy:
     def test_what_is_measured(self, results):
         found = results.arms
         assert len(found.hits) == 2 and {*found.hits[0]} == {"Random", *arms_of.ARMS}
-        assert {*found.hits[1]} == {"Random", "OL-TD", "CL-TD", "OL-TI", "RL-TD (training)"}
+        assert {*found.hits[1]} == {"Random", *arms_of.COMPARED} == {*results.second.hits[0]}
         assert all(one.shape == (100,) for network in found.hits for one in network.values())
-        assert results.weights.weights == [0.0, 4.0, 8.0] and results.weights.similarity.shape == (3, 100)
-        assert results.weights.similarity.dtype == torch.float64
+        assert found.weights["OL-TD"] == 4.0 and found.weights["CL-TD own"] == 0.5
+        assert results.weights.weights == [0.0, 4.0, 8.0] and results.weights.copies.shape == (2, 3, 2)
+        assert results.weights.of_arm["CL-TD own"] == [0.0, 0.5, 4.0, 8.0] and len(results.weights.bands) == 5
         assert results.labels.shown == {name: name == "RL-TD (oracle)" for name in arms_of.ARMS}
         assert results.model.hits.shape == (120,) and len(results.model.steps) == 5
         assert results.model.emm and results.model.duplicates["samples"] == 2000
         assert set(results.thresholds.planted) == {"centred", "half_whitened", "copies"}
+        assert len(results.thresholds.held) == len(results.theory.spread) == 2 and len(results.theory.ratio) == 1
+        assert results.theory.ratio[0]["one each"] == 0 and len(results.seconds.hits["Random"]) >= 250
+
+    def test_networks_differ_in_deal_and_seed(self):
+        with experiment.in_dtype(TINY):
+            one, other = (stage.bench for stage in experiment.set_stages(TINY, RUN))
+        assert not torch.equal(one.world.members, other.world.members)
+        assert not torch.equal(one.plain, other.plain)
 
     def test_results_lie_on_the_cpu(self, results):
         def tensors(tree):
@@ -328,50 +410,58 @@ class TestStudy:
                     yield from tensors(item)
 
         found = list(tensors(results))
-        assert len(found) > 30 and all(one.device.type == "cpu" for one in found)
+        assert len(found) > 60 and all(one.device.type == "cpu" for one in found)
 
     def test_tables(self, results):
         told = study.tables(results)
-        assert len(told) == 9 and all(len({len(row) for row in rows}) == 1 for rows in told.values())
+        assert len(told) == 15 and all(len({len(row) for row in rows}) == 1 for rows in told.values())
         assert study.tables(Results()) == {}
         assert of_planted(results.thresholds)[-1][0] == "fraction of all"
 
     def test_each_group_alone(self, results):
         for group, ids in study.GROUPS.items():
             alone = study.run(changed(TINY, {"decisive": False}), RUN, (group,))
+            if group == "training":  # at `book` alone; see test_side_training.py
+                assert alone == Results(results.description)
+                continue
             field = getattr(alone, group)
             others = [name for name in study.GROUPS if name != group]
             assert field is not None and all(getattr(alone, name) is None for name in others)
             assert tuple(claim.id for claim in study.verdicts(alone)) == ids
-            if group in ("thresholds", "weights", "labels", "arms"):
+            if group in ("thresholds", "weights", "labels", "arms", "second", "theory"):
                 assert same(field, getattr(results, group)), group
 
     def test_every_claim_has_its_group(self):
-        assert sorted(one for ids in study.GROUPS.values() for one in ids) == [f"S{i}" for i in range(1, 8)]
+        assert sorted(one for ids in study.GROUPS.values() for one in ids) == [*IDS, "S8"]
         assert groups_of(study, ["S7"]) == ("weights",)
         assert {field.name for field in dataclasses.fields(Results)} == {"description", *study.GROUPS}
 
     def test_two_processes_give_the_same_bits(self, results):
         small = changed(TINY, {"n_samples": 101, "networks": 1, "decisive": False})
-        found = [study.run(small, Run("02_side", processes=n, seed=3), ("weights", "arms")) for n in (2, 1)]
+        found = [study.run(small, Run("02_side", processes=n, seed=3), ("weights", "arms", "theory")) for n in (2, 1)]
         assert same(*found) and found[0].arms.hits[0]["OL-TD"].shape == (101,)
 
     def test_curves(self, results):
         """What is drawn agrees with the tables and the records."""
         lines = curves.by_weight(results.weights)
         claims = {claim.id: claim for claim in study.verdicts(results)}
-        assert lines["AMS"] == list(claims["S2"].figure.values())
+        assert lines["AMS"] == pytest.approx(list(claims["S2"].figure.values()))
         ends = zip(lines["low"], lines["AMS"], lines["high"], strict=True)
         assert all(low <= rate <= high for low, rate, high in ends)
-        assert list(curves.top_bands(results.weights)) == ["top 10 %"]
+        assert {*curves.swept_arms(results.weights)} == {*experiment.SWEPT}
         budgets, members = curves.distinct_members(results.model)
         assert budgets[-1] == 120 and members["counted"][-1] == len(results.model.hits.clamp_min(-1).unique()) - 1
         along = curves.along_training(results.model)
         assert [value for value, _ in along["members"]] == pytest.approx(results.model.along["members"].tolist())
-        kept = {name: claim.record("fast") for name, claim in claims.items()}
-        assert set(curves.kept_rates(kept)) == {"Random", *arms_of.ARMS}
-        said = curves.told({"claims": kept, "provenance": {"parameters": {"data": "digits"}}})
-        assert said.startswith("On digits (fast), ") and claims["S4"].verdict in said
+        bars = curves.figure_4(results.arms)
+        assert bars["Random"]["AMS"][2] == pytest.approx(claims["S1"].figure["Random"])
+        points, _ = curves.by_ratio(results.theory)
+        assert points["one each"][0] == 0 and len(points) == 4
+        kept = {"claims": {name: claim.record("fast") for name, claim in claims.items()}}
+        kept |= {"tables": study.tables(results), "provenance": {"parameters": {"data": "digits"}}}
+        assert {*curves.kept_gains(kept)} == {*arms_of.COMPARED} == {*curves.arm_gains(results.arms)}
+        said = curves.told(kept)
+        assert said.startswith("On digits (fast, 2 networks), ") and claims["S1a"].verdict in said
 
     @pytest.mark.parametrize("descriptor", ["centred", "copies"])
     def test_other_descriptors(self, descriptor):
@@ -382,7 +472,11 @@ class TestStudy:
         shown = study.pictures(TINY, RUN)
         assert shown.members.shape == shown.non_members.shape == (16, 1, 8, 8)
         assert len(shown.path) == len(shown.sigmas) == 11 and shown.path[0].shape == shown.ends.shape == (12, 1, 8, 8)
-        assert list(shown.by_weight) == [0.0, 4.0, 8.0] and list(shown.pairs) == ["low", "mid", "high"]
+        assert list(shown.by_weight) == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0] and list(shown.pairs) == ["low", "mid", "high"]
+        for made, members, distance in shown.pairs.values():
+            assert len(made) == len(members) == len(distance) <= 8 and len(members.flatten(1).unique(dim=0)) == len(
+                made
+            )
         assert len(shown.clusters) == 4 and all(len(row) <= 14 for row in shown.clusters)
 
     @pytest.mark.parametrize(
@@ -424,7 +518,7 @@ class TestStudy:
         with experiment.in_dtype(settings):
             world, _ = experiment.prepare(settings, RUN)
             edges = judge_of(world, measure_of(settings), RUN).edges
-        assert world.members.shape[1:] == (1, 8, 8) and edges["low"] < edges["mid"] < edges["high"] < 1
+        assert world.members.shape[1:] == (1, 8, 8) and edges["low"].similarity < edges["high"].similarity < 1
 
     def test_calibration_images_that_are_alike_are_refused(self):
         with experiment.in_dtype(TINY):
@@ -436,6 +530,8 @@ class TestStudy:
     def test_scales(self):
         assert list(study.SCALES) == ["fast", "book", "gpu", "paper"]
         assert study.SCALES["fast"] == study.Settings() and study.SCALES["paper"].sweep[-1] == 50.0
+        assert study.SCALES["paper"].student_lr == 1e-4 and study.SCALES["book"].networks >= 5
+        assert study.SCALES["fast"].networks >= rules.FEWEST and {5, 6, 7, 8, 9} <= set(study.SCALES["book"].sweep)
         assert [one.dtype for one in study.SCALES.values()] == ["float64", "float32", "float32", "float32"]
 
 
@@ -463,14 +559,14 @@ class TestOtherPeoples:
         net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, **widths, **blocks)
         net.save_pretrained(tmp_path / "unet")
         DDPMScheduler(num_train_timesteps=100).save_pretrained(tmp_path / "scheduler")
-        settings = changed(TINY, {"model": str(tmp_path), "sweep": [0.0, 4.0]})
+        settings = changed(TINY, {"model": str(tmp_path), "sweep": [0.0, 4.0], "second": ""})
         found = study.run(settings, RUN, ("weights", "model"))
-        assert found.weights.similarity.dtype == torch.float32 and found.weights.similarity.isfinite().all()
+        assert found.weights.copies.shape == (1, 2, 2) and found.weights.copies.isfinite().all()
         assert found.model.emm is None and len(found.model.steps) == 0 and torch.get_default_dtype() == torch.float32
         assert "give held_out" in found.description and [claim.id for claim in study.verdicts(found)] == ["S2", "S7"]
         with experiment.in_dtype(settings):
-            stage = experiment.set_stage(*experiment.prepare(settings, RUN), settings, RUN)
-            assert stage.bench.recipe.residual and experiment.other_networks(settings, stage, RUN) == []
+            (stage,) = experiment.set_stages(settings, RUN)
+            assert stage.bench.recipe.residual and stage.foreign
         with pytest.raises(Refused, match=r"the model makes images \(1, 8, 8\), data has \(3, 8, 8\)"):
             study.run(changed(settings, {"data": folder_of_images(tmp_path / "colour", 60, (8, 8, 3))}), RUN)
 
@@ -564,50 +660,99 @@ def test_another_guidance_weight_trains_nothing_again(monkeypatch, tmp_path):
 
     monkeypatch.setattr(train, "fit", counted)
 
+    alone = changed(TINY, {"networks": 1})
+
     def stage(settings, run=RUN):
         before = len(trained)
         with experiment.in_dtype(settings):
-            bench = experiment.set_stage(*experiment.prepare(settings, run), settings, run).bench
-            arms_of.student(arms_of.surrogate("OL-TD", bench, run), bench, run)
+            (one,) = experiment.set_stages(settings, run)
+            arms_of.student(arms_of.surrogate("OL-TD", one.bench, one.run), one.bench, one.run)
         return trained[before:]
 
-    first = stage(TINY)
+    first = stage(alone)
     assert {"model", "teacher", "distil OL-TD"} <= set(first)
-    for values in ({"weight": 8.0}, {"sweep": [0.0, 2.0]}, {"n_samples": 110}, {"networks": 3}):
-        assert stage(changed(TINY, values)) == []
-    assert stage(TINY, Run("02_side", "book")) == []
-    assert "model" in stage(changed(TINY, {"train_steps": 15})) and "teacher" in stage(
-        changed(TINY, {"student_steps": 4})
-    )
+    for values in ({"weight": 8.0}, {"own_weight": 1.0}, {"sweep": [0.0, 2.0]}, {"n_samples": 110}):
+        assert stage(changed(alone, values)) == []
+    assert stage(alone, Run("02_side", "book")) == []
+    assert "model" in stage(changed(alone, {"train_steps": 15}))
+    for values in ({"student_steps": 4}, {"student_lr": 1e-3}):
+        assert "teacher" in stage(changed(alone, values))
 
 
 def test_an_arm_that_sees_nothing_is_unchanged_when_members_change():
-    """The students of CL-TD and RL-TD, of one model, where the members are poisoned."""
+    """The students of CL-TD, CL-TI and RL-TD, of one model, where the members are poisoned."""
     with experiment.in_dtype(TINY):
-        world, foreign = experiment.prepare(TINY, RUN)
-        bench = experiment.set_stage(world, foreign, TINY, RUN).bench
+        bench = experiment.set_stages(TINY, RUN)[0].bench
+        world = bench.world
         poisoned = dataclasses.replace(world, members=torch.full_like(world.members, math.nan), labels=-world.labels)
-        for arm in ("CL-TD", "RL-TD"):
+        for arm in ("CL-TD", "CL-TI", "RL-TD"):
             clean = arms_of.student(arms_of.surrogate(arm, bench, RUN), bench, RUN)
             other = dataclasses.replace(bench, world=poisoned)
             given = arms_of.surrogate(arm, other, RUN)
             assert given.sees == "nothing"
-            assert same(dict(arms_of.student(given, other, RUN).state_dict()), dict(clean.state_dict()))
+            points = torch.randn(5, *bench.synthetic.shape[1:], dtype=bench.synthetic.dtype, generator=generator())
+            said = (net(points, torch.tensor(0.7).to(points)) for net in (clean, arms_of.student(given, other, RUN)))
+            assert torch.equal(*said)
         assert not arms_of.surrogate("RL-TD (oracle)", other, RUN).images.isfinite().any()  # the poison works
+
+
+def test_the_papers_ti_is_the_teacher_itself():
+    """It is asked about samples as a DDPM holds them; its labels are those that OL-TD's student learns."""
+    with experiment.in_dtype(TINY):
+        bench = experiment.set_stages(TINY, RUN)[0].bench
+        given = arms_of.surrogate("OL-TD", bench, RUN)
+        net = arms_of.guide("OL-TI", given, bench, RUN)
+        clean = net(bench.synthetic, torch.tensor(0.0).to(bench.synthetic)).softmax(1)
+        torch.testing.assert_close(clean, given.targets)
+        noisy = net(2 * bench.synthetic, torch.tensor(3.0).sqrt().to(bench.synthetic)).softmax(1)
+        torch.testing.assert_close(noisy, given.targets)  # sqrt(1 + 3) = 2
+
+
+def test_what_a_larger_scale_overrules_is_said():
+    def kept(scale, **verdicts):
+        return {"claims": {name: {"verdict": one, "scale": scale} for name, one in verdicts.items()}}
+
+    small = kept("fast", S1="reproduced", S2="needs data or scale", S3="trend only")
+    large = kept("book", S1="trend only", S2="reproduced", S3="trend only", S7="reproduced")
+    said = curves.overruled(small, large)
+    assert said == "Overruled by the larger scale: S1 (reproduced at fast, trend only at book)."
+    assert curves.overruled(large, large).endswith("none.")
+
+
+def test_top_means_of_halves_leave_out_those_of_too_few():
+    values = torch.arange(400.0)
+    found = arms_of.top_half(values)
+    assert found.shape == (2, 5) and found[:, :3].isnan().all()  # 5 % of 200 are ten
+    assert found[0, 3:].tolist() == [389.0, 379.0] and found[1, 3:].tolist() == [390.0, 380.0]
 
 
 def test_seconds_by_hand():
     """A plain sample costs 1 s and every second one copies; the attack waits 10 s and copies with each."""
-    plain = torch.arange(20).where(torch.arange(20) % 2 == 0, -1).int()
+    plain = torch.arange(40).where(torch.arange(40) % 2 == 0, -1).int()
     found = Seconds(1.0, {"OL-TD": 10.0}, {"OL-TD": 2.0}, 30, {"Random": plain, "OL-TD": torch.arange(10).int()})
     curves = bought(found, torch.tensor([5.0, 12.0, 20.0, 40.0]))
-    assert curves["Random"][0].tolist()[:3] == pytest.approx([2.5, 6, 10], abs=0.6)
-    assert curves["Random"][1].tolist() == [True, True, True, False]
-    assert curves["OL-TD"][0].tolist()[:3] == pytest.approx([0, 1, 5], abs=0.6)
-    row = dict(zip(*equal_seconds(found)[:2], strict=False))
-    assert equal_seconds(found)[1][:6] == ["OL-TD", "30.0", "10", "10", "30", "15"] and row["of its own"] == "5"
+    assert curves["Random"].tolist() == [3, 6, 10, 20]
+    assert curves["OL-TD"][:3].tolist() == [0, 1, 5] and curves["OL-TD"][3].isnan()  # only ten were drawn
+    assert equal_seconds(found)[1] == ["OL-TD", "30.0", "10", "10", "10", "30", "15", "15", "5"]
+
+
+def test_the_ratio_of_theorem_1_by_hand_and_in_its_limits():
+    """Two classes at -1 and 1, each of two points at a distance of .5 from its centre: own spread .25 and .25, whole
+    1.25 and 1.25. One label for all is 1, one for each point 0."""
+    z = torch.tensor([[-1.5], [-0.5], [0.5], [1.5]])
+    assert theory.ratio(z, torch.tensor([0, 0, 1, 1])) == pytest.approx((4 * 0.25 + 4 * 0.25) / (5 + 4 * 1.25))
+    assert theory.ratio(z, torch.zeros(4)) == pytest.approx(1) and theory.ratio(z, torch.arange(4)) == 0
+
+
+def test_random_labels_follow_their_closed_form():
+    """Of m points each, a random class keeps 1 - 1/m of the spread: half for pairs, nearly all for large classes."""
+    z = torch.randn(3000, 5, generator=generator())
+    for m in (2, 5, 60):
+        assert theory.ratio(z, torch.arange(3000) % (3000 // m)) == pytest.approx(1 - 1 / m, abs=0.02)
 
 
 def test_counts_survive_the_results(tmp_path):
     save(tmp_path / "a.safetensors", dataclasses.replace(arms(), l2_ratio={"Random": Count(1, 3)}))
     assert load(tmp_path / "a.safetensors").l2_ratio == {"Random": Count(1, 3)}
+    save(tmp_path / "b.safetensors", thresholds())
+    assert load(tmp_path / "b.safetensors").edges["high"] == Joint(0.9, 1.0)

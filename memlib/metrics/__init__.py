@@ -1,9 +1,10 @@
 """What a set of samples remembers, computed from tensors alone: a metric never sees a model.
 
 `neighbours` finds the training images that a sample resembles. `counts` turns similarities into counts k of n and
-judges a membership statistic by its ROC curve. `intervals` says how far a difference can be trusted. `extent` measures
-how far memorization reaches. `_cliques` finds what the samples repeat, without the training set. `frechet`, `mmd` and
-`quality` compare whole sets of features.
+judges a membership statistic by its ROC curve. `joint` asks a copy to pass two measures at one false-positive rate.
+`intervals` says how far a difference can be trusted. `extent` measures how far memorization reaches, and `labels` how
+much labels tell. `_cliques` finds what the samples repeat, without the training set. `frechet`, `mmd` and `quality`
+compare whole sets of features.
 
 Where tensors are wanted, numpy arrays and lists of numbers will do.
 
@@ -15,6 +16,8 @@ from memlib.metrics.counts import Count, ams, auc, in_band, roc, threshold, top_
 from memlib.metrics.extent import Emm, emm, expected_unique, extrapolate_unique, unique_difference
 from memlib.metrics.frechet import Moments, frechet_distance
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
+from memlib.metrics.joint import Joint, joint_threshold
+from memlib.metrics.labels import label_ratio, theorem_limit
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
 from memlib.metrics.neighbours import l2_ratio, matches, nearest
 from memlib.metrics.quality import density_coverage, inception_score, precision_recall
@@ -22,6 +25,7 @@ from memlib.metrics.quality import density_coverage, inception_score, precision_
 __all__ = [
     "Count",
     "Emm",
+    "Joint",
     "Moments",
     "adaptive_l2",
     "ams",
@@ -34,8 +38,10 @@ __all__ = [
     "frechet_distance",
     "in_band",
     "inception_score",
+    "joint_threshold",
     "kid",
     "l2_ratio",
+    "label_ratio",
     "matches",
     "mean_interval",
     "median_distance",
@@ -48,6 +54,7 @@ __all__ = [
     "precision_recall",
     "ratio_interval",
     "roc",
+    "theorem_limit",
     "threshold",
     "top_means",
     "tpr_at_fpr",

@@ -113,6 +113,9 @@ CASES = {
     "metrics.expected_unique": lambda to: metrics.expected_unique(to(ONE / 24), to(HITS)),
     "metrics.extrapolate_unique": lambda to: metrics.extrapolate_unique(to(HITS), 20, to(torch.tensor([5, 20, 50]))),
     "metrics.unique_difference": lambda to: metrics.unique_difference(to(FIRST), to(SECOND)),
+    "metrics.label_ratio": lambda to: metrics.label_ratio(to(ROWS), to(LABELS)),
+    "metrics.joint_threshold": lambda to: metrics.joint_threshold(to(ONE), to(ONE.flip(0)), 0.25),
+    "metrics.theorem_limit": lambda to: metrics.theorem_limit(to(ONE), to(ONE), to(ONE)),
     "metrics.frechet_distance": lambda to: [
         metrics.frechet_distance(to(ROWS), to(MORE)), metrics.frechet_distance(to(ROWS[:4]), to(MORE[:4]))
     ],

@@ -191,7 +191,6 @@ CASES = {
     "gaussian.kl_to_points": lambda to: gaussian.kl_to_points(
         to(X[0]), to(torch.eye(2).double()), to(POINTS), to(SIGMA[0])
     ),
-    "gaussian.theorem_limit": lambda to: gaussian.theorem_limit(to(SIGMA), to(SIGMA), to(SIGMA)),
     "sgu.rows": lambda to: sgu.rows(to(POINTS))(5, seeded()),
     "sgu.ones": lambda to: sgu.ones(to(SIGMA)),
     "sgu.mix": lambda to: sgu.mix(to(SIGMA), to(SIGMA), 0.9),

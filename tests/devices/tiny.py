@@ -11,7 +11,7 @@ SMALL = {
     },
     "side": {
         "n_train": 20, "latent": 12, "width": 16, "train_steps": 10, "batch": 16, "n_samples": 100, "n_random": 120,
-        "n_synthetic": 100, "clusters": 5, "cohesion": 0.0, "student_steps": 3, "sweep": [0.0, 4.0, 8.0],
+        "n_synthetic": 100, "clusters": 5, "student_steps": 3, "sweep": [0.0, 4.0, 8.0],
         "networks": 2, "copy_steps": 1,
     },
     "i2i": {

@@ -3,7 +3,7 @@
 `closed_forms` has the formulas of the papers, `toys` the data and the networks; the experiment is `study`.
 """
 
-from memlib.papers.gaussian.closed_forms import kl_to_points, obtuse_optimum, theorem_limit
+from memlib.papers.gaussian.closed_forms import kl_to_points, obtuse_optimum
 from memlib.papers.gaussian.toys import forget, mixture, retain, toy_network, unlearning_weight
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "obtuse_optimum",
     "retain",
     "unlearning_weight",
-    "theorem_limit",
     "toy_network",
 ]

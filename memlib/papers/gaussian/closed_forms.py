@@ -1,4 +1,4 @@
-"""Formulas of the papers that need no network: the memorization measure, its limit, an unlearning optimum."""
+"""Formulas of the papers that need no network: the memorization measure, an unlearning optimum."""
 
 from collections.abc import Callable
 
@@ -21,17 +21,6 @@ def kl_to_points(mean: Tensor, covariance: Tensor, points: Tensor, variance: flo
     variance, d = torch.as_tensor(variance, dtype=mean.dtype), len(mean)
     spread = (mean - points).square().sum(1) + covariance.trace()
     return 0.5 * (spread / variance - covariance.logdet() + d * variance.log() - d).sum()
-
-
-def theorem_limit(class_trace: Tensor, distance: Tensor, whole_trace: Tensor) -> Tensor:
-    """2 tr S_c / (tr S_c + |mu - mu_c|^2 + tr S): the ratio of SIDE's theorem 1 as epsilon goes to 0. SIDE eq. 50.
-
-    Arguments:
-        class_trace: tr S_c, the trace of the covariance of the class; any shape, as the others.
-        distance: |mu - mu_c|^2, the squared distance between the means of the class and of the whole.
-        whole_trace: tr S, the trace of the covariance of the whole.
-    """
-    return 2 * class_trace / (class_trace + distance + whole_trace)
 
 
 def obtuse_optimum(

@@ -1,11 +1,11 @@
 """SIDE: extract training images from an unconditional model by guidance with a surrogate classifier. Chen et al. 2024.
 
 `sweep` draws samples at many guidance weights at once. `similarities` looks for the training images in them. Labels and
-classifier come from `surrogates` and `students`, thresholds from held-out images (`metrics.threshold`).
+classifier come from `surrogates` and `students`, thresholds from held-out images (`metrics.joint_threshold`).
 
     fresh = noise.seeded(seeds)
     x = sigmas[0] * fresh(torch.empty(len(seeds), *shape))
-    labels = uniform_labels(fresh, len(seeds), classes)
+    labels = uniform_labels(fresh, len(seeds), in_use(surrogate.targets))  # or own_labels(classifier, unguided, sigma)
     found = similarities(sweep(denoiser, classifier, x, labels, [0, 4, 8], sigmas)[:, 1], embed, members, non_members)
 """
 
@@ -20,29 +20,56 @@ from memlib import metrics, sample
 from memlib.denoiser import Denoiser, gradient, guided
 from memlib.errors import Refused
 from memlib.features import Embed
+from memlib.metrics import Joint
 from memlib.noise import Noise, expand_sigma
 from memlib.papers.side import Logits, log_p
 from memlib.random import to_device
 
 
-def uniform_labels(noise: Noise, n: int, classes: int) -> Tensor:
-    """Draw a label for each of n samples, (n,) integers, uniform on 0 .. classes - 1. SIDE sec. 3.3.3.
+def in_use(targets: Tensor) -> Tensor:
+    """The labels that a surrogate ever gives to its images, ascending, (U,), from its targets (N, K).
+
+    A label that no generated image bears aims at nothing. An attacker sees which these are: the images are generated.
+    """
+    return targets.argmax(1).unique()
+
+
+def uniform_labels(noise: Noise, n: int, labels: int | Tensor) -> Tensor:
+    """Draw a label for each of n samples, (n,) integers, uniform on `labels`. SIDE sec. 3.3.3.
 
     Labels come from the noise of the samples themselves, so sample i wants the same label in every arm with the same
-    number of classes.
+    labels.
 
     Arguments:
         noise: `noise.seeded` of the samples' seeds.
         n: number of samples.
-        classes: number of labels.
+        labels: those to draw from, (U,), such as `in_use`; a number U stands for 0 .. U - 1.
 
     Raises:
-        Refused: for fewer than one class.
+        Refused: for no label to draw from.
     """
-    if classes < 1:
-        raise Refused(f"labels are drawn among at least one class, not {classes}")
+    chosen = torch.arange(labels) if isinstance(labels, int) else labels
+    if len(chosen) < 1:
+        raise Refused(f"labels are drawn among at least one label, not {len(chosen)}")
     uniform = torch.special.ndtr(noise(torch.empty(n, 1, dtype=torch.float64)))[:, 0]
-    return (uniform * classes).long().clamp_max(classes - 1)
+    place = (uniform * len(chosen)).long().clamp_max(len(chosen) - 1)
+    return chosen[to_device(place, chosen.device)]
+
+
+@torch.no_grad()
+def own_labels(classifier: Logits, endpoints: Tensor, sigma: float | Tensor) -> Tensor:
+    """The label that the classifier gives to the unguided end of each sample, (N,); not in the paper.
+
+    A label drawn by chance drags a start out of the basin that it would have ended in. The label of its own end asks
+    for the same place, only deeper. It costs one unguided pass more and needs nothing but the model.
+
+    Arguments:
+        classifier: (x, sigma) -> logits (B, K), the one that will guide.
+        endpoints: unguided samples of the same starts, (N, *S).
+        sigma: the level at which they are read, a small one.
+    """
+    level = torch.as_tensor(sigma, dtype=endpoints.dtype, device=endpoints.device)
+    return torch.cat([classifier(rows, level).argmax(1) for rows in endpoints.split(1024)])
 
 
 @torch.no_grad()
@@ -115,34 +142,57 @@ def _push(classifier: Logits, x: Tensor, labels: Tensor, sigma: Tensor) -> Tenso
 
 
 class Similarities(NamedTuple):
-    """How similar N samples are to training images: `similarity` (N,) to the `nearest` member, whose index is in (N,);
-    `to_non_members` (N,) is the similarity to the nearest image that no model saw.
+    """How N samples resemble training images: the cosine `similarity` (N,) to the `nearest` member, whose index is in
+    (N,), and the L2 `distance` (N,) of the images themselves to that member; `to_non_members` and `from_non_members`
+    (N,) are the same of the nearest image that no model saw.
     """
 
     similarity: Tensor
+    distance: Tensor
     nearest: Tensor
     to_non_members: Tensor
+    from_non_members: Tensor
 
-    def hits(self, low: float, high: float = torch.inf) -> Tensor:
-        """The index of the member that each sample copies, at a similarity in [low, high); -1 for none. (N,)."""
-        return self.nearest.where(metrics.in_band(self.similarity, low, high), torch.full_like(self.nearest, -1))
+    def hits(self, edges: Joint, above: Joint | None = None) -> Tensor:
+        """The index of the member that each sample copies, -1 for none, (N,). A copy passes `edges`, and not `above`
+        if that is given: a band ends where the next begins."""
+        passed = edges.passed(self.similarity, self.distance)
+        if above is not None:
+            passed &= ~above.passed(self.similarity, self.distance)
+        return self.nearest.where(passed, torch.full_like(self.nearest, -1))
+
+    def resembles_others(self, edges: Joint) -> Tensor:
+        """Which samples would pass for copies of a non-member, (N,) bool."""
+        return edges.passed(self.to_non_members, self.from_non_members)
 
 
 def similarities(
     samples: Tensor | Iterable[Tensor], embed: Embed, members: Tensor, non_members: Tensor
 ) -> Similarities:
-    """Find the nearest member of each sample, by the cosine of features.
+    """Find the nearest member of each sample by the cosine of features, and how far that member is in L2.
+
+    The distance is to the same member, so that the two measures speak of one image.
 
     Arguments:
         samples: images (N, C, H, W), or batches of them as they come from disk.
         embed: images (N, C, H, W) -> features (N, D).
         members: training images (M, C, H, W).
-        non_members: images of the same kind that no model saw. They show how much similarity chance alone gives.
+        non_members: images of the same kind that no model saw. They show how much resemblance chance alone gives.
     """
     known, control = embed(members), embed(non_members)
     found = []
     for batch in [samples] if isinstance(samples, Tensor) else samples:
         features = embed(batch)
-        similarity, nearest = metrics.nearest(features, known)
-        found.append((similarity[:, 0], nearest[:, 0], metrics.nearest(features, control)[0][:, 0]))
+        similarity, distance, nearest = closest(batch, features, members, known)
+        others = closest(batch, features, non_members, control)
+        found.append((similarity, distance, nearest, others[0], others[1]))
     return Similarities(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def closest(images: Tensor, features: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine to the nearest target (N,), L2 distance of the images to it (N,), its index (N,).
+
+    images (N, C, H, W) and targets (M, C, H, W) have the features (N, D) and `known` (M, D).
+    """
+    similarity, nearest = (one[:, 0] for one in metrics.nearest(features, known))
+    return similarity, (images - targets[nearest]).flatten(1).norm(dim=1), nearest

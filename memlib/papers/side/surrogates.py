@@ -45,7 +45,7 @@ def teacher_labels(
     """Label generated images (N, *S) by a classifier of clean images, at sigma = 0. SIDE sec. 3.3.2.
 
     OL: the teacher knows the original labels of the training set. OL-TD, for a student with time, is the paper's SIDE.
-    OL-TI is for a student without time; the paper uses the teacher itself there, and `log_p` takes that too. RL-TD
+    OL-TI is for a student without time; the paper's TI is the teacher itself, and `log_p` takes that too. RL-TD
     (training): the teacher was trained on one label per training image, the random labels of sec. 4.2.
 
     Raises:
@@ -66,13 +66,14 @@ def teacher_labels(
 class Clusters:
     """Clusters of N features: `labels` (N,) from 0 to K - 1, and -1 in a cluster that was dropped.
 
-    For each cluster found: its `sizes`, its `cohesion` (mean cosine of its features to their centroid), and whether it
-    was `kept`.
+    For each cluster found: its `sizes`, its `cohesion` (`pair_cosine`), and whether it was `kept`. `null` is the mean
+    cohesion of the same features with their labels shuffled.
     """
 
     labels: Tensor
     sizes: Tensor
     cohesion: Tensor
+    null: float
     kept: Tensor
 
     def __str__(self) -> str:
@@ -80,63 +81,85 @@ class Clusters:
         median = float(self.cohesion.median())
         return (
             f"{int(self.kept.sum())} of {len(self.kept)} clusters kept, {lost} of {len(self.labels)} images dropped, "
-            f"median cohesion {median:.2f}"
+            f"median cohesion {median:.2f} ({self.null:.2f} if shuffled)"
         )
 
 
-def cluster(features: Tensor, k: int, cohesion: float = 0.0, smallest: int = 2, seed: int = 0) -> Clusters:
+def cluster(features: Tensor, k: int, share: float = 1.0, smallest: int = 2, seed: int = 0) -> Clusters:
     """k-means of the directions of `features` (N, D), without clusters that are loose or small.
 
-    The paper names clusters of features (sec. 3.3.1) and leaves both thresholds open. Deterministic by seed.
+    The paper names clusters of features (sec. 3.3.1) and leaves open which to keep. Deterministic by seed.
 
     Arguments:
         k: number of clusters, 2 to N.
-        cohesion: smallest mean cosine to the centroid of a cluster that is kept.
-        smallest: fewest images of a cluster that is kept; a single image always has cohesion 1.
+        share, smallest: see `prune`.
 
     Raises:
-        Refused: for k outside 2..N, and when fewer than two clusters are left.
+        Refused: for k outside 2..N, a share outside (0, 1], and when fewer than two clusters are left.
     """
     if not 2 <= k <= len(features):
         raise Refused(f"{len(features)} images cannot be put into {k} clusters: give 2 to {len(features)}")
     rows = normalize(features.detach().flatten(1).double())
     means = KMeans(k, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]  # declared as "auto"
     found = means.fit_predict(rows.cpu().numpy())
-    return prune(rows, torch.from_numpy(found).long().to(rows.device), cohesion, smallest)
+    return prune(rows, torch.from_numpy(found).long().to(rows.device), share, smallest, seed)
 
 
-def prune(features: Tensor, labels: Tensor, cohesion: float = 0.0, smallest: int = 2) -> Clusters:
-    """Keep the clusters `labels` (N,) of `features` (N, D) that are cohesive and large enough.
+def prune(features: Tensor, labels: Tensor, share: float = 1.0, smallest: int = 2, seed: int = 0) -> Clusters:
+    """Keep the `share` of clusters `labels` (N,) of `features` (N, D) that are largest and tightest.
 
-    The mean cosine of unit vectors to their mean direction is the length of their mean. The labels that stay are
-    renumbered from 0.
+    Clusters are ranked by size times tightness, where tightness is how far `pair_cosine` lies above that of shuffled
+    labels. Clusters of less than `smallest` images, and those no tighter than shuffled ones, are dropped in any case.
+    The labels that stay are renumbered from 0.
 
     Raises:
-        Refused: when fewer than two clusters stay.
+        Refused: for a share outside (0, 1], and when fewer than two clusters stay.
     """
+    if not 0 < share <= 1:
+        raise Refused(f"the share of clusters that is kept lies in (0, 1], not {share}")
     rows, count = normalize(features.double()), int(labels.max()) + 1
     sizes = torch.bincount(labels, minlength=count)
-    sums = rows.new_zeros(count, rows.shape[1]).index_add(0, labels, rows)
-    cosine = sums.norm(dim=1) / sizes.clamp_min(1)
-    kept = (cosine >= cohesion) & (sizes >= max(1, smallest))
+    cosine = pair_cosine(rows, labels)
+    mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)]
+    several = sizes >= 2
+    null = float(pair_cosine(rows, mixed)[several].mean()) if several.any() else 0.0
+    worth = sizes * (cosine - null)
+    usable = (sizes >= max(1, smallest)) & ((cosine > null) | ~several)
+    order = torch.where(usable, worth, -torch.inf).argsort(descending=True)
+    kept = torch.zeros_like(usable)
+    kept[order[: round(share * count)]] = True
+    kept &= usable
     if kept.sum() < 2:
-        best = ", ".join(f"{c:.2f}" for c in cosine.topk(min(2, count)).values.tolist())
         raise Refused(
-            f"{int(kept.sum())} of {count} clusters have cohesion {cohesion} and {smallest} images: ask for less "
-            f"cohesion (the highest are {best}) or fewer clusters"
+            f"{int(kept.sum())} of {count} clusters are tighter than shuffled ones and have {smallest} images: keep a "
+            "larger share, or make fewer clusters"
         )
     renumbered = torch.where(kept, kept.cumsum(0) - 1, -1)
-    return Clusters(renumbered[labels], sizes, cosine, kept)
+    return Clusters(renumbered[labels], sizes, cosine, null, kept)
 
 
-def cluster_labels(generated: Tensor, clusters: Clusters) -> Surrogate:
-    """CL-TD: the clusters of generated images (N, *S) as hard labels, without the images of dropped clusters.
+def pair_cosine(rows: Tensor, labels: Tensor) -> Tensor:
+    """The mean cosine of two different members of each cluster, (K,), for unit rows (N, D) and labels (N,).
+
+    The length of a cluster's mean contains 1/m: two images at a right angle would score .71 by it, and 0 here. 0 for a
+    cluster of fewer than two images.
+    """
+    count = int(labels.max()) + 1
+    sizes = torch.bincount(labels, minlength=count).to(rows)
+    sums = rows.new_zeros(count, rows.shape[1]).index_add(0, labels, rows)
+    return (sums.square().sum(1) - sizes) / (sizes * (sizes - 1)).clamp_min(1)
+
+
+def cluster_labels(generated: Tensor, clusters: Clusters, arm: Literal["CL-TD", "CL-TI"] = "CL-TD") -> Surrogate:
+    """CL: the clusters of generated images (N, *S) as hard labels, without the images of dropped clusters.
+
+    CL-TD is for a student with time, CL-TI for one without.
 
     This attacker has only the model, as long as the features were fitted to generated images or are public.
     """
     stay = clusters.labels >= 0
     targets = one_hot(clusters.labels[stay], int(clusters.kept.sum())).to(generated)
-    return Surrogate("CL-TD", "nothing", generated[stay], targets)
+    return Surrogate(arm, "nothing", generated[stay], targets)
 
 
 def random_labels(generated: Tensor, classes: int, generator: torch.Generator) -> Surrogate:

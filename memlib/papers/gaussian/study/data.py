@@ -37,16 +37,20 @@ def draws(settings: Settings, seed: int) -> Draws:
 
 
 def labelled(settings: Settings, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Points of the mixture (n, 2) and four labels, each the (n,) bool mask of its class.
+    """Points of the mixture (n, 2) and three labels, each the (n,) bool mask of its class.
 
-    Two labels follow the modes, one is a coin, and one is the outer 30 % of the points: all four are informative by
-    the definition of SIDE, since each cuts the data into a class and a rest.
+    Two labels follow the modes, and one is a coin: all are informative by the definition of SIDE, since each cuts the
+    data into a class and a rest.
     """
     points, mode = mixture().sample(settings.n_labelled, torch.Generator().manual_seed(seed + 1))
-    far = (points - points.mean(0)).norm(dim=1)
-    return points, {
-        "outer mode": mode == 0,
-        "middle mode": mode == 1,
-        "random half": draws(settings, seed).coin,
-        "outer ring": far > far.quantile(0.7),
-    }
+    return points, {"outer mode": mode == 0, "middle mode": mode == 1, "random half": draws(settings, seed).coin}
+
+
+def concentric(settings: Settings, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Points of two Gaussians about one mean (n, 2), and the label of the wide one, the (n,) bool mask of its class.
+
+    A class that is Gaussian, as theorem 1 assumes, and more spread than the whole, which no definition rules out.
+    """
+    both = GaussianMixture(torch.zeros(2, 2), torch.tensor([0.7, 0.3]), std=torch.tensor([1.0, 2.0]))
+    points, which = both.sample(settings.n_labelled, torch.Generator().manual_seed(seed + 2))
+    return points, {"wide Gaussian": which == 1}

@@ -1,14 +1,15 @@
-"""G2 and G3: does a label lower the measure, and is a labelled class less spread than the whole?"""
+"""G2: does a label lower the measure? And proposition 1 on a toy: is a labelled class less spread than the whole?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from memlib import sample
 from memlib.denoiser import Denoiser
+from memlib.metrics import theorem_limit
 from memlib.noise import karras, seeded
-from memlib.papers.gaussian.closed_forms import kl_to_points, theorem_limit
+from memlib.papers.gaussian.closed_forms import kl_to_points
 from memlib.random import keyed
 
 RESAMPLES = 1000  # bootstrap resamples behind an interval
@@ -29,7 +30,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Latents:
-    """The nuclear norm of the covariance of each class's latents over that of all latents (G3)."""
+    """The nuclear norm of the covariance of each class's latents over that of all latents; shown, decides nothing."""
 
     n: int  # latents
     ratios: dict[str, float]
@@ -37,7 +38,10 @@ class Latents:
 
 
 def measure(points: Tensor, masks: dict[str, Tensor], seed: int) -> Labels:
-    """Compute the ratio over a range of variances and in the limit, for points (n, 2) and (n,) masks by label."""
+    """Compute the ratio over a range of variances and in the limit, for points (n, 2) and (n,) masks by label.
+
+    `together` joins the labels of several sets of points.
+    """
     variances = torch.logspace(-8, -0.1, 40)
     whole = _moments(points)
     ratios, limits = {}, {}
@@ -48,6 +52,12 @@ def measure(points: Tensor, masks: dict[str, Tensor], seed: int) -> Labels:
     spread = {name: interval(theorem_limit(*parts)) for name, parts in resampled(points, masks, seed).items()}
     sizes = {name: int(mask.sum()) for name, mask in masks.items()}
     return Labels(len(points), sizes, variances, ratios, limits, spread)
+
+
+def together(one: Labels, other: Labels) -> Labels:
+    """The labels of two sets of as many points."""
+    parts = ("sizes", "ratios", "limits", "spread")
+    return replace(one, **{name: getattr(one, name) | getattr(other, name) for name in parts})
 
 
 def limit(points: Tensor, mask: Tensor) -> float:

@@ -4,7 +4,7 @@ from memlib.claim import Claim
 from memlib.metrics import mean_interval
 from memlib.papers.gaussian.study.distinct import FIRST, Distinct
 from memlib.papers.gaussian.study.divergence import Divergence
-from memlib.papers.gaussian.study.labels import Labels, Latents
+from memlib.papers.gaussian.study.labels import Labels
 from memlib.papers.gaussian.study.memorizer import Memorizer
 from memlib.papers.gaussian.study.unlearning import Unlearning, bits
 
@@ -41,22 +41,6 @@ def g2(found: Labels) -> Claim:
         figure=limits,
         n=found.n,
         text="limit of the ratio for each label: below 1, the label lowers the measure",
-    )
-
-
-def g3(found: Latents) -> Claim:
-    """*Reproduced* if the covariance of the latents has a nuclear norm no larger in the class of each of the four
-    labels than in all latents together. *Trend only* if that holds for the two labels that follow the modes. Otherwise
-    *not reproduced*.
-    """
-    ratios = found.ratios
-    obeyed = all(ratios[name] <= 1 for name in MODES)
-    return Claim(
-        "G3",
-        "reproduced" if max(ratios.values()) <= 1 else "trend only" if obeyed else "not reproduced",
-        figure=ratios,
-        n=found.n,
-        text="nuclear norm of the covariance of a class over that of all latents, for each label",
     )
 
 

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from memlib import metrics, sample
-from memlib.papers.side.study.arms import Bench, clustered, guided_samples, student, surrogate
-from memlib.papers.side.study.experiment import in_dtype, set_stage, weights_of
+from memlib.papers.side.attack import in_use
+from memlib.papers.side.study.arms import ARMS, Bench, clustered, guide, guided_samples, surrogate
+from memlib.papers.side.study.experiment import in_dtype, runs_of, set_stage, weights_of
 from memlib.papers.side.study.judge import Judge
 from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.study.world import coders, prepare
 from memlib.run import Run
 
+SHOWN_ARM = "CL-TD own"
+SHOWN_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 SHOWN = (0, 10, 16, 20, 24, 28, 32, 36, 40, 44, 49)  # steps of the sampling path
 
 
@@ -21,8 +24,9 @@ class Pictures:
     """Images (N, C, H, W) on the CPU.
 
     `members` and `non_members`; `path`, the denoised image at some of the levels `sigmas` along twelve sampling paths,
-    above `ends`, the members that they end nearest to; `clusters`, generated images of the four largest; `by_weight`
-    and `pairs`, (samples, their nearest members) at each weight and in each band.
+    above `ends`, the members that they end nearest to; `clusters`, generated images of the four best; `by_weight`,
+    (samples, their nearest members) at each weight; `pairs` the same in each band, each member once, with the L2
+    distances (N,) of the pairs.
     """
 
     members: Tensor
@@ -32,25 +36,25 @@ class Pictures:
     ends: Tensor
     clusters: list[Tensor]
     by_weight: dict[float, tuple[Tensor, Tensor]]
-    pairs: dict[str, tuple[Tensor, Tensor]]
+    pairs: dict[str, tuple[Tensor, Tensor, Tensor]]
 
 
 def pictures(settings: Settings, run: Run) -> Pictures:
     """The images that the chapter shows, of the networks and samples that `experiment.run` left in the cache."""
     with in_dtype(settings):
-        stage = set_stage(*prepare(settings, run), settings, run)
+        own = runs_of(settings, run)[0]
+        stage = set_stage(*prepare(settings, own), settings, own, first=True)
         bench = stage.bench
         sigmas, path, ends = _along(bench)
-        by_weight, pairs = _of_swept(settings, bench, stage.judge, run)
         return Pictures(
             bench.world.members[:16].cpu(),
             bench.world.non_members[:16].cpu(),
             sigmas,
             path,
             ends,
-            _of_clusters(bench, run),
-            by_weight,
-            pairs,
+            _of_clusters(bench, own),
+            _by_weight(bench, stage.judge, own),
+            _in_bands(settings, bench, stage.judge, own),
         )
 
 
@@ -73,21 +77,30 @@ def _of_clusters(bench: Bench, run: Run) -> list[Tensor]:
     return [decode(bench.synthetic[labels == label][:14]).cpu() for label in largest]
 
 
-def _of_swept(settings: Settings, bench: Bench, judge: Judge, run: Run) -> tuple[dict, dict]:
-    """Twelve samples at each weight, and the most similar pairs of each band at the weight of the comparison."""
-    given = surrogate(settings.swept, bench, run)
-    net, weights, n = student(given, bench, run), weights_of(settings), settings.n_samples
-    shards = guided_samples(bench.target, net, given.targets.shape[1], weights, n, run)
-    decode, members, like = coders(bench.world)[1], bench.world.members, bench.target.like
-    by_weight, pairs = {}, {}
-    for i, weight in enumerate(weights):
-        images = decode(shards[:12]["images"][:, i].to(like))
-        by_weight[weight] = (images.cpu(), members[judge.compare(images).nearest].cpu())
-    column = weights.index(settings.weight)
-    seen = judge.compare(decode(shard["images"][:, column].to(like)) for shard in shards)
+def _by_weight(bench: Bench, judge: Judge, run: Run) -> dict[float, tuple[Tensor, Tensor]]:
+    """Twelve samples of `SHOWN_ARM` at each of `SHOWN_WEIGHTS`, and their nearest members."""
+    given = surrogate(ARMS[SHOWN_ARM].surrogate, bench, run)
+    net, weights = guide(SHOWN_ARM, given, bench, run), list(SHOWN_WEIGHTS)
+    shards = guided_samples(bench, net, in_use(given.targets), weights, 12, run, own=True)
+    decode, images = coders(bench.world)[1], shards[:12]["images"].to(bench.target.like)
+    made = {weight: decode(images[:, i]) for i, weight in enumerate(weights)}
+    return {weight: (one.cpu(), bench.world.members[judge.compare(one).nearest].cpu()) for weight, one in made.items()}
+
+
+def _in_bands(settings: Settings, bench: Bench, judge: Judge, run: Run) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """The nearest pair of each member in each band, at most eight of them, nearest first, for `SHOWN_ARM`."""
+    given, weights = surrogate(ARMS[SHOWN_ARM].surrogate, bench, run), weights_of(SHOWN_ARM, settings)
+    net, n = guide(SHOWN_ARM, given, bench, run), settings.n_samples
+    shards = guided_samples(bench, net, in_use(given.targets), weights, n, run, own=True)
+    column, decode, like = weights.index(settings.own_weight), coders(bench.world)[1], bench.target.like
+    images = torch.cat([decode(shard["images"][:, column].to(like)) for shard in shards])
+    seen, pairs = judge.compare(images), {}
     for band, ends in judge.bands.items():
-        inside = metrics.in_band(seen.similarity, *ends).nonzero()[:, 0]
-        best = inside[seen.similarity[inside].argsort(descending=True)][:16]
-        images = decode(shards[best.cpu()]["images"][:, column].to(like))
-        pairs[band] = (images.cpu(), members[seen.nearest[best]].cpu())
-    return by_weight, pairs
+        inside = (seen.hits(*ends) >= 0).nonzero()[:, 0]
+        inside, once = inside[seen.distance[inside].argsort()], {}
+        for row in inside.tolist():
+            once.setdefault(int(seen.nearest[row]), row)
+        best = torch.tensor(list(once.values())[:8], dtype=torch.long, device=images.device)
+        members = bench.world.members[seen.nearest[best]]
+        pairs[band] = images[best].cpu(), members.cpu(), seen.distance[best].cpu()
+    return pairs

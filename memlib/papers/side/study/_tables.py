@@ -1,32 +1,70 @@
 """The tables behind the claims, as rows of text; the first row names the columns."""
 
+import torch
+
 from memlib import metrics
-from memlib.papers.side.study.curves import by_weight, gains
-from memlib.papers.side.study.results import Arms, Labels, Model, Results, Thresholds, Weights
-from memlib.papers.side.study.rules import passed
+from memlib.papers.side.study.arms import ARMS, TOPS
+from memlib.papers.side.study.compare import BANDS, gains
+from memlib.papers.side.study.curves import GAINS, by_ratio, by_weight
+from memlib.papers.side.study.results import Arms, Labels, Model, Results, Theory, Thresholds, Weights
+from memlib.papers.side.study.rules import interval
+from memlib.papers.side.study.training_rules import of_training
 
 Rows = list[list[str]]
+PRINTED = {  # AMS and UMS at low, mid and high similarity in per cent, SIDE table 1
+    "CelebA-HQ-FI: Random": (11.656, 2.120, 0.596, 0.328, 0.044, 0.040),
+    "CelebA-HQ-FI: OL-TI": (2.649, 0.744, 0.075, 0.057, 0.005, 0.005),
+    "CelebA-HQ-FI: OL-TD": (15.172, 2.342, 1.115, 0.444, 0.054, 0.044),
+    "CelebA-25000: Random": (5.000, 4.240, 0.100, 0.100, 0.0, 0.0),
+    "CelebA-25000: OL-TI": (0.164, 0.152, 0.0, 0.0, 0.0, 0.0),
+    "CelebA-25000: OL-TD": (8.756, 6.940, 0.224, 0.212, 0.012, 0.012),
+}
+AVERAGED = (5.0, 9.0)  # the weights of table 1: its rows are means from the one to the other
 
 
 def tables(results: Results) -> dict[str, Rows]:
     """Every table of the groups that were run, by its title. Seconds are left out: no two machines agree on them."""
     told: dict[str, Rows] = {}
     if results.thresholds:
-        told["Thresholds, and the non-members above them"] = of_thresholds(results.thresholds)
+        told["Thresholds, and the non-members past them"] = of_thresholds(results.thresholds)
     if results.labels:
         told["What each arm's student learns from"] = of_labels(results.labels)
+    for arms, where in ((results.arms, ""), (results.second, " on the second set")):
+        if arms:
+            told[f"Copies / distinct members by arm{where}"] = of_arms(arms)
+            told[GAINS + where] = of_gains(arms)
+            told[f"Copies (distinct members) on each network{where}"] = of_networks(arms)
     if results.arms:
-        told["Copies and distinct members by arm and band"] = of_arms(results.arms)
-        told["High band, less Random: paired samples, 95 % intervals"] = of_gains(results.arms)
         told["Two tests without a threshold of their own"] = of_distances(results.arms)
         told["Candidates found without the training set"] = of_candidates(results.arms)
-        if len(results.arms.hits) > 1:
-            told["Copies (distinct members) on each network"] = of_networks(results.arms)
+    if results.theory:
+        told["Theorem 1 and the attack, by labelling"] = of_theory(results.theory)
     if results.weights:
         told["By guidance weight"] = of_weights(results.weights)
+        if len(results.weights.weights) > 2:
+            told["AMS / UMS by guidance weight, swept arms"] = of_swept(results.weights)
+            told["Table 1, in per cent"] = of_paper(results.weights)
     if results.model and results.model.emm:
         told["Memorized samples by the number of training images"] = of_sizes(results.model)
+    if results.training:
+        told["Training with labels: means over pairs of networks, 95 % intervals"] = of_training(results.training)
     return told
+
+
+def of_arms_table() -> Rows:
+    """The arms: where labels come from, what of the training set they see, the label of a sample, who guides."""
+    known = {
+        "CL-TD": ("clusters of generated images", "nothing"),
+        "CL-TI": ("clusters of generated images", "nothing"),
+        "OL-TD": ("a teacher of the members", "images and labels"),
+        "RL-TD": ("chance", "nothing"),
+        "RL-TD (training)": ("a teacher, one label a member", "images"),
+        "RL-TD (oracle)": ("the members' own numbers", "images"),
+    }
+    rows = [["arm", "labels from", "sees of the members", "a sample's label", "guided by", "in the paper"]]
+    for name, arm in ARMS.items():
+        rows.append([name, *known[arm.surrogate], arm.draw, arm.student, arm.paper])
+    return [rows[0], ["Random", "none", "nothing", "none", "nothing", "table 1"], *rows[1:]]
 
 
 def of_planted(thresholds: Thresholds) -> Rows:
@@ -40,13 +78,15 @@ def of_planted(thresholds: Thresholds) -> Rows:
 
 
 def of_thresholds(thresholds: Thresholds) -> Rows:
-    """Edge, what it was set for, and the non-members above it."""
-    rows = [["band", "cosine from", "set for", "non-members", "95 % interval"]]
-    for band, count in passed(thresholds).items():
-        low, high = count.interval()
+    """Edges of the first network, what they were set for, and the non-members past them in all networks."""
+    rows = [["band", "cosine from", "L2 up to", "set for", "non-members, all networks", "95 % interval"]]
+    held = thresholds.held
+    for band, edges in thresholds.edges.items():
         origin = "published" if thresholds.descriptor == "sscd" else f"{100 * thresholds.fractions[band]:.1f} %"
-        interval = f"[{100 * low:.1f}, {100 * high:.1f}] %"
-        rows.append([band, f"{thresholds.edges[band]:.3f}", origin, f"{count.k} of {count.n}", interval])
+        low, high = interval([one.passed[band].rate for one in held], (0.0, 1.0))
+        ends = f"[{100 * max(low, 0):.1f}, {100 * min(high, 1):.1f}] %"
+        counts = f"{sum(one.passed[band].k for one in held)} of {sum(one.passed[band].n for one in held)}"
+        rows.append([band, f"{edges.similarity:.3f}", f"{edges.distance:.2f}", origin, counts, ends])
     return rows
 
 
@@ -57,43 +97,89 @@ def of_labels(labels: Labels) -> Rows:
 
 
 def of_arms(arms: Arms) -> Rows:
-    """Copies (AMS), distinct members among the best matches and over all pairs (UMS), in each band."""
-    bands = list(arms.bands["Random"])
-    rows = [["arm", *(f"{band}: AMS / best / all" for band in bands), "non-members"]]
-    for name, found in arms.bands.items():
-        cells = [" / ".join(str(count) for count in found[band]) for band in bands]
-        rows.append([name, *cells, f"{arms.non_members[name]}"])
+    """Copies and distinct members of all networks together: joint, by each measure alone, and in the lower bands."""
+    count = len(arms.hits)
+    rows = [
+        ["arm", "weight", "networks", "joint", "cosine alone", "L2 alone", "low", "mid", "all pairs", "non-members"]
+    ]
+    for name in arms.hits[0]:
+        have = [number for number in range(count) if name in arms.hits[number]]
+        bands = torch.tensor([[arms.bands[i][name][band] for band in BANDS] for i in have]).sum(0)
+        alone = torch.tensor([[arms.alone[i][name][kind] for kind in ("cosine", "L2")] for i in have]).sum(0)
+        cells = [f"{a} / {b}" for a, b in (bands[2, :2], *alone, *bands[:2, :2])]
+        weight = f"{arms.weights[name]:g}" if name in arms.weights else ""
+        rows.append([name, weight, f"{len(have)}", *cells, f"{bands[2, 2]}", f"{arms.non_members[name]}"])
     return rows
 
 
 def of_gains(arms: Arms) -> Rows:
-    """Each arm against Random: AMS and distinct members."""
-    first, rows = arms.hits[0], [["arm", "AMS", "interval", "distinct", "interval"]]
-    for name, (change, (low, high)) in gains(arms).items():
+    """Each arm on all networks less Random: AMS and distinct members, with intervals over the networks."""
+    rows = [["arm", "AMS", "low", "high", "distinct members", "low", "high"]]
+    for name in arms.hits[-1]:
         if name != "Random":
-            more, (least, most) = metrics.unique_difference(first[name], first["Random"])
-            ends = f"[{low:+.3f}, {high:+.3f}]", f"[{least:+.0f}, {most:+.0f}]"
-            rows.append([name, f"{change:+.3f}", ends[0], f"{more:+d}", ends[1]])
+            rate, distinct = gains(arms, name, "Random")
+            members = [one * arms.members for one in distinct]
+            cells = [f"{one:+.4f}" for one in (sum(rate) / len(rate), *interval(rate))]
+            cells += [f"{one:+.1f}" for one in (sum(members) / len(members), *interval(members, None))]
+            rows.append([name, *cells])
     return rows
 
 
 def of_weights(weights: Weights) -> Rows:
-    """AMS, UMS, the same for non-members, and the means of the most similar samples, at each weight."""
-    found, rows = (
-        by_weight(weights),
-        [["weight", "AMS", "UMS", "non-members", "top 0.1 %", "0.5 %", "1 %", "5 %", "10 %"]],
-    )
+    """AMS, UMS, the same for non-members, and the mean cosine of the most similar samples, at each weight."""
+    found, tops = by_weight(weights), weights.tops.mean((0, 2))
+    rows = [["weight", "AMS", "UMS", "non-members", *(f"top {100 * top:g} %" for top in TOPS)]]
     for i, weight in enumerate(weights.weights):
-        cells = [found[name][i] for name in ("AMS", "UMS", "non-members")]
-        cells += metrics.top_means(weights.similarity[i]).tolist()
-        rows.append([f"{weight:g}", *(f"{cell:.3f}" for cell in cells)])
+        cells = [found[name][i] for name in ("AMS", "UMS", "non-members")] + tops[i].tolist()
+        rows.append([f"{weight:g}", *(f"{cell:.3f}" if cell == cell else "" for cell in cells)])
     return rows
 
 
+def of_swept(weights: Weights) -> Rows:
+    """AMS and UMS in the high band in per cent, mean of the networks, of every swept arm; blank where not drawn."""
+    names = list(weights.bands)
+    drawn = {name: dict(zip(weights.of_arm[name], weights.bands[name][:, :, 2].mean(0), strict=True)) for name in names}
+    rows = [["weight", *names]]
+    for weight in sorted({one for name in names for one in drawn[name]}):
+        cells = [drawn[name].get(weight) for name in names]
+        rows.append(
+            [f"{weight:g}", *("" if one is None else f"{100 * one[0]:.2f} / {100 * one[1]:.2f}" for one in cells)]
+        )
+    return rows
+
+
+def of_paper(weights: Weights) -> Rows:
+    """The paper's table 1 beside ours: means over the weights from 5 to 9 and over the networks."""
+    head = [f"{what} {band}" for band in BANDS for what in ("AMS", "UMS")]
+    rows = [["", *head], *[[name, *(f"{value:g}" for value in values)] for name, values in PRINTED.items()]]
+    for name, values in weights.bands.items():
+        listed = weights.of_arm[name]
+        inside = [i for i, weight in enumerate(listed) if AVERAGED[0] <= weight <= AVERAGED[1]]
+        if not inside:
+            continue
+        mean = 100 * values[:, inside].mean((0, 1))  # (3, 2)
+        rows.append([f"here: {name}", *(f"{one:.3f}" for one in mean.flatten().tolist())])
+        if name == weights.arm:
+            plain = 100 * values[:, listed.index(0.0)].mean(0)
+            rows.append(["here: Random", *(f"{one:.3f}" for one in plain.flatten().tolist())])
+    return rows
+
+
+def of_theory(theory: Theory) -> Rows:
+    """The ratio of theorem 1, classes, and the copies of the attack on all networks together."""
+    rows = [["labels of the members", "classes", "ratio of eq. 50", "copies", "distinct members", "samples"]]
+    count = len(theory.ratio)
+    for name, (ratio, _) in sorted(by_ratio(theory)[0].items(), key=lambda one: one[1][0]):
+        sums = [sum(one[name] for one in part) for part in (theory.copies, theory.distinct)]
+        classes = sum(one[name] for one in theory.classes) / count
+        rows.append([name, f"{classes:.0f}", f"{ratio:.2f}", *map(str, sums), f"{count * theory.n}"])
+    return [*rows, ["no label", "", "", f"{sum(theory.plain)}", "", f"{count * theory.n}"]]
+
+
 def of_distances(arms: Arms) -> Rows:
-    """The l2-ratio and the adaptive distance of some arms."""
+    """The l2-ratio and the adaptive distance of some arms, first network."""
     rows = [["samples", "l2-ratio below 1/3", "95 % interval", "adaptive distance at most 1", "95 % interval"]]
-    for name in ("non-members", "Random", "OL-TD", "CL-TD"):
+    for name in ("non-members", "Random", "CL-TD own", "OL-TD"):
         cells = []
         for count in (arms.l2_ratio[name], arms.adaptive[name]):
             low, high = count.interval()
@@ -103,29 +189,22 @@ def of_distances(arms: Arms) -> Rows:
 
 
 def of_candidates(arms: Arms) -> Rows:
-    """What a search among the samples alone gives, by how often a sample must be repeated."""
+    """What a search among the samples alone gives, by how often a sample must be repeated, first network."""
     rows = [["arm", "repeated", "candidates", "copies", "distinct", "non-members"]]
-    for name in ("Random", "OL-TD", "CL-TD"):
+    for name in ("Random", "CL-TD own", "OL-TD"):
         for least, counts in zip((2, 3, 5), arms.candidates[name].tolist(), strict=True):
             rows.append([name, f"{least} times", *(str(count) for count in counts)])
     return rows
 
 
 def of_networks(arms: Arms) -> Rows:
-    """Copies and distinct members on each network, and the mean gain over Random."""
+    """Copies and distinct members on each network."""
     names, n = list(arms.hits[-1]), len(arms.hits[0]["Random"])
     rows = [["network", *names]]
     for number, hits in enumerate(arms.hits):
         found = {name: metrics.ums(hits[name], n).k for name in names}
         rows.append([f"{number}", *(f"{int((hits[name] >= 0).sum())} ({found[name]})" for name in names)])
-    gains = {
-        name: [float((hits[name] >= 0).double().mean() - (hits["Random"] >= 0).double().mean()) for hits in arms.hits]
-        for name in names
-    }
-    ends = {name: metrics.mean_interval(gain, bounds=(-1, 1)) for name, gain in gains.items()}
-    ends["Random"] = 0.0, 0.0  # less itself
-    rows.append(["mean AMS less Random", *(f"{sum(gain) / len(gain):+.3f}" for gain in gains.values())])
-    return [*rows, ["95 % interval", *(f"[{low:+.3f}, {high:+.3f}]" for low, high in ends.values())]]
+    return rows
 
 
 def of_sizes(model: Model) -> Rows:

@@ -1,4 +1,4 @@
-"""The arms side by side: on the first network in full, on further networks by their copies."""
+"""The arms side by side, in every network; and how good the classifiers are that guide them."""
 
 from collections.abc import Iterator
 
@@ -6,52 +6,42 @@ import torch
 from torch import Tensor
 
 from memlib import metrics, noise
-from memlib.cache import Shards
-from memlib.features import Embed
 from memlib.metrics import Count
 from memlib.noise import noise_from
-from memlib.papers.side.attack import Similarities
 from memlib.papers.side.guidance import Logits, accuracy, agreement_on_points
 from memlib.papers.side.study.arms import (
     ARMS,
     Bench,
     Found,
-    Recipe,
     by_distance,
     clustered,
     found,
-    guided_samples,
-    student,
+    guide,
     surrogate,
 )
-from memlib.papers.side.study.judge import Judge, Measure, judge_of
-from memlib.papers.side.study.model import (
-    ROWS,
-    SYNTHETIC,
-    Network,
-    Target,
-    Training,
-    trained,
-    unguided,
-)
+from memlib.papers.side.study.judge import Judge
+from memlib.papers.side.study.model import ROWS
 from memlib.papers.side.study.results import Arms, Labels
 from memlib.papers.side.study.world import World, coders
 from memlib.papers.side.surrogates import Surrogate
 from memlib.random import keyed
 from memlib.run import Run
 
-COMPARED = ("OL-TD", "CL-TD", "OL-TI", "RL-TD (training)")  # arms on every network
+BANDS = ("low", "mid", "high")
 _CLOSE = 1e-3  # standard deviations of the members within which an image is a training image
 
 
 def measure_labels(bench: Bench, run: Run) -> Labels:
-    """What each arm's student is shown, and how good the students with and without time are, level by level."""
-    given = {arm: surrogate(arm, bench, run) for arm in ARMS}
+    """What each arm's student is shown, and how good the classifiers with and without time are, level by level."""
+    given = {arm: surrogate(one.surrogate, bench, run) for arm, one in ARMS.items()}
     z = coders(bench.world)[0](bench.world.members)
     sigmas = bench.target.sigmas
     sigmas = sigmas[(sigmas > 0.1) & (sigmas < 8)][::4]
-    both = {"with time": given["OL-TD"], "without": given["OL-TI"]}
-    quality = {name: judged(student(one, bench, run), one, bench, sigmas, run.seed) for name, one in both.items()}
+    both = {"with time": "OL-TD", "without": "OL-TI"}
+    quality = {
+        name: judged(guide(arm, given[arm], bench, run), given[arm], bench, sigmas, run.seed)
+        for name, arm in both.items()
+    }
     return Labels(
         classes={arm: one.targets.shape[1] for arm, one in given.items()},
         images={arm: len(one.images) for arm, one in given.items()},
@@ -91,89 +81,58 @@ def judged(net: Logits, given: Surrogate, bench: Bench, sigmas: Tensor, seed: in
     }
 
 
-def compare_arms(
-    world: World,
-    plain: Found,
-    arms: dict[str, Found],
-    columns: dict[str, int],
-    weight: float,
-    judge: Judge,
-    others: list[dict[str, Tensor]],
-) -> Arms:
-    """`Arms` of the first network and of `others`; `columns` says which of an arm's weights is the compared one.
+def measure_plain(bench: Bench, judge: Judge) -> Found:
+    """The unguided samples of a bench as an arm without guidance."""
+    decode = coders(bench.world)[1]
 
-    `plain` are the first N unguided samples, for the arm Random; `others` are hits (N,) by arm.
-    """
-    encode = coders(world)[0]
+    def images(_: int) -> Iterator[Tensor]:
+        return (decode(part) for part in bench.plain.split(ROWS))
+
+    return found(images, 1, 0, judge, bench.world)
+
+
+def compare_arms(
+    data: str, world: World, networks: list[dict[str, Found]], columns: dict[str, int], weights: dict[str, float]
+) -> Arms:
+    """`Arms` of the networks, the first of which is `world`'s; `columns` says which of an arm's weights is compared."""
+    encode, first = coders(world)[0], networks[0]
     fresh = by_distance(encode(world.non_members).flatten(1), encode(world.members).flatten(1))
-    every, columns = {"Random": plain} | arms, {"Random": 0} | columns
-    seen = {name: similarities_at(one, columns[name]) for name, one in every.items()}
-    top, n = judge.edges["high"], len(seen["Random"].similarity)
-    bands = {}
-    for name, one in seen.items():
-        hits = {band: one.hits(*ends) for band, ends in judge.bands.items()}
-        pairs = every[name].pairs
-        bands[name] = {band: [int((hit >= 0).sum()), metrics.ums(hit, n).k, pairs[band]] for band, hit in hits.items()}
+    n = first["Random"].hits.shape[1]
+
+    def at(name: str, values: Tensor) -> Tensor:
+        return values[columns.get(name, 0)]
+
     return Arms(
-        weight=weight,
-        hits=[{name: one.hits(top).int() for name, one in seen.items()}, *others],
-        bands=bands,
-        non_members={name: int((one.to_non_members >= top).sum()) for name, one in seen.items()},
+        data=data,
+        members=len(world.members),
+        weights=weights,
+        hits=[{name: at(name, one.hits) for name, one in network.items()} for network in networks],
+        bands=[
+            {name: dict(zip(BANDS, at(name, one.bands).tolist(), strict=True)) for name, one in network.items()}
+            for network in networks
+        ],
+        alone=[
+            {
+                name: dict(zip(("cosine", "L2"), at(name, one.alone).tolist(), strict=True))
+                for name, one in network.items()
+            }
+            for network in networks
+        ],
+        non_members={name: int(at(name, one.non_members)) for name, one in first.items()},
         l2_ratio={"non-members": Count(fresh[0], len(world.non_members))}
-        | {name: Count(one.l2_ratio, n) for name, one in every.items()},
+        | {name: Count(one.l2_ratio, n) for name, one in first.items()},
         adaptive={"non-members": Count(fresh[1], len(world.non_members))}
-        | {name: Count(one.adaptive, n) for name, one in every.items()},
-        candidates={name: one.candidates for name, one in every.items()},
+        | {name: Count(one.adaptive, n) for name, one in first.items()},
+        candidates={name: one.candidates for name, one in first.items()},
     )
 
 
-def similarities_at(one: Found, column: int) -> Similarities:
-    """The similarities (N,) of an arm at one of its weights."""
-    return Similarities(one.similarity[column], one.nearest[column], one.to_non_members[column])
-
-
-def measure_plain(shards: Shards, seen: Similarities, target: Target, judge: Judge, world: World) -> Found:
-    """The first unguided samples of `shards` as an arm without guidance: as many as `seen` has similarities, (N,)."""
-    decode, n = coders(world)[1], len(seen.similarity)
-
-    def batches() -> Iterator[Tensor]:
-        for i, shard in enumerate(shards):
-            if i * ROWS < n:
-                yield decode(shard["images"].to(target.like))[: n - i * ROWS]
-
-    return found([seen], 0, batches(), judge, world)
-
-
-def attack_another(
-    number: int,
-    world: World,
-    network: Network,
-    how: Training,
-    recipe: Recipe,
-    measure: Measure,
-    sizes: dict[str, int],
-    weight: float,
-    run: Run,
-) -> dict[str, Tensor]:
-    """Train another network from seed `number` and attack it: the member that each sample copies, (N,) by arm.
-
-    `sizes` holds n_samples and n_synthetic. Arms are compared within one network; other networks tell whether the
-    comparison was luck.
-    """
-    z, decode = coders(world)[0](world.members), coders(world)[1]
-    target = trained(z, network, how, number, run)
-    made = torch.cat([unguided(target, part) for part in (SYNTHETIC + torch.arange(sizes["n_synthetic"])).split(ROWS)])
-    bench, judge = Bench(world, target, made, recipe, measure), judge_of(world, measure, run)
-    plainly = torch.cat([unguided(target, part) for part in torch.arange(sizes["n_samples"]).split(ROWS)])
-    hits = {"Random": _copied(plainly, decode, judge)}
-    for arm in COMPARED:
-        given = surrogate(arm, bench, run)
-        net = student(given, bench, run)
-        shards = guided_samples(target, net, given.targets.shape[1], [weight], sizes["n_samples"], run)
-        seen = judge.compare(decode(shard["images"][:, 0].to(target.like)) for shard in shards)
-        hits[arm] = seen.hits(judge.edges["high"]).cpu().int()
-    return hits
-
-
-def _copied(z: Tensor, decode: Embed, judge: Judge) -> Tensor:
-    return judge.compare(decode(z)).hits(judge.edges["high"]).cpu().int()
+def gains(arms: Arms, one: str, other: str) -> tuple[list[float], list[float]]:
+    """In each network, the AMS of an arm less that of another, and its distinct members less those of the other, as
+    fractions of the members."""
+    rates, distinct = [], []
+    for hits in arms.hits:
+        a, b = hits[one], hits[other]
+        rates.append(float((a >= 0).double().mean() - (b >= 0).double().mean()))
+        distinct.append((metrics.ums(a, len(a)).k - metrics.ums(b, len(b)).k) / arms.members)
+    return rates, distinct

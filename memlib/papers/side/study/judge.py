@@ -10,6 +10,7 @@ from torch import Tensor
 from memlib import features, metrics
 from memlib.errors import Refused
 from memlib.features import Embed
+from memlib.metrics import Joint
 from memlib.papers.side.attack import Similarities, similarities
 from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.study.world import World, coders
@@ -34,23 +35,25 @@ class Measure:
 class Judge:
     """Descriptor, thresholds and the images that samples are compared with, (N, C, H, W) as the model can return them.
 
-    `fractions` of held-out images were to lie above the `edges` of the bands low, mid and high. `null` and `check` (N,)
-    are the similarities of the calibration images and of the non-members to their nearest members.
+    `fractions` of held-out images were to pass the `edges` of the bands low, mid and high; a copy passes a cosine and a
+    distance. `alone` are the edges of the high band for each of the two by itself. `null` are the calibration images,
+    as if they were samples, and `check` the non-members.
     """
 
     embed: Embed
     members: Tensor
     non_members: Tensor
     fractions: dict[str, float]
-    edges: dict[str, float]
-    null: Tensor
-    check: Tensor
+    edges: dict[str, Joint]
+    alone: dict[str, Joint]
+    null: Similarities
+    check: Similarities
 
     @property
-    def bands(self) -> dict[str, tuple[float, float]]:
-        """The bands as (low, high) ends: from each edge to the next."""
-        ends = [*self.edges.values(), torch.inf]
-        return dict(zip(self.edges, zip(ends, ends[1:], strict=False), strict=True))
+    def bands(self) -> dict[str, tuple[Joint, Joint | None]]:
+        """Each band by its edges and by those of the next, None above the last."""
+        ends = [*self.edges.values(), None]
+        return {band: (own, after) for (band, own), after in zip(self.edges.items(), ends[1:], strict=True)}
 
     def compare(self, images: Tensor | Iterable[Tensor]) -> Similarities:
         """Nearest members and non-members of images (N, C, H, W), or of batches of them."""
@@ -105,18 +108,30 @@ def judge_of(world: World, measure: Measure, run: Run) -> Judge:
         )
     seen = seen_by_the_model(world)
     embed = _chosen(world, seen["reference"], measure, run)
-    known = embed(seen["members"])
-    null, check = (metrics.nearest(embed(seen[part]), known)[0][:, 0] for part in ("calibration", "non_members"))
+    null, check = (
+        similarities(seen[part], embed, seen["members"], seen["non_members"]) for part in ("calibration", "non_members")
+    )
     fractions = {"low": 5 * fpr, "mid": 2 * fpr, "high": fpr}
-    edges = {band: metrics.threshold(null, fraction) for band, fraction in fractions.items()}
     if measure.descriptor == "sscd":
-        edges = dict(PUBLISHED)
-    if not edges["low"] < edges["mid"] < edges["high"]:
+        edges = {band: Joint(edge, torch.inf) for band, edge in PUBLISHED.items()}
+    else:
+        edges = {band: metrics.joint_threshold(*null[:2], rate) for band, rate in fractions.items()}
+    alone = {
+        "cosine": Joint(_quantile(-null.similarity, fpr) * -1, torch.inf),
+        "L2": Joint(-torch.inf, _quantile(null.distance, fpr)),
+    }
+    if not edges["low"].similarity < edges["high"].similarity:
         raise Refused(
-            f"the {len(null)} calibration images are too alike to set three thresholds, which would all be near "
-            f"{edges['high']:.3g}: give a source with more distinct images"
+            f"the {len(null.similarity)} calibration images are too alike to set three thresholds, which would all be "
+            f"near {edges['high'].similarity:.3g}: give a source with more distinct images"
         )
-    return Judge(embed, seen["members"], seen["non_members"], fractions, edges, null, check)
+    return Judge(embed, seen["members"], seen["non_members"], fractions, edges, alone, null, check)
+
+
+def _quantile(values: Tensor, fpr: float) -> float:
+    """The edge that at most a fraction `fpr` of the values (M,) lies at or below."""
+    following = values.sort().values[int(fpr * len(values) + 1e-9)]
+    return float(torch.nextafter(following, following - 1))
 
 
 def _chosen(world: World, reference: Tensor, measure: Measure, run: Run) -> Embed:

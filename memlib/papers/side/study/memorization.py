@@ -84,8 +84,8 @@ def copies_along(
     for state in states:
         now = Target(denoiser_with(state, network, target.like), target.sigmas, target.like)
         seen = judge.compare(decode(unguided(now, torch.arange(STARTS))))
-        along["members"].append(float((seen.similarity >= top).double().mean()))
-        along["non-members"].append(float((seen.to_non_members >= top).double().mean()))
+        along["members"].append(float((seen.hits(top) >= 0).double().mean()))
+        along["non-members"].append(float(seen.resembles_others(top).double().mean()))
     return along
 
 

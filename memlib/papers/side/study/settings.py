@@ -25,16 +25,27 @@ class Settings:
     batch: Annotated[int, Between(1, 10**5)] = 128  # images a step
     lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # learning rate of Adam, falling to 0 along a cosine
 
-    n_samples: Annotated[int, Between(100, 10**7)] = 700  # samples of each arm, N_G of SIDE sec. 4.1
-    n_random: Annotated[int, Between(100, 10**8)] = 2500  # unguided samples, for the comparison at equal seconds
+    n_samples: Annotated[int, Between(100, 10**7)] = 1000  # samples of each arm, N_G of SIDE sec. 4.1
+    n_random: Annotated[int, Between(100, 10**8)] = 2500  # unguided samples of the first network
     n_synthetic: Annotated[int, Between(100, 10**7)] = 2500  # generated images that classifiers are distilled on
-    clusters: Annotated[int, Between(2, 10**5)] = 200  # K of the k-means that labels them; SIDE leaves it open
-    cohesion: Annotated[float, Between(0.0, 1.0)] = 0.8  # cosine; less cohesive clusters are dropped
+    clusters: Annotated[int, Between(2, 10**5)] = 400  # K of the k-means that labels them; SIDE leaves it open
+    share: Annotated[float, Between(0.01, 1.0)] = (
+        1.0  # fraction of the clusters that is kept, largest and tightest first
+    )
     student_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of each classifier
-    weight: Annotated[float, Between(0.0, 1000.0)] = 8.0  # guidance weight lambda at which arms are compared, eq. 10
-    swept: Literal["OL-TD", "CL-TD"] = "OL-TD"  # the arm whose weight is swept
-    sweep: Annotated[list[float], Between(0.0, 1000.0)] = field(default_factory=lambda: [0.0, 4.0, 8.0, 16.0, 32.0])
-    networks: Annotated[int, Between(1, 100)] = 1  # models attacked, each trained from its own seed
+    student_lr: Annotated[float, Between(1e-7, 1.0)] = 5e-3  # learning rate of teachers and students
+    weight: Annotated[float, Between(0.0, 1000.0)] = 4.0  # guidance weight lambda of arms with uniform labels, eq. 10
+    own_weight: Annotated[float, Between(0.0, 1000.0)] = 0.5  # lambda of arms with each sample's own label
+    sweep: Annotated[list[float], Between(0.0, 1000.0)] = field(default_factory=list)  # weights; empty: no sweep
+    networks: Annotated[int, Between(1, 100)] = (
+        3  # models attacked, each with a deal of the images and a seed of its own
+    )
+    second: str = ""  # a second source of images, attacked in the same way; empty: none
+    class_sizes: Annotated[list[int], Between(2, 10**4)] = field(  # members of a class, of labels that theorem 1 orders
+        default_factory=lambda: [2, 15]
+    )
+    theories: Annotated[int, Between(0, 100)] = 1  # networks on which theorem 1 stands beside the attack
+    pairs: Annotated[int, Between(0, 1000)] = 0  # S8: deals of digits that networks with and without labels train on
     decisive: bool = False  # also train on fewer and more images, and with planted duplicates
 
     descriptor: Literal["half_whitened", "centred", "copies", "sscd"] = "half_whitened"  # space of the similarities
@@ -47,17 +58,13 @@ class Settings:
 SCALES: dict[str, Settings] = {
     "fast": Settings(),
     "book": Settings(
-        data="digits",
-        latent=64,
-        width=256,
-        train_steps=1200,
-        n_samples=2000,
-        n_random=20_000,
-        student_steps=600,
-        n_synthetic=4000,
-        weight=4.0,
-        swept="CL-TD",
-        networks=3,
+        n_random=10_000,
+        sweep=[0.5, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 16.0, 32.0],
+        networks=5,
+        class_sizes=[2, 5, 15, 60],
+        theories=5,
+        second="digits",
+        pairs=8,
         decisive=True,
         dtype="float32",
     ),
@@ -72,7 +79,9 @@ SCALES: dict[str, Settings] = {
         n_samples=5000,
         n_random=50_000,
         n_synthetic=10_000,
+        clusters=1500,
         student_steps=3000,
+        sweep=[0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         dtype="float32",
     ),
     # SIDE sec. 4.1, with data=celeba:PATH. Its learning rate for the model is that of the training example that it
@@ -88,8 +97,10 @@ SCALES: dict[str, Settings] = {
         n_samples=50_000,
         n_random=200_000,
         n_synthetic=50_000,
-        clusters=1000,
+        clusters=7500,
         student_steps=50_000,
+        student_lr=1e-4,
+        weight=7.0,
         sweep=[float(weight) for weight in range(51)],
         descriptor="sscd",
         dtype="float32",

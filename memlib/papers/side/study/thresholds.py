@@ -1,29 +1,48 @@
-"""Which similarity means a copy: descriptors tried on planted copies, thresholds set on held-out images."""
+"""Which resemblance means a copy: descriptors tried on planted copies, thresholds set on held-out images."""
 
 import torch
 
 from memlib import features
+from memlib.metrics import Count
 from memlib.papers.side.attack import Similarities
 from memlib.papers.side.study.judge import Judge, Measure, descriptors, seen_by_the_model
-from memlib.papers.side.study.results import Thresholds
+from memlib.papers.side.study.results import Held, Thresholds
 from memlib.papers.side.study.world import World
 from memlib.run import Run
 
 
-def measure_thresholds(world: World, judge: Judge, measure: Measure, plain: Similarities, run: Run) -> Thresholds:
-    """Thresholds and what passes them. `plain` are the similarities (N,) of unguided samples."""
-    top = judge.edges["high"]
+def measure_thresholds(
+    world: World, judge: Judge, measure: Measure, plain: Similarities, held: list[Held], run: Run
+) -> Thresholds:
+    """Thresholds of the first network and what passes them; `held` of every network. `plain` (N,) are unguided."""
     return Thresholds(
         descriptor=measure.descriptor,
         members=len(world.members),
         edges=judge.edges,
+        alone=judge.alone,
         fractions=judge.fractions,
-        null=judge.null.cpu(),
-        check=judge.check.cpu(),
+        null=judge.null.similarity.cpu(),
+        null_distance=judge.null.distance.cpu(),
+        check=judge.check.similarity.cpu(),
+        check_distance=judge.check.distance.cpu(),
         planted=planted_copies(world, measure, run),
         plain=plain.similarity.cpu(),
-        copied=(plain.similarity >= top).cpu(),
-        copied_non_members=(plain.to_non_members >= top).cpu(),
+        plain_distance=plain.distance.cpu(),
+        held=held,
+    )
+
+
+def held_out(judge: Judge, plain: Similarities) -> Held:
+    """Non-members past each edge, and unguided samples (N,) in the high band of a member and of a non-member."""
+    check, top, n = judge.check, judge.edges["high"], len(plain.similarity)
+    passed = {
+        band: Count(int((check.hits(edges) >= 0).sum()), len(check.similarity)) for band, edges in judge.edges.items()
+    }
+    return Held(
+        passed,
+        dict(judge.fractions),
+        Count(int((plain.hits(top) >= 0).sum()), n),
+        Count(int(plain.resembles_others(top).sum()), n),
     )
 
 
