@@ -26,7 +26,7 @@ from memlib.papers.side.study.world import World, coders, prepare
 from memlib.run import Run
 
 DEALS = 3000  # seed of the first deal of the images, and of the network trained on it
-SWEPT = ("OL-TD", "CL-TD own")  # arms of the sweep; the first is the paper's and decides
+SWEPT = ("OL-TD", "OL-TD own", "CL-TD", "CL-TD own", "OL-TI")  # arms of the sweep; the first is the paper's and decides
 
 
 @dataclass(frozen=True)
