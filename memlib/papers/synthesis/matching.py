@@ -5,7 +5,6 @@ With residuals r = eps_hat - eps, the printed term is |mean of r over a batch of
 of the diffusion loss E[r given x and sigma] = 0, so the second part acts only on a model that has not reached it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -174,18 +173,18 @@ def with_adapters(stack: nets.Stack, rank: int, seed: int) -> nets.Stack:
             else:
                 adapt(child)
 
-    return _copied(stack, adapt, False, seed)
-
-
-def whole(stack: nets.Stack) -> nets.Stack:
-    """A copy of a stack of which everything is trained."""
-    return _copied(stack, lambda net: None, True, 0)
-
-
-def _copied(stack: nets.Stack, change: Callable[[nn.Module], None], trained: bool, seed: int) -> nets.Stack:
-    each = [net.requires_grad_(trained) for net in stack.unstack()]
+    each = stack.unstack()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for net in each:
-            change(net)
-    return nets.Stack(each)
+            adapt(net)
+    return copied(nets.Stack(each))
+
+
+def copied(stack: nets.Stack) -> nets.Stack:
+    """A copy of a stack, of which everything is trained, or the adapters alone if it has some."""
+    again = nets.Stack(stack.unstack())  # a stack makes parameters of frozen weights too: they are frozen here
+    adapters = [".up." in name or ".down." in name for name in again.names]
+    for weight, one in zip(again.weights, adapters, strict=True):
+        weight.requires_grad_(one or not any(adapters))
+    return again

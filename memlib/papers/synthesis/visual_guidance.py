@@ -1,4 +1,4 @@
-"""Visual guidance: a generator that is told, beside the label, what one real image looks like. Section 3.2 of the paper.
+"""Visual guidance: a generator that is told, beside the label, what one real image looks like. Section 3.2.
 
 The released code gives the embedding of an image of the training set as a token of the prompt: in training that of the
 image itself, in sampling that of the member whose place the new image takes. So the condition is the name of an image.
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from memlib import nets
-from memlib.papers.synthesis.generators import Network
 from memlib.nets.blocks import LabelCode
+from memlib.papers.synthesis.generators import Network
 from memlib.shapes import Float, Int
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from memlib.papers.synthesis.classifiers import Recipe
-from memlib.papers.synthesis.study import pipelines, world
+from memlib.papers.synthesis.generators import Network, Training
+from memlib.papers.synthesis.study import fine_tuning, pipelines, utility, world
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -19,6 +20,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "sizes": ("R10",),
     "prior": (),
     "blind": (),
+    "fine_tuning": ("R2",),
+    "utility": ("R11", "R12"),
 }
 
 _REMADE = (0.25, 0.5)  # strengths at which an attacker lets an image be remade
@@ -27,11 +30,12 @@ Call = tuple[str, Callable[..., Any], tuple]
 
 
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
-    """Run the groups of claims (all if empty). Raises Refused for images that do not fit, before anything is trained.
+    """Run the groups of claims (all if empty), but those that the settings leave out. Raises Refused for images that do not fit, before anything is trained.
 
     One round of calls, shared between processes; what they return is judged here.
     """
-    wanted = groups or tuple(GROUPS)
+    off = {"fine_tuning": not settings.gammas, "utility": not settings.utility}
+    wanted = [name for name in groups or GROUPS if not off.get(name)]
     worlds = world.load(settings, run)
     plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
     every = [(name, key) for name, calls in plans.items() for key in calls]
@@ -90,7 +94,32 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> d
         again = pipelines.repeated(parts[0], settings.seeds)
         inputs = (again, settings.strength, (1,), recipe, recipe, False, run)
         calls["seeds"] = ("seeds", pipelines.synthetic, inputs)
+    if "fine_tuning" in wanted:
+        for regime in (fine_tuning.OTHER, fine_tuning.SAME):
+            inputs = (one, regime, tuning_of(one, settings), run.seed, run)
+            calls["fine_tuning", regime] = ("fine_tuning", fine_tuning.measured, inputs)
+    if "utility" in wanted:
+        for i, part in enumerate(parts):
+            inputs = (part, settings.strength, recipe, run.seed, run)
+            calls["utility", i] = ("utility", utility.measured, inputs)
     return calls
+
+
+def tuning_of(one: World, settings: Settings) -> fine_tuning.Tuning:
+    """How the settings fine-tune generators of a source."""
+    images, batch = one.pool.images, settings.batch
+    return fine_tuning.Tuning(
+        network=Network(tuple(images.shape[1:]), settings.tuned_width, 2, one.pool.classes, float(images.std())),
+        base=Training(settings.base_steps, batch, settings.lr),
+        whole=Training(settings.tuned_steps, batch, settings.tuned_lr),
+        adapters=Training(settings.adapter_steps, batch, settings.lr),
+        rank=settings.rank,
+        gammas=settings.gammas,
+        levels=settings.levels,
+        draws=settings.draws,
+        sampling=settings.sampling_steps,
+        recipe=recipe_of(settings),
+    )
 
 
 def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequence[str]) -> dict[str, Any]:
@@ -103,5 +132,7 @@ def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequ
         "sizes": made.sizes,
         "prior": made.prior,
         "blind": made.blind,
+        "fine_tuning": made.fine_tuning,
+        "utility": lambda: utility.joined(made.parts("utility")),
     }
     return {name: ways[name]() for name in GROUPS if name in wanted}

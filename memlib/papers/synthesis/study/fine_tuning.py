@@ -70,7 +70,7 @@ class Regime:
 
 
 def without_canaries(world: World, seed: int) -> Pool:
-    """The plain images of a world's pool, dealt anew to as many pipelines: equal shares, right labels, no repetition."""
+    """The plain images of a world's pool, dealt anew to as many pipelines: right labels, no repetition."""
     pool = world.pool
     plain = (pool.kind == PLAIN).nonzero()[:, 0]
     plain = plain[: len(plain) // 2 * 2]
@@ -80,6 +80,7 @@ def without_canaries(world: World, seed: int) -> Pool:
 def terms(gammas: tuple[float, ...]) -> dict[str, Term]:
     """The arms by name: no term; printed and unbiased at each gamma; as released; ours at the least and the largest."""
     found = {NONE: Term("printed", 0.0)}
+    gammas = tuple(sorted({0.05, *gammas}))  # the paper's weight is among them: the rule reads it
     for form in ("printed", "unbiased"):
         found |= {f"{form} {gamma:g}": Term(form, gamma) for gamma in gammas}
     found["released"] = matching.RELEASED
@@ -97,11 +98,11 @@ def measured(world: World, name: str, tuning: Tuning, seed: int, run: Run) -> Re
     before = pool if name == SAME else replace(pool, images=_altered(world, pool.images))
     base = run.cached("bases", _base, before, others, tuning, seed)
     stack = _stack(tuning, len(members), base)
-    start = matching.whole(stack) if name == SAME else matching.with_adapters(stack, tuning.rank, seed)
+    start = stack if name == SAME else matching.with_adapters(stack, tuning.rank, seed)
     how = tuning.whole if name == SAME else tuning.adapters
     arms, energies = {}, {}
     for arm, term in terms(tuning.gammas).items():
-        tuned = matching.fine_tune(_again(start, name), pool, members, how, term, seed)
+        tuned = matching.fine_tune(matching.copied(start), pool, members, how, term, seed)
         arms[arm] = _published(world, pool, members, tuned, tuning, seed)
         if arm == NONE:
             energies["end"] = _energy(tuned, pool, members, tuning, seed)
@@ -116,15 +117,6 @@ def crossed(values: Tensor) -> tuple[float, float]:
     """Interval of the mean of (E, M) cells in [-1, 1], for new networks and new test images at once."""
     both = values.double().repeat_interleave(2, 0)  # a network counts as the pair that `crossed_interval` expects
     return membership.crossed_interval(both, torch.ones_like(both, dtype=torch.bool), bounds=(-1, 1))
-
-
-def _again(stack: nets.Stack, name: str) -> nets.Stack:
-    """A copy of what is tuned, with the same parts frozen."""
-    each = stack.unstack()
-    for net in each:
-        for key, weight in net.named_parameters():
-            weight.requires_grad_(name == SAME or ".down." in key or ".up." in key)
-    return nets.Stack(each)
 
 
 def _altered(world: World, images: Tensor) -> Tensor:

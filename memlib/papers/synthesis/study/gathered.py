@@ -9,6 +9,7 @@ from memlib import metrics
 from memlib.papers.synthesis import attacks, blind
 from memlib.papers.synthesis.attacks import Statistic
 from memlib.papers.synthesis.study import measures, pipelines
+from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Classified, Synthetic
 from memlib.papers.synthesis.study.results import Blind, Hits, Membership, Prior, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.settings import Settings
@@ -147,6 +148,10 @@ class Made:
             agreement={x: torch.cat([one.agreement for one in parts[x]]) for x in strengths},
             pictures={x: parts[x][0].pictures for x in strengths},
         )
+
+    def fine_tuning(self) -> dict[str, Regime]:
+        """R2, by regime."""
+        return {name[1]: value for name, value in self.done.items() if name[0] == "fine_tuning"}
 
     def blind(self) -> Blind:
         """A coin against moved non-members: for a classifier that sees no model, and for the raw loss."""

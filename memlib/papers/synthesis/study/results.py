@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Pictures
+from memlib.papers.synthesis.study.utility import Utility
 
 
 class Rate(NamedTuple):
@@ -124,3 +126,5 @@ class Results:
     seeds: dict[str, Seeds] | None = None
     sizes: dict[str, Sizes] | None = None
     blind: dict[str, Blind] | None = None
+    fine_tuning: dict[str, dict[str, Regime]] | None = None  # by source and regime
+    utility: dict[str, Utility] | None = None

@@ -15,8 +15,10 @@ from torch import Tensor
 from memlib import metrics
 from memlib.claim import Claim
 from memlib.papers.synthesis.pool import MISLABELLED, REPEATED
+from memlib.papers.synthesis.study.fine_tuning_rules import r2
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference, share
 from memlib.papers.synthesis.study.results import Membership, Results, Retrieval, Seeds, Sizes
+from memlib.papers.synthesis.study.utility_rules import r11, r12
 
 CLOSE = 0.03  # accuracies that differ by less are close: 3 points
 ON_AVERAGE, ON_CANARIES = 2.0, 5.0  # times the false-positive rate: what a training that protects may lose
@@ -39,6 +41,10 @@ def verdicts(results: Results) -> list[Claim]:
         found.append(over(results.seeds, r7))
     if results.sizes:
         found.append(over(results.sizes, r10))
+    if results.fine_tuning:
+        found.append(over(results.fine_tuning, r2))
+    if results.utility:
+        found += [over(results.utility, r11), over(results.utility, r12)]
     return found
 
 

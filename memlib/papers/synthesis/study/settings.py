@@ -54,6 +54,16 @@ class Settings:
     asked: Annotated[int, Between(1, 100)] = 5  # images for each member that an attacker asks the generator for
     draws: Annotated[int, Between(1, 100)] = 4  # noises of each image in the statistics of a generator
 
+    # Fine-tuning with the matching term, and utility: left out at `fast`
+    gammas: Annotated[tuple[float, ...], Between(0, 1000)] = ()  # weights of the matching term; the paper has 0.05
+    tuned_width: Annotated[int, Between(8, 4096)] = 64  # units of the networks that are fine-tuned
+    base_steps: Annotated[int, Between(1, 10**7)] = 1000  # of their bases, at `lr`
+    tuned_steps: Annotated[int, Between(1, 10**7)] = 400  # of fine-tuning whole networks
+    adapter_steps: Annotated[int, Between(1, 10**7)] = 400  # of fine-tuning adapters
+    tuned_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # of whole networks; adapters take `lr`
+    rank: Annotated[int, Between(1, 4096)] = 4  # of low-rank adapters; table 7 gives none
+    utility: bool = False  # whether real and synthetic sets are compared on changed test images
+
 
 _FAST = Settings()
 _BOOK = replace(
@@ -72,6 +82,8 @@ _BOOK = replace(
     rates=(0.01, 0.001),
     asked=10,
     draws=16,
+    gammas=(0.05, 0.5, 5.0, 50.0),
+    utility=True,
 )
 
 SCALES: dict[str, Settings] = {
