@@ -10,7 +10,7 @@ from memlib.papers.synthesis import generators, matching, visual_guidance
 from memlib.papers.synthesis.generators import Network, Training
 from memlib.papers.synthesis.matching import Term
 from memlib.papers.synthesis.pool import Canaries, deal
-from memlib.papers.synthesis.study import fine_tuning, fine_tuning_rules
+from memlib.papers.synthesis.study import ablation, fine_tuning, fine_tuning_rules
 from memlib.papers.synthesis.study.fine_tuning import NONE, OTHER, SAME, STATED, Outcome, Regime
 
 NETWORK = Network((6,), 16, 1, 3, 1.0)
@@ -225,3 +225,44 @@ def test_arms_have_every_form():
     found = fine_tuning.terms((0.05, 5.0))
     assert found[NONE].gamma == 0 and found[STATED] == Term("printed", 0.05) and found["released"] == matching.RELEASED
     assert "by class and level 5" in found and len(found) == 8
+
+
+# R6.
+
+
+def ablated(draw, effects, room=0.1):
+    """Results by the true main effects of the three, on images of which 3 in 4 are easy."""
+    easy = torch.rand(TEST, generator=draw)
+    arms = {}
+    for arm in ("000", "001", "010", "011", "100", "101", "110", "111"):
+        level = 0.7 + sum(gain for flag, gain in zip(arm, effects, strict=True) if flag == "1")
+        arms[arm] = easy + 0.03 * torch.randn(NETWORKS, TEST, generator=draw) < level
+    real = (easy + 0.03 * torch.randn(NETWORKS, TEST, generator=draw)) < 0.7 + room
+    return ablation.Ablation(arms, {2.0: arms["111"]}, real)
+
+
+@pytest.mark.parametrize(
+    ("effects", "room", "verdict"),
+    [
+        ((0.05, 0.05, 0.05), 0.2, "reproduced"),
+        ((0.05, 0.05, -0.05), 0.2, "not reproduced"),
+        ((0.05, 0.05, 0.0), 0.2, "trend only"),
+        ((0.05, 0.05, 0.05), -0.1, "needs data or scale"),
+    ],
+)
+def test_r6_reaches_its_verdicts(effects, room, verdict):
+    claim = fine_tuning_rules.r6(ablated(generator(1), effects, room))
+    assert claim.verdict == verdict and claim.n == NETWORKS
+    assert f"*{verdict}*" in " ".join(fine_tuning_rules.r6.__doc__.split()).lower()
+
+
+def test_r6_is_seldom_called_reproduced_where_one_of_three_does_nothing():
+    numbers, trials = generator(4), 200
+    called = sum(fine_tuning_rules.r6(ablated(numbers, (0.05, 0.05, 0))).verdict == "reproduced" for _ in range(trials))
+    assert called / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
+
+
+def test_effects_are_means_over_the_other_factors():
+    arms = {f"{a}{b}{c}": torch.full((1, 1), bool(a or (b and c))) for a in (0, 1) for b in (0, 1) for c in (0, 1)}
+    found = ablation.Ablation(arms, {}, arms["111"])
+    assert [float(ablation.effect(found, k)) for k in range(3)] == [0.75, 0.25, 0.25]

@@ -1,4 +1,4 @@
-"""Utility of synthetic data: changes of test images, controls; R11 and R12 on hand-made results and where nothing is."""
+"""Utility of synthetic data: changes of test images, controls; R11 and R12 on hand-made and on null results."""
 
 import pytest
 import torch
@@ -6,7 +6,16 @@ import torch
 from memlib import data
 from memlib.papers.synthesis.study import utility, utility_rules, world
 from memlib.papers.synthesis.study.utility import (
-    AUGMENTED, BOTH, MATCHED, NOISY, PLAINLY, REAL, SHIFTS, SYNTHETIC, TWICE, Utility,
+    AUGMENTED,
+    BOTH,
+    MATCHED,
+    NOISY,
+    PLAINLY,
+    REAL,
+    SHIFTS,
+    SYNTHETIC,
+    TWICE,
+    Utility,
 )  # fmt: skip
 from memlib.papers.synthesis.study.world import World
 

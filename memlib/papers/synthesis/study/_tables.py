@@ -31,6 +31,8 @@ def tables(results: Results) -> dict[str, Rows]:
         for regime, part in regimes.items():
             found[f"The matching term, {regime}: {name}"] = _utility_tables.tuning(part)
             found[f"Residual energy in its mean, {regime}: {name}"] = _utility_tables.energy(part)
+    for name, part in (results.ablation or {}).items():
+        found[f"Latent prior, visual guidance, matching: {name}"] = _utility_tables.ablation(part)
     for name, part in (results.utility or {}).items():
         found[f"Real and synthetic data on changed images: {name}"] = _utility_tables.utility(part)
     return found

@@ -1,6 +1,7 @@
 """Tables of fine-tuning and of utility: every arm beside that which it is compared with, with intervals."""
 
 from memlib import metrics
+from memlib.papers.synthesis.study.ablation import FACTORS, Ablation, effect
 from memlib.papers.synthesis.study.fine_tuning import NONE, Outcome, Regime, crossed
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference
 from memlib.papers.synthesis.study.utility import MATCHED, PLAINLY, REAL, SYNTHETIC, Utility
@@ -26,6 +27,22 @@ def energy(regime: Regime) -> Rows:
             low, high = metrics.mean_interval(share)
             cells += [f"{float(share.mean()):.4f}", f"[{low:.4f}, {high:.4f}]"]
         rows.append(cells)
+    return rows
+
+
+def ablation(part: Ablation) -> Rows:
+    """Accuracy of every combination, and the main effect of each of the three, over networks and images."""
+    rows = [["what", "accuracy", "interval"]]
+    for arm, right in part.arms.items():
+        used = [name for name, flag in zip(FACTORS, arm, strict=True) if flag == "1"]
+        rows.append([" + ".join(used) or "none", f"{float(right.double().mean()):.3f}", ""])
+    for scale, right in part.by_guidance.items():
+        rows.append([f"all three, guidance {scale:g}", f"{float(right.double().mean()):.3f}", ""])
+    rows.append(["real data", f"{float(part.real.double().mean()):.3f}", ""])
+    for k, name in enumerate(FACTORS):
+        cells = effect(part, k)
+        low, high = crossed(cells)
+        rows.append([f"effect of {name}", f"{float(cells.mean()):+.4f}", f"[{low:+.4f}, {high:+.4f}]"])
     return rows
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from memlib.papers.synthesis.classifiers import Recipe
 from memlib.papers.synthesis.generators import Network, Training
-from memlib.papers.synthesis.study import fine_tuning, pipelines, utility, world
+from memlib.papers.synthesis.study import ablation, fine_tuning, pipelines, utility, world
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -21,6 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "prior": (),
     "blind": (),
     "fine_tuning": ("R2",),
+    "ablation": ("R6",),
     "utility": ("R11", "R12"),
 }
 
@@ -30,11 +31,13 @@ Call = tuple[str, Callable[..., Any], tuple]
 
 
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
-    """Run the groups of claims (all if empty), but those that the settings leave out. Raises Refused for images that do not fit, before anything is trained.
+    """Run the groups of claims (all if empty), but those that the settings leave out.
+
+    Raises Refused for images that do not fit, before anything is trained.
 
     One round of calls, shared between processes; what they return is judged here.
     """
-    off = {"fine_tuning": not settings.gammas, "utility": not settings.utility}
+    off = {"fine_tuning": not settings.gammas, "ablation": not settings.guidances, "utility": not settings.utility}
     wanted = [name for name in groups or GROUPS if not off.get(name)]
     worlds = world.load(settings, run)
     plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
@@ -98,6 +101,11 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> d
         for regime in (fine_tuning.OTHER, fine_tuning.SAME):
             inputs = (one, regime, tuning_of(one, settings), run.seed, run)
             calls["fine_tuning", regime] = ("fine_tuning", fine_tuning.measured, inputs)
+    if "ablation" in wanted:
+        how = Training(settings.ablation_steps, settings.batch, settings.lr)
+        network, scales = tuning_of(one, settings).network, settings.guidances
+        inputs = (one, network, how, scales, recipe, settings.strength, settings.sampling_steps, run.seed, run)
+        calls["ablation"] = ("ablation", ablation.measured, inputs)
     if "utility" in wanted:
         for i, part in enumerate(parts):
             inputs = (part, settings.strength, recipe, run.seed, run)
@@ -133,6 +141,7 @@ def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequ
         "prior": made.prior,
         "blind": made.blind,
         "fine_tuning": made.fine_tuning,
+        "ablation": lambda: done["ablation"],
         "utility": lambda: utility.joined(made.parts("utility")),
     }
     return {name: ways[name]() for name in GROUPS if name in wanted}

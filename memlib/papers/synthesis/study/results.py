@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from memlib.papers.synthesis.study.ablation import Ablation
 from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Pictures
 from memlib.papers.synthesis.study.utility import Utility
@@ -127,4 +128,5 @@ class Results:
     sizes: dict[str, Sizes] | None = None
     blind: dict[str, Blind] | None = None
     fine_tuning: dict[str, dict[str, Regime]] | None = None  # by source and regime
+    ablation: dict[str, Ablation] | None = None
     utility: dict[str, Utility] | None = None

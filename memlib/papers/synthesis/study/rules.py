@@ -15,7 +15,7 @@ from torch import Tensor
 from memlib import metrics
 from memlib.claim import Claim
 from memlib.papers.synthesis.pool import MISLABELLED, REPEATED
-from memlib.papers.synthesis.study.fine_tuning_rules import r2
+from memlib.papers.synthesis.study.fine_tuning_rules import r2, r6
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference, share
 from memlib.papers.synthesis.study.results import Membership, Results, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.utility_rules import r11, r12
@@ -43,6 +43,8 @@ def verdicts(results: Results) -> list[Claim]:
         found.append(over(results.sizes, r10))
     if results.fine_tuning:
         found.append(over(results.fine_tuning, r2))
+    if results.ablation:
+        found.append(over(results.ablation, r6))
     if results.utility:
         found += [over(results.utility, r11), over(results.utility, r12)]
     return found

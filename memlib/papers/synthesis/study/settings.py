@@ -62,6 +62,10 @@ class Settings:
     adapter_steps: Annotated[int, Between(1, 10**7)] = 400  # of fine-tuning adapters
     tuned_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # of whole networks; adapters take `lr`
     rank: Annotated[int, Between(1, 4096)] = 4  # of low-rank adapters; table 7 gives none
+    guidances: Annotated[
+        tuple[float, ...], Between(0, 100)
+    ] = ()  # of the ablation; effects are at the first
+    ablation_steps: Annotated[int, Between(1, 10**7)] = 2000  # of its generators, `tuned_width` wide
     utility: bool = False  # whether real and synthetic sets are compared on changed test images
 
 
@@ -83,6 +87,7 @@ _BOOK = replace(
     asked=10,
     draws=16,
     gammas=(0.05, 0.5, 5.0, 50.0),
+    guidances=(2.0, 1.0, 4.0),
     utility=True,
 )
 

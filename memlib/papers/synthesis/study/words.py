@@ -6,8 +6,9 @@ from typing import Any
 
 from memlib import metrics
 from memlib.papers.synthesis.study import fine_tuning_rules, rules, utility_rules
+from memlib.papers.synthesis.study.ablation import FACTORS, Ablation, effect
+from memlib.papers.synthesis.study.fine_tuning import NONE, OTHER, STATED, Regime, crossed
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
-from memlib.papers.synthesis.study.fine_tuning import NONE, OTHER, STATED, Regime
 from memlib.papers.synthesis.study.results import Blind, Membership, Prior, Results, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.utility import Utility
 
@@ -27,6 +28,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
         "prior": (_prior, results.prior),
         "blind": (_blind, results.blind),
         "fine_tuning": (_fine_tuning, results.fine_tuning),
+        "ablation": (_ablation, results.ablation),
         "utility": (_utility, results.utility),
     }
     return found | {name: tell(next(iter(by.values()))) for name, (tell, by) in parts.items() if by}
@@ -111,6 +113,12 @@ def _fine_tuning(found: dict[str, Regime]) -> list[str]:
     low, high = metrics.mean_interval(none.mmd2 - term.mmd2)
     word = "nearer to" if low > 0 else "farther from" if high < 0 else "neither nearer to nor farther from"
     return [f"with the matching term, images are {word} real ones", f"R2: {claim.verdict}"]
+
+
+def _ablation(found: Ablation) -> list[str]:
+    ends = {name: crossed(effect(found, k)) for k, name in enumerate(FACTORS)}
+    told = [f"{name} adds accuracy: {_yes(low > 0)}" for name, (low, _) in ends.items()]
+    return [*told, f"R6: {fine_tuning_rules.r6(found).verdict}"]
 
 
 def _utility(found: Utility) -> list[str]:
