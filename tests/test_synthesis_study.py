@@ -214,7 +214,9 @@ TINY = changed(
         "train_steps": 20, "sampling_steps": 3, "strengths": [1.0], "sizes": [1, 2], "classifier_width": 8,
         "classifier_steps": 10, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [], "shadows": [2, 4, 6],
         "levels": [0.2, 0.5], "asked": 1, "draws": 1, "gammas": [0.05], "tuned_width": 8, "base_steps": 5,
-        "tuned_steps": 3, "adapter_steps": 3, "rank": 1, "guidances": [2.0], "ablation_steps": 3, "utility": True,
+    "tuned_steps": 3, "adapter_steps": 3, "rank": 1, "guidances": [2.0], "ablation_steps": 3, "attributes": ["smiling"],
+    assert [claim.id for claim in claims] == ids
+        "n_faces": 100, "face_latent": 8, "utility": True,
     },
 )  # fmt: skip
 
@@ -230,12 +232,12 @@ def test_a_small_run_measures_every_group_and_survives_the_disk(tiny, tmp_path):
     store.save(tmp_path / "tiny.safetensors", tiny)
     read = store.load(tmp_path / "tiny.safetensors")
     claims = study.verdicts(read)
-    assert [claim.id for claim in claims] == ["R4", "R4b", "R5", "R7", "R10", "R2", "R6", "R11", "R12"]
+    assert [claim.id for claim in claims] == ["R4", "R4b", "R5", "R7", "R10", "R2", "R6", "R11", "R12", "R8"]
     assert [claim.record("fast") for claim in claims] == [claim.record("fast") for claim in study.verdicts(tiny)]
     assert all(getattr(tiny, field.name) is not None for field in dataclasses.fields(Results))
     assert "200 images dealt" in tiny.description and "8 pipelines with 100 images each" in tiny.description
     found = study.tables(read)
-    assert study.threats_title("digits", 0.01) in found and len(found) == 14
+    assert study.threats_title("digits", 0.01) in found and len(found) == 15
     for rows in found.values():
         assert {len(row) for row in rows} == {len(rows[0])} and all(isinstance(c, str) for row in rows for c in row)
     words = study.sentences(read)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memlib import data
-from memlib.papers.synthesis.study import utility, utility_rules, world
+from memlib.papers.synthesis.study import attributes, utility, utility_rules, world
 from memlib.papers.synthesis.study.utility import (
     AUGMENTED,
     BOTH,
@@ -154,3 +154,49 @@ def test_augmented_views_differ_and_keep_the_place_of_their_image():
     assert views.shape == (2, 30, 1, 8, 8) and not torch.equal(views[:, :3], views[:, 3:6])
     nearest = torch.cdist(views[0].flatten(1), here.test[:6].flatten(1)).argmin(1)
     assert float((nearest == torch.arange(3).repeat(10)).float().mean()) > 0.9
+
+
+# R8.
+
+
+def named(draw, real, base, ours):
+    """One attribute's answers by the true accuracies of three arms."""
+    easy = torch.rand(TEST, generator=draw)
+    each = [easy + 0.03 * torch.randn(PAIRS, TEST, generator=draw) < level for level in (real, base, ours)]
+    return attributes.Attribute(*each, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("levels", "verdict"),
+    [
+        ((0.9, 0.6, 0.85), "reproduced"),
+        ((0.9, 0.6, 0.65), "not reproduced"),
+        ((0.9, 0.6, 0.74), "trend only"),
+        ((0.9, 0.9, 0.9), "needs data or scale"),
+    ],
+)
+def test_r8_reaches_its_verdicts(levels, verdict):
+    good = named(generator(), 0.9, 0.6, 0.85)
+    claim = utility_rules.r8({"smiling": good, "hat": named(generator(1), *levels)})
+    assert claim.verdict == verdict and claim.n == PAIRS
+    assert f"*{verdict}*" in " ".join(utility_rules.r8.__doc__.split()).lower()
+
+
+def test_r8_is_seldom_called_reproduced_where_one_attribute_closes_no_more_than_the_share():
+    numbers, trials = generator(6), 200
+    at = 0.6 + utility_rules.CLOSED * 0.3
+    parts = ({"a": named(numbers, 0.9, 0.6, 0.85), "b": named(numbers, 0.9, 0.6, at)} for _ in range(trials))
+    called = sum(utility_rules.r8(one).verdict == "reproduced" for one in parts)
+    assert called / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
+
+
+def test_no_person_is_in_two_parts_or_halves_and_half_have_the_attribute():
+    seen = []
+    for half in ("explore", "report"):
+        which = attributes.Faces(half, 16, 100, 60, 8, 4)
+        for name in attributes.PARTS:
+            images, labels, people = attributes.part(name, "beard", which)
+            count = 60 if name == "test" else 100
+            assert images.shape == (count, 3, 16, 16) and int(labels.sum()) == count // 2
+            seen.append(set(people.tolist()))
+    assert len(set().union(*seen)) == sum(map(len, seen))

@@ -33,6 +33,8 @@ def tables(results: Results) -> dict[str, Rows]:
             found[f"Residual energy in its mean, {regime}: {name}"] = _utility_tables.energy(part)
     for name, part in (results.ablation or {}).items():
         found[f"Latent prior, visual guidance, matching: {name}"] = _utility_tables.ablation(part)
+    if results.attributes:
+        found["Attributes of cartoon faces"] = _utility_tables.attributes(results.attributes)
     for name, part in (results.utility or {}).items():
         found[f"Real and synthetic data on changed images: {name}"] = _utility_tables.utility(part)
     return found

@@ -2,6 +2,7 @@
 
 from memlib import metrics
 from memlib.papers.synthesis.study.ablation import FACTORS, Ablation, effect
+from memlib.papers.synthesis.study.attributes import Attribute
 from memlib.papers.synthesis.study.fine_tuning import NONE, Outcome, Regime, crossed
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference
 from memlib.papers.synthesis.study.utility import MATCHED, PLAINLY, REAL, SYNTHETIC, Utility
@@ -43,6 +44,19 @@ def ablation(part: Ablation) -> Rows:
         cells = effect(part, k)
         low, high = crossed(cells)
         rows.append([f"effect of {name}", f"{float(cells.mean()):+.4f}", f"[{low:+.4f}, {high:+.4f}]"])
+    return rows
+
+
+def attributes(by_name: dict[str, Attribute]) -> Rows:
+    """Accuracy of the three arms beside the commoner answer, and the share of the gap that is closed."""
+    rows = [["attribute", "commoner answer", "real", "base", "ours", "ours minus base", "share of the gap closed"]]
+    for name, one in by_name.items():
+        real, base, ours = (x.double().mean(1) for x in (one.real, one.base, one.ours))
+        gain, (low, high) = ours - base, crossed(one.ours.double() - one.base.double())
+        arms = [f"{float(x.mean()):.3f}" for x in (real, base, ours)]
+        share = float(gain.mean() / (real - base).mean())
+        told = f"{float(gain.mean()):+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append([name, f"{one.majority:.3f}", *arms, told, f"{share:.2f}"])
     return rows
 
 

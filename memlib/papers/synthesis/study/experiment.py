@@ -6,7 +6,7 @@ from typing import Any
 
 from memlib.papers.synthesis.classifiers import Recipe
 from memlib.papers.synthesis.generators import Network, Training
-from memlib.papers.synthesis.study import ablation, fine_tuning, pipelines, utility, world
+from memlib.papers.synthesis.study import ablation, attributes, fine_tuning, pipelines, utility, world
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -23,6 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "fine_tuning": ("R2",),
     "ablation": ("R6",),
     "utility": ("R11", "R12"),
+    "attributes": ("R8",),
 }
 
 _REMADE = (0.25, 0.5)  # strengths at which an attacker lets an image be remade
@@ -37,10 +38,17 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
 
     One round of calls, shared between processes; what they return is judged here.
     """
-    off = {"fine_tuning": not settings.gammas, "ablation": not settings.guidances, "utility": not settings.utility}
+    off = {
+        "attributes": not settings.attributes,
+        "fine_tuning": not settings.gammas,
+        "ablation": not settings.guidances,
+        "utility": not settings.utility,
+    }
     wanted = [name for name in groups or GROUPS if not off.get(name)]
     worlds = world.load(settings, run)
     plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
+    if "attributes" in wanted:
+        plans[""] = _of_faces(settings, run)
     every = [(name, key) for name, calls in plans.items() for key in calls]
     done = dict(zip(every, run.together([plans[name][key] for name, key in every]), strict=True))
     found: dict[str, dict[str, Any]] = {}
@@ -48,6 +56,8 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
         mine = {key: value for (name, key), value in done.items() if name == one.name}
         for group, part in _gathered(one, settings, mine, wanted).items():
             found.setdefault(group, {})[one.name] = part
+    if "attributes" in wanted:
+        found["attributes"] = {name: done["", name] for name in settings.attributes}
     return Results("\n".join(one.description for one in worlds), **found)
 
 
@@ -113,6 +123,20 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> d
     return calls
 
 
+def _of_faces(settings: Settings, run: Run) -> dict[Any, Call]:
+    """The calls of the attributes, which have faces of their own."""
+    which = attributes.Faces(
+        settings.half, 32, settings.n_faces, settings.n_faces, settings.face_latent, settings.pairs
+    )
+    base = Training(settings.base_steps, settings.batch, settings.lr)
+    tuned = Training(settings.base_steps, settings.batch, settings.lr)
+    how = (settings.tuned_width, base, tuned, recipe_of(settings), settings.guidance, settings.strength)
+    return {
+        name: ("attributes", attributes.measured, (name, which, *how, settings.sampling_steps, run.seed, run))
+        for name in settings.attributes
+    }
+
+
 def tuning_of(one: World, settings: Settings) -> fine_tuning.Tuning:
     """How the settings fine-tune generators of a source."""
     images, batch = one.pool.images, settings.batch
@@ -144,4 +168,4 @@ def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequ
         "ablation": lambda: done["ablation"],
         "utility": lambda: utility.joined(made.parts("utility")),
     }
-    return {name: ways[name]() for name in GROUPS if name in wanted}
+    return {name: ways[name]() for name in ways if name in wanted}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from memlib.papers.synthesis.study.ablation import Ablation
+from memlib.papers.synthesis.study.attributes import Attribute
 from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Pictures
 from memlib.papers.synthesis.study.utility import Utility
@@ -130,3 +131,4 @@ class Results:
     fine_tuning: dict[str, dict[str, Regime]] | None = None  # by source and regime
     ablation: dict[str, Ablation] | None = None
     utility: dict[str, Utility] | None = None
+    attributes: dict[str, Attribute] | None = None  # by attribute

@@ -62,10 +62,11 @@ class Settings:
     adapter_steps: Annotated[int, Between(1, 10**7)] = 400  # of fine-tuning adapters
     tuned_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # of whole networks; adapters take `lr`
     rank: Annotated[int, Between(1, 4096)] = 4  # of low-rank adapters; table 7 gives none
-    guidances: Annotated[
-        tuple[float, ...], Between(0, 100)
-    ] = ()  # of the ablation; effects are at the first
+    guidances: Annotated[tuple[float, ...], Between(0, 100)] = ()  # of the ablation; effects are at the first
     ablation_steps: Annotated[int, Between(1, 10**7)] = 2000  # of its generators, `tuned_width` wide
+    attributes: tuple[str, ...] = ()  # of cartoon faces, `data.faces.ATTRIBUTES`; the paper has three of CelebA
+    n_faces: Annotated[int, Between(100, 10**6)] = 1200  # of each part: base, training, test; half with the attribute
+    face_latent: Annotated[int, Between(2, 3072)] = 64  # principal components of a face of 32 pixels
     utility: bool = False  # whether real and synthetic sets are compared on changed test images
 
 
@@ -88,6 +89,7 @@ _BOOK = replace(
     draws=16,
     gammas=(0.05, 0.5, 5.0, 50.0),
     guidances=(2.0, 1.0, 4.0),
+    attributes=("smiling", "eyeglasses", "earrings"),
     utility=True,
 )
 

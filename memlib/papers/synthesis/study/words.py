@@ -31,6 +31,8 @@ def sentences(results: Results) -> dict[str, list[str]]:
         "ablation": (_ablation, results.ablation),
         "utility": (_utility, results.utility),
     }
+    if results.attributes:
+        found["attributes"] = [f"R8: {utility_rules.r8(results.attributes).verdict}"]
     return found | {name: tell(next(iter(by.values()))) for name, (tell, by) in parts.items() if by}
 
 
