@@ -214,9 +214,8 @@ TINY = changed(
         "train_steps": 20, "sampling_steps": 3, "strengths": [1.0], "sizes": [1, 2], "classifier_width": 8,
         "classifier_steps": 10, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [], "shadows": [2, 4, 6],
         "levels": [0.2, 0.5], "asked": 1, "draws": 1, "gammas": [0.05], "tuned_width": 8, "base_steps": 5,
-    "tuned_steps": 3, "adapter_steps": 3, "rank": 1, "guidances": [2.0], "ablation_steps": 3, "attributes": ["smiling"],
-    assert [claim.id for claim in claims] == ids
-        "n_faces": 100, "face_latent": 8, "utility": True,
+        "tuned_steps": 3, "adapter_steps": 3, "rank": 1, "guidances": [2.0], "ablation_steps": 3,
+        "attributes": ["smiling"], "n_faces": 100, "face_latent": 8, "utility": True,
     },
 )  # fmt: skip
 
