@@ -2,7 +2,7 @@
 
 from memlib import metrics
 from memlib.papers.synthesis.attacks import THREATS
-from memlib.papers.synthesis.study import _utility_tables
+from memlib.papers.synthesis.study import _further_tables
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
 from memlib.papers.synthesis.study.results import Attack, Blind, Membership, Prior, Rate, Results, Seeds, Sizes
 
@@ -29,14 +29,14 @@ def tables(results: Results) -> dict[str, Rows]:
         found[f"Without a model: {name}"] = _blind(part)
     for name, regimes in (results.fine_tuning or {}).items():
         for regime, part in regimes.items():
-            found[f"The matching term, {regime}: {name}"] = _utility_tables.tuning(part)
-            found[f"Residual energy in its mean, {regime}: {name}"] = _utility_tables.energy(part)
+            found[f"The matching term, {regime}: {name}"] = _further_tables.tuning(part)
+            found[f"Residual energy in its mean, {regime}: {name}"] = _further_tables.energy(part)
     for name, part in (results.ablation or {}).items():
-        found[f"Latent prior, visual guidance, matching: {name}"] = _utility_tables.ablation(part)
+        found[f"Latent prior, visual guidance, matching: {name}"] = _further_tables.ablation(part)
     if results.attributes:
-        found["Attributes of cartoon faces"] = _utility_tables.attributes(results.attributes)
+        found["Attributes of cartoon faces"] = _further_tables.attributes(results.attributes)
     for name, part in (results.utility or {}).items():
-        found[f"Real and synthetic data on changed images: {name}"] = _utility_tables.utility(part)
+        found[f"Real and synthetic data on changed images: {name}"] = _further_tables.utility(part)
     return found
 
 

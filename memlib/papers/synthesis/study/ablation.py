@@ -63,7 +63,7 @@ def measured(
 def published(
     stack: nets.Stack, pool: Pool, members: Tensor, strength: float, guidance: float, steps: int, seed: int
 ) -> Published:
-    """Sets of generators whose condition is the name of an image: each new image is told the member it stands for."""
+    """Sets (E, M, *S) of generators whose condition is an image: each new image is told the member it stands for."""
     named = Pool(pool.images, torch.arange(len(pool.images)), pool.copies, pool.kind, pool.inside, pool.classes)
     made = publish(stack, named, members, strength=strength, guidance=guidance, steps=steps, seed=seed)
     return made._replace(labels=pool.labels[made.members])

@@ -6,7 +6,7 @@ from typing import Any
 
 from memlib.papers.synthesis.classifiers import Recipe
 from memlib.papers.synthesis.generators import Network, Training
-from memlib.papers.synthesis.study import ablation, attributes, fine_tuning, pipelines, utility, world
+from memlib.papers.synthesis.study import ablation, attributes, fine_tuning, pipelines, usefulness, world
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -119,7 +119,7 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str]) -> d
     if "utility" in wanted:
         for i, part in enumerate(parts):
             inputs = (part, settings.strength, recipe, run.seed, run)
-            calls["utility", i] = ("utility", utility.measured, inputs)
+            calls["utility", i] = ("utility", usefulness.measured, inputs)
     return calls
 
 
@@ -166,6 +166,6 @@ def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequ
         "blind": made.blind,
         "fine_tuning": made.fine_tuning,
         "ablation": lambda: done["ablation"],
-        "utility": lambda: utility.joined(made.parts("utility")),
+        "utility": lambda: usefulness.joined(made.parts("utility")),
     }
     return {name: ways[name]() for name in ways if name in wanted}

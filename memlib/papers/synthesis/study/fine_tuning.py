@@ -1,8 +1,8 @@
 """R2: eight generators fine-tuned with and without the matching term, in two regimes, from the same bases.
 
 "whole network, same domain": every weight, from a base of other images of the same kind, where the mean residual is
-small. "adapters, other domain", the paper's: few steps of low-rank adapters on a frozen base of inverted and blurred
-images, where it is not.
+small. "adapters, other domain", the paper's: few steps of low-rank adapters on a frozen base of thickened and
+blurred images, where it is not.
 """
 
 from dataclasses import dataclass, replace
@@ -121,7 +121,7 @@ def crossed(values: Tensor) -> tuple[float, float]:
 
 def _altered(world: World, images: Tensor) -> Tensor:
     encode, decode = coders(world)
-    shown = -decode(images).clamp(-1, 1)
+    shown = torch.nn.functional.max_pool2d(decode(images).clamp(-1, 1), 3, 1, 1)
     width = _BLUR * (min(shown.shape[2:]) / 8) ** 0.5
     return encode(blurred(shown, torch.full((len(shown),), width)))
 

@@ -9,7 +9,7 @@ from memlib.papers.synthesis.study.ablation import Ablation
 from memlib.papers.synthesis.study.attributes import Attribute
 from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Pictures
-from memlib.papers.synthesis.study.utility import Utility
+from memlib.papers.synthesis.study.usefulness import Utility
 
 
 class Rate(NamedTuple):

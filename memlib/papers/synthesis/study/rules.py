@@ -18,7 +18,7 @@ from memlib.papers.synthesis.pool import MISLABELLED, REPEATED
 from memlib.papers.synthesis.study.fine_tuning_rules import r2, r6
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference, share
 from memlib.papers.synthesis.study.results import Membership, Results, Retrieval, Seeds, Sizes
-from memlib.papers.synthesis.study.utility_rules import r8, r11, r12
+from memlib.papers.synthesis.study.usefulness_rules import r8, r11, r12
 
 CLOSE = 0.03  # accuracies that differ by less are close: 3 points
 ON_AVERAGE, ON_CANARIES = 2.0, 5.0  # times the false-positive rate: what a training that protects may lose

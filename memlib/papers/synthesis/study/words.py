@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from memlib import metrics
-from memlib.papers.synthesis.study import fine_tuning_rules, rules, utility_rules
+from memlib.papers.synthesis.study import fine_tuning_rules, rules, usefulness_rules
 from memlib.papers.synthesis.study.ablation import FACTORS, Ablation, effect
 from memlib.papers.synthesis.study.fine_tuning import NONE, OTHER, STATED, Regime, crossed
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
 from memlib.papers.synthesis.study.results import Blind, Membership, Prior, Results, Retrieval, Seeds, Sizes
-from memlib.papers.synthesis.study.utility import Utility
+from memlib.papers.synthesis.study.usefulness import Utility
 
 __all__ = ["headline", "sentences"]
 
@@ -32,7 +32,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
         "utility": (_utility, results.utility),
     }
     if results.attributes:
-        found["attributes"] = [f"R8: {utility_rules.r8(results.attributes).verdict}"]
+        found["attributes"] = [f"R8: {usefulness_rules.r8(results.attributes).verdict}"]
     return found | {name: tell(next(iter(by.values()))) for name, (tell, by) in parts.items() if by}
 
 
@@ -124,7 +124,7 @@ def _ablation(found: Ablation) -> list[str]:
 
 
 def _utility(found: Utility) -> list[str]:
-    more, moved = utility_rules.r11(found), utility_rules.r12(found)
+    more, moved = usefulness_rules.r11(found), usefulness_rules.r12(found)
     assert more.interval is not None
     return [
         f"accuracy gained by adding synthetic images: {_yes(more.interval[0] > 0)}",

@@ -5,7 +5,7 @@ from memlib.papers.synthesis.study.ablation import FACTORS, Ablation, effect
 from memlib.papers.synthesis.study.attributes import Attribute
 from memlib.papers.synthesis.study.fine_tuning import NONE, Outcome, Regime, crossed
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference
-from memlib.papers.synthesis.study.utility import MATCHED, PLAINLY, REAL, SYNTHETIC, Utility
+from memlib.papers.synthesis.study.usefulness import MATCHED, PLAINLY, REAL, SYNTHETIC, Utility
 
 Rows = list[list[str]]
 

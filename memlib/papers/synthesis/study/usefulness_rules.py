@@ -10,7 +10,7 @@ from memlib.papers.synthesis.study.attributes import Attribute
 from memlib.papers.synthesis.study.fine_tuning import crossed
 from memlib.papers.synthesis.study.fine_tuning_rules import crossed_within
 from memlib.papers.synthesis.study.measures import difference
-from memlib.papers.synthesis.study.utility import (
+from memlib.papers.synthesis.study.usefulness import (
     AUGMENTED,
     BOTH,
     MATCHED,

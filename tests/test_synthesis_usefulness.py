@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from memlib import data
-from memlib.papers.synthesis.study import attributes, utility, utility_rules, world
-from memlib.papers.synthesis.study.utility import (
+from memlib.papers.synthesis.study import attributes, usefulness, usefulness_rules, world
+from memlib.papers.synthesis.study.usefulness import (
     AUGMENTED,
     BOTH,
     MATCHED,
@@ -45,12 +45,12 @@ ROOM = {(TWICE, PLAINLY): 0.1}
 @pytest.mark.parametrize(
     ("rule", "gains", "verdict"),
     [
-        (utility_rules.r11, ROOM | {(BOTH, PLAINLY): 0.05}, "reproduced"),
-        (utility_rules.r11, ROOM | {(BOTH, PLAINLY): -0.05}, "not reproduced"),
-        (utility_rules.r11, {(BOTH, PLAINLY): 0.05}, "needs data or scale"),  # more data are of no use
-        (utility_rules.r12, {(SYNTHETIC, "blur"): 0.1}, "reproduced"),
-        (utility_rules.r12, {(SYNTHETIC, "blur"): 0.1, (MATCHED, "blur"): 0.1}, "trend only"),  # it is smoothing
-        (utility_rules.r12, {(SYNTHETIC, change): -0.1 for change in SHIFTS}, "not reproduced"),
+        (usefulness_rules.r11, ROOM | {(BOTH, PLAINLY): 0.05}, "reproduced"),
+        (usefulness_rules.r11, ROOM | {(BOTH, PLAINLY): -0.05}, "not reproduced"),
+        (usefulness_rules.r11, {(BOTH, PLAINLY): 0.05}, "needs data or scale"),  # more data are of no use
+        (usefulness_rules.r12, {(SYNTHETIC, "blur"): 0.1}, "reproduced"),
+        (usefulness_rules.r12, {(SYNTHETIC, "blur"): 0.1, (MATCHED, "blur"): 0.1}, "trend only"),  # it is smoothing
+        (usefulness_rules.r12, {(SYNTHETIC, change): -0.1 for change in SHIFTS}, "not reproduced"),
     ],
 )
 def test_each_rule_reaches_its_verdicts(rule, gains, verdict):
@@ -64,7 +64,7 @@ def test_r12_needs_data_where_a_gain_is_open():
     gains = {(SYNTHETIC, change): -0.1 for change in SHIFTS[1:]}
     found = results(generator(), gains)
     few = {arm: {name: x[:, :20] for name, x in by.items()} for arm, by in found.right.items()}
-    assert utility_rules.r12(Utility(few, (0.0, 0.0))).verdict == "needs data or scale"
+    assert usefulness_rules.r12(Utility(few, (0.0, 0.0))).verdict == "needs data or scale"
 
 
 TRIALS = 150
@@ -74,9 +74,9 @@ SLACK = 0.05 + 2 * (0.05 * 0.95 / TRIALS) ** 0.5
 @pytest.mark.parametrize(
     ("rule", "gains"),
     [
-        (utility_rules.r11, ROOM),
-        (utility_rules.r12, {}),
-        (utility_rules.r12, {(arm, change): 0.05 for arm in (SYNTHETIC, MATCHED) for change in SHIFTS}),
+        (usefulness_rules.r11, ROOM),
+        (usefulness_rules.r12, {}),
+        (usefulness_rules.r12, {(arm, change): 0.05 for arm in (SYNTHETIC, MATCHED) for change in SHIFTS}),
     ],
     ids=["r11", "r12 equal", "r12 smoothing alone"],
 )
@@ -87,20 +87,20 @@ def test_null_runs_are_seldom_called_reproduced(rule, gains):
 
 
 def test_holm_is_the_step_down_procedure():
-    assert utility_rules.holm([0.01, 0.013, 0.014, 0.19, 0.35]) == 1  # .01, then .013 > .05 / 4
-    assert utility_rules.holm([0.009, 0.0124, 0.016, 0.19, 0.35]) == 3
-    assert utility_rules.holm([0.02, 0.02, 0.02, 0.02, 0.02]) == 0 and utility_rules.holm([1.0]) == 0
+    assert usefulness_rules.holm([0.01, 0.013, 0.014, 0.19, 0.35]) == 1  # .01, then .013 > .05 / 4
+    assert usefulness_rules.holm([0.009, 0.0124, 0.016, 0.19, 0.35]) == 3
+    assert usefulness_rules.holm([0.02, 0.02, 0.02, 0.02, 0.02]) == 0 and usefulness_rules.holm([1.0]) == 0
 
 
 def test_the_p_value_is_where_the_interval_touches_zero():
     found = results(generator(2), {(SYNTHETIC, "blur"): 0.01}).right
     a, b = found[SYNTHETIC]["blur"], found[REAL]["blur"]
-    p = utility_rules.p_above(a, b)
+    p = usefulness_rules.p_above(a, b)
     everywhere = torch.ones_like(a)
     cells = a.double() - b.double()
-    ends = utility_rules.membership.crossed_interval(cells, everywhere, 1 - p, (-1, 1))
+    ends = usefulness_rules.membership.crossed_interval(cells, everywhere, 1 - p, (-1, 1))
     assert 1e-6 < p < 0.999 and ends[0] == pytest.approx(0, abs=1e-5)
-    assert utility_rules.p_above(b, a) == 1.0 and utility_rules.p_above(a, a) == 1.0
+    assert usefulness_rules.p_above(b, a) == 1.0 and usefulness_rules.p_above(a, a) == 1.0
 
 
 def digits():
@@ -116,12 +116,12 @@ def test_changes_move_images_and_keep_their_range():
     _, decode = world.coders(here)
     before = decode(here.test)
     for name in SHIFTS:
-        after = decode(utility.shifted(here, name, 0))
+        after = decode(usefulness.shifted(here, name, 0))
         assert after.shape == before.shape and float(after.abs().max()) <= 1 + 1e-6
         apart = (after - before).square().mean()
         assert float(apart) > 0.005, name
-        assert torch.equal(utility.shifted(here, name, 0), utility.shifted(here, name, 0))
-    moved = decode(utility.shifted(here, "shift", 0))
+        assert torch.equal(usefulness.shifted(here, name, 0), usefulness.shifted(here, name, 0))
+    moved = decode(usefulness.shifted(here, "shift", 0))
     left = torch.cat([before[..., 1:], before[..., -1:]], -1)
     right = torch.cat([before[..., :1], before[..., :-1]], -1)
     apart = torch.stack([(moved - one).abs().amax((1, 2, 3)) for one in (left, right)])
@@ -131,8 +131,8 @@ def test_changes_move_images_and_keep_their_range():
 def test_noise_of_variance_v_makes_images_rougher_by_2_v():
     images = torch.zeros(50, 1, 20, 20) + 0.3 * torch.arange(20)
     noise = 0.2 * torch.randn(images.shape, generator=generator())
-    assert utility.roughness(images) == pytest.approx(0.045, rel=1e-4)  # .3^2 in one of two directions
-    assert utility.roughness(images + noise) == pytest.approx(0.045 + 2 * 0.04, rel=0.02)
+    assert usefulness.roughness(images) == pytest.approx(0.045, rel=1e-4)  # .3^2 in one of two directions
+    assert usefulness.roughness(images + noise) == pytest.approx(0.045 + 2 * 0.04, rel=0.02)
 
 
 @pytest.mark.parametrize("blur", [True, False])
@@ -141,16 +141,16 @@ def test_real_images_are_made_as_smooth_or_as_rough(blur):
     encode, decode = world.coders(here)
     images = here.test[None]
     shown = decode(here.test)
-    one = utility.blurred(shown, torch.full((40,), 0.6)) if blur else shown + 0.1 * torch.randn(shown.shape)
-    made = utility.Published(encode(one)[None], here.test_labels[None], torch.arange(40)[None])
-    like, width, noise = utility._as_smooth(here, images, made, torch.ones(1, 40))
-    assert utility.roughness(decode(like[0])) == pytest.approx(utility.roughness(one), rel=0.05)
+    one = usefulness.blurred(shown, torch.full((40,), 0.6)) if blur else shown + 0.1 * torch.randn(shown.shape)
+    made = usefulness.Published(encode(one)[None], here.test_labels[None], torch.arange(40)[None])
+    like, width, noise = usefulness._as_smooth(here, images, made, torch.ones(1, 40))
+    assert usefulness.roughness(decode(like[0])) == pytest.approx(usefulness.roughness(one), rel=0.05)
     assert (width, noise) == (pytest.approx(0.6, abs=0.06), 0.0) if blur else (0.0, pytest.approx(0.1, abs=0.02))
 
 
 def test_augmented_views_differ_and_keep_the_place_of_their_image():
     here = digits()
-    views = utility._augmented(here, here.test[:6].unflatten(0, (2, 3)), 0)
+    views = usefulness._augmented(here, here.test[:6].unflatten(0, (2, 3)), 0)
     assert views.shape == (2, 30, 1, 8, 8) and not torch.equal(views[:, :3], views[:, 3:6])
     nearest = torch.cdist(views[0].flatten(1), here.test[:6].flatten(1)).argmin(1)
     assert float((nearest == torch.arange(3).repeat(10)).float().mean()) > 0.9
@@ -177,16 +177,16 @@ def named(draw, real, base, ours):
 )
 def test_r8_reaches_its_verdicts(levels, verdict):
     good = named(generator(), 0.9, 0.6, 0.85)
-    claim = utility_rules.r8({"smiling": good, "hat": named(generator(1), *levels)})
+    claim = usefulness_rules.r8({"smiling": good, "hat": named(generator(1), *levels)})
     assert claim.verdict == verdict and claim.n == PAIRS
-    assert f"*{verdict}*" in " ".join(utility_rules.r8.__doc__.split()).lower()
+    assert f"*{verdict}*" in " ".join(usefulness_rules.r8.__doc__.split()).lower()
 
 
 def test_r8_is_seldom_called_reproduced_where_one_attribute_closes_no_more_than_the_share():
     numbers, trials = generator(6), 200
-    at = 0.6 + utility_rules.CLOSED * 0.3
+    at = 0.6 + usefulness_rules.CLOSED * 0.3
     parts = ({"a": named(numbers, 0.9, 0.6, 0.85), "b": named(numbers, 0.9, 0.6, at)} for _ in range(trials))
-    called = sum(utility_rules.r8(one).verdict == "reproduced" for one in parts)
+    called = sum(usefulness_rules.r8(one).verdict == "reproduced" for one in parts)
     assert called / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
 
 
