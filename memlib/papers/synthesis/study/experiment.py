@@ -46,7 +46,9 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     }
     wanted = [name for name in groups or GROUPS if not off.get(name)]
     worlds = world.load(settings, run)
-    plans = {one.name: _calls(one, settings, run, wanted) for one in worlds}
+    once = [name for name in wanted if name not in ("fine_tuning", "ablation")]  # those two on the first source alone
+    groups_of = {one.name: wanted if one is worlds[0] else once for one in worlds}
+    plans = {one.name: _calls(one, settings, run, groups_of[one.name]) for one in worlds}
     if "attributes" in wanted:
         plans[""] = _of_faces(settings, run)
     every = [(name, key) for name, calls in plans.items() for key in calls]
@@ -54,7 +56,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     found: dict[str, dict[str, Any]] = {}
     for one in worlds:
         mine = {key: value for (name, key), value in done.items() if name == one.name}
-        for group, part in _gathered(one, settings, mine, wanted).items():
+        for group, part in _gathered(one, settings, mine, groups_of[one.name]).items():
             found.setdefault(group, {})[one.name] = part
     if "attributes" in wanted:
         found["attributes"] = {name: done["", name] for name in settings.attributes}
