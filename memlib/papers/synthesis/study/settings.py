@@ -65,7 +65,7 @@ class Settings:
     guidances: Annotated[tuple[float, ...], Between(0, 100)] = ()  # of the ablation; effects are at the first
     ablation_steps: Annotated[int, Between(1, 10**7)] = 2000  # of its generators, `tuned_width` wide
     attributes: tuple[str, ...] = ()  # of cartoon faces, `data.faces.ATTRIBUTES`; the paper has three of CelebA
-    n_faces: Annotated[int, Between(100, 10**6)] = 1200  # of each part: base, training, test; half with the attribute
+    n_faces: Annotated[int, Between(100, 10**6)] = 800  # of each part: base, training, test; half with the attribute
     face_latent: Annotated[int, Between(2, 3072)] = 64  # principal components of a face of 32 pixels
     utility: bool = False  # whether real and synthetic sets are compared on changed test images
 
