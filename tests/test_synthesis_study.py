@@ -215,6 +215,9 @@ TINY = changed(
         "classifier_steps": 10, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [], "shadows": [2, 4, 6],
         "levels": [0.2, 0.5], "asked": 1, "draws": 1, "kernel_draws": 8, "kernel_points": 20, "fresh": 1, "sets": 16,
         "chain_levels": [2, 4], "chain_points": 50, "networks": 2, "network_steps": 5,
+        "gammas": [0.05], "tuned_width": 8, "base_steps": 5, "tuned_steps": 3, "adapter_steps": 3, "rank": 1,
+        "guidances": [2.0], "ablation_steps": 3, "attributes": ["smiling"], "n_faces": 100, "face_latent": 8,
+        "utility": True,
     },
 )  # fmt: skip
 
@@ -230,12 +233,14 @@ def test_a_small_run_measures_every_group_and_survives_the_disk(tiny, tmp_path):
     store.save(tmp_path / "tiny.safetensors", tiny)
     read = store.load(tmp_path / "tiny.safetensors")
     claims = study.verdicts(read)
-    assert [claim.id for claim in claims] == ["R1", "R3", "R4", "R4b", "R5", "R7", "R9", "R10", "R13"]
+    assert [claim.id for claim in claims] == [
+        "R1", "R2", "R3", "R4", "R4b", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "R12", "R13",
+    ]  # fmt: skip
     assert [claim.record("fast") for claim in claims] == [claim.record("fast") for claim in study.verdicts(tiny)]
     assert all(getattr(tiny, field.name) is not None for field in dataclasses.fields(Results))
     assert "200 images dealt" in tiny.description and "8 pipelines with 100 images each" in tiny.description
     found = study.tables(read)
-    assert study.threats_title("digits", 0.01) in found and len(found) == 17
+    assert study.threats_title("digits", 0.01) in found and len(found) == 24
     for rows in found.values():
         assert {len(row) for row in rows} == {len(rows[0])} and all(isinstance(c, str) for row in rows for c in row)
     words = study.sentences(read)

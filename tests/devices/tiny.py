@@ -34,7 +34,9 @@ SMALL = {
         "classifier_width": 8, "classifier_steps": 10, "looks": [0.5, 1.0], "smoothing": [0.2], "jitter": [0.1],
         "shadows": [2, 4], "levels": [0.2, 0.5], "asked": 1, "draws": 1, "rates": [0.01],
         "kernel_draws": 8, "kernel_points": 20, "fresh": 1, "sets": 16, "chain_levels": [2, 4], "chain_points": 50,
-        "networks": 2, "network_steps": 5,
+        "networks": 2, "network_steps": 5, "gammas": [0.05], "tuned_width": 8, "base_steps": 5, "tuned_steps": 3,
+        "adapter_steps": 3, "rank": 1, "guidances": [2.0], "ablation_steps": 3, "attributes": ["smiling"],
+        "n_faces": 100, "face_latent": 8,
     },
 }  # fmt: skip
 PAPERS = list(SMALL)

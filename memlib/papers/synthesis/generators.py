@@ -15,7 +15,7 @@ from memlib.random import noise_from, to_device
 from memlib.shapes import Bool, Int, Shaped
 
 DROPPED = 0.1  # fraction of labels that training drops. Ho & Salimans 2022, sec. 4
-_LEVELS = (-0.5, 1.2)  # mean and deviation of ln sigma in training
+LEVELS = (-0.5, 1.2)  # mean and deviation of ln sigma in training
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def fit(
         rows = rows_of(weights, how.batch, generator).flatten()
         x0 = pool.images[rows]
         y = nets.dropped(pool.labels[rows], pool.classes, DROPPED, generator)
-        sigma = noise.as_level(noise.lognormal(len(x0), *_LEVELS, generator), x0)
+        sigma = noise.as_level(noise.lognormal(len(x0), *LEVELS, generator), x0)
         both = pair(partial(stack, y=y), x0, sigma, noise_from(generator))
         weight = _weight(cast(nets.Stack, stack), sigma)
         return losses.denoising(*both, weight).unflatten(0, (count, -1)).mean(1).sum()

@@ -2,7 +2,7 @@
 
 from memlib import metrics
 from memlib.papers.synthesis.attacks import THREATS
-from memlib.papers.synthesis.study import theory_words
+from memlib.papers.synthesis.study import _further_tables, theory_words
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
 from memlib.papers.synthesis.study.results import Attack, Blind, Membership, Prior, Rate, Results, Seeds, Sizes
 
@@ -27,6 +27,16 @@ def tables(results: Results) -> dict[str, Rows]:
         found[f"Accuracy over seeds: {name}"] = _seeds(part)
     for name, part in (results.blind or {}).items():
         found[f"Without a model: {name}"] = _blind(part)
+    for name, regimes in (results.fine_tuning or {}).items():
+        for regime, part in regimes.items():
+            found[f"The matching term, {regime}: {name}"] = _further_tables.tuning(part)
+            found[f"Residual energy in its mean, {regime}: {name}"] = _further_tables.energy(part)
+    for name, part in (results.ablation or {}).items():
+        found[f"Latent prior, visual guidance, matching: {name}"] = _further_tables.ablation(part)
+    if results.attributes:
+        found["Attributes of cartoon faces"] = _further_tables.attributes(results.attributes)
+    for name, part in (results.utility or {}).items():
+        found[f"Real and synthetic data on changed images: {name}"] = _further_tables.utility(part)
     return found | theory_words.tables(results)
 
 

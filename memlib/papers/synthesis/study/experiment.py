@@ -5,9 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memlib.papers.synthesis import generators
 from memlib.papers.synthesis.classifiers import Recipe
-from memlib.papers.synthesis.study import pipelines, printed, sources, theory
+from memlib.papers.synthesis.generators import Network, Training
+from memlib.papers.synthesis.study import (
+    ablation,
+    attributes,
+    fine_tuning,
+    pipelines,
+    printed,
+    sources,
+    theory,
+    usefulness,
+)
 from memlib.papers.synthesis.study.gathered import Made
 from memlib.papers.synthesis.study.results import Results
 from memlib.papers.synthesis.study.settings import Settings
@@ -25,32 +34,51 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "gap": ("R3",),
     "settings": ("R9",),
     "bound": ("R13",),
+    "fine_tuning": ("R2",),
+    "ablation": ("R6",),
+    "utility": ("R11", "R12"),
+    "attributes": ("R8",),
 }
 
 PARTS = 8  # pipelines of a call: four pairs
 _LINE = "laws on a line"  # what takes no images
+_FACES = "faces of their own"  # what takes no source
+_FIRST = ("fine_tuning", "ablation")  # on the first source alone
 _REMADE = (0.25, 0.5)  # strengths at which an attacker lets an image be remade
 
 Call = tuple[str, Callable[..., Any], tuple]
 
 
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
-    """Run the groups of claims (all if empty). Raises Refused for images that do not fit, before anything is trained.
+    """Run the groups of claims (all if empty), but those that the settings leave out.
+
+    Raises Refused for images that do not fit, before anything is trained.
 
     One round of calls, shared between processes; what they return is judged here.
     """
-    wanted = groups or tuple(GROUPS)
+    off = {
+        "attributes": not settings.attributes,
+        "fine_tuning": not settings.gammas,
+        "ablation": not settings.guidances,
+        "utility": not settings.utility,
+    }
+    wanted = [name for name in groups or GROUPS if not off.get(name)]
     worlds = sources.load(settings, run)
-    plans = {one.name: _calls(one, settings, run, wanted, one is worlds[0]) for one in worlds}
+    everywhere = [name for name in wanted if name not in _FIRST]
+    mine_of = {one.name: wanted if one is worlds[0] else everywhere for one in worlds}
+    plans = {one.name: _calls(one, settings, run, mine_of[one.name], one is worlds[0]) for one in worlds}
     plans[_LINE] = _on_a_line(settings, run, wanted)
+    plans[_FACES] = _of_faces(settings, run) if "attributes" in wanted else {}
     every = [(name, key) for name, calls in plans.items() for key in calls]
     done = dict(zip(every, run.together([plans[name][key] for name, key in every]), strict=True))
     found: dict[str, dict[str, Any]] = {}
     for one in worlds:
         mine = {key: value for (name, key), value in done.items() if name == one.name}
-        for group, part in _gathered(one, settings, mine, wanted).items():
+        for group, part in _gathered(one, settings, mine, mine_of[one.name]).items():
             found.setdefault(group, {})[one.name] = part
     found |= {group: {_LINE: part} for (name, group), part in done.items() if name == _LINE}
+    if "attributes" in wanted:
+        found["attributes"] = {key: part for (name, key), part in done.items() if name == _FACES}
     if "settings" in wanted:
         found["settings"] = {"tables 5 to 8": printed.compared()}
     return Results("\n".join(one.description for one in worlds), **found)
@@ -77,10 +105,8 @@ def real_recipes(settings: Settings) -> dict[str, Recipe]:
 def parts_of(world: World, settings: Settings, seed: int) -> list[pipelines.Part]:
     """The pipelines of a world, a few at a time."""
     pool = world.pool
-    network = generators.Network(
-        tuple(pool.images.shape[1:]), settings.width, 2, pool.classes, float(pool.images.std())
-    )
-    how = generators.Training(settings.train_steps, settings.batch, settings.lr)
+    network = Network(tuple(pool.images.shape[1:]), settings.width, 2, pool.classes, float(pool.images.std()))
+    how = Training(settings.train_steps, settings.batch, settings.lr)
     rows = range(pool.pipelines)
     return [
         pipelines.Part(
@@ -133,7 +159,51 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str], draw
         again = pipelines.repeated(parts[0], settings.seeds)
         inputs = (again, settings.strength, (1,), recipe, recipe, False, run)
         calls["seeds"] = ("seeds", pipelines.synthetic, inputs)
+    if "fine_tuning" in wanted:
+        for regime in (fine_tuning.OTHER, fine_tuning.SAME):
+            inputs = (one, regime, tuning_of(one, settings), run.seed, run)
+            calls["fine_tuning", regime] = ("fine_tuning", fine_tuning.measured, inputs)
+    if "ablation" in wanted:
+        how = Training(settings.ablation_steps, settings.batch, settings.lr)
+        network, scales = tuning_of(one, settings).network, settings.guidances
+        inputs = (one, network, how, scales, recipe, settings.strength, settings.sampling_steps, run.seed, run)
+        calls["ablation"] = ("ablation", ablation.measured, inputs)
+    if "utility" in wanted:
+        for i, part in enumerate(parts):
+            inputs = (part, settings.strength, recipe, run.seed, run)
+            calls["utility", i] = ("utility", usefulness.measured, inputs)
     return calls
+
+
+def _of_faces(settings: Settings, run: Run) -> dict[Any, Call]:
+    """The calls of the attributes, which have faces of their own."""
+    which = attributes.Faces(
+        settings.half, 32, settings.n_faces, settings.n_faces, settings.face_latent, settings.pairs
+    )
+    base = Training(settings.base_steps, settings.batch, settings.lr)
+    tuned = Training(settings.base_steps, settings.batch, settings.lr)
+    how = (settings.tuned_width, base, tuned, recipe_of(settings), settings.guidance, settings.strength)
+    return {
+        name: ("attributes", attributes.measured, (name, which, *how, settings.sampling_steps, run.seed, run))
+        for name in settings.attributes
+    }
+
+
+def tuning_of(one: World, settings: Settings) -> fine_tuning.Tuning:
+    """How the settings fine-tune generators of a source."""
+    images, batch = one.pool.images, settings.batch
+    return fine_tuning.Tuning(
+        network=Network(tuple(images.shape[1:]), settings.tuned_width, 2, one.pool.classes, float(images.std())),
+        base=Training(settings.base_steps, batch, settings.lr),
+        whole=Training(settings.tuned_steps, batch, settings.tuned_lr),
+        adapters=Training(settings.adapter_steps, batch, settings.lr),
+        rank=settings.rank,
+        gammas=settings.gammas,
+        levels=settings.levels,
+        draws=settings.draws,
+        sampling=settings.sampling_steps,
+        recipe=recipe_of(settings),
+    )
 
 
 def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequence[str]) -> dict[str, Any]:
@@ -147,5 +217,8 @@ def _gathered(one: World, settings: Settings, done: dict[Any, Any], wanted: Sequ
         "prior": made.prior,
         "blind": made.blind,
         "gap": made.gap,
+        "fine_tuning": made.fine_tuning,
+        "ablation": lambda: done["ablation"],
+        "utility": lambda: usefulness.joined(made.parts("utility")),
     }
     return {name: make() for name, make in ways.items() if name in wanted}

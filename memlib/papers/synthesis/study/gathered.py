@@ -9,6 +9,7 @@ from memlib import metrics
 from memlib.papers.synthesis import attacks, blind
 from memlib.papers.synthesis.attacks import Statistic
 from memlib.papers.synthesis.study import measures, pipelines, theory
+from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Classified, Synthetic
 from memlib.papers.synthesis.study.results import Blind, Hits, Membership, Prior, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.settings import Settings
@@ -151,6 +152,10 @@ class Made:
     def gap(self) -> Gap:
         """R3."""
         return theory.gap(self.world, self.parts("gap"))
+
+    def fine_tuning(self) -> dict[str, Regime]:
+        """R2, by regime."""
+        return {name[1]: value for name, value in self.done.items() if name[0] == "fine_tuning"}
 
     def blind(self) -> Blind:
         """A coin against moved non-members: for a classifier that sees no model, and for the raw loss."""

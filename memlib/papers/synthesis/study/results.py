@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from memlib.papers.synthesis.study.ablation import Ablation
+from memlib.papers.synthesis.study.attributes import Attribute
+from memlib.papers.synthesis.study.fine_tuning import Regime
 from memlib.papers.synthesis.study.pipelines import Pictures
 from memlib.papers.synthesis.study.printed import Printed
 from memlib.papers.synthesis.study.theory_results import Bound, Gap, Kernel
+from memlib.papers.synthesis.study.usefulness import Utility
 
 
 class Rate(NamedTuple):
@@ -129,3 +133,7 @@ class Results:
     gap: dict[str, Gap] | None = None
     settings: dict[str, Printed] | None = None
     bound: dict[str, Bound] | None = None
+    fine_tuning: dict[str, dict[str, Regime]] | None = None  # by source and regime
+    ablation: dict[str, Ablation] | None = None
+    utility: dict[str, Utility] | None = None
+    attributes: dict[str, Attribute] | None = None  # by attribute

@@ -6,7 +6,7 @@ Intervals are of 95 %. Where pipelines judge images, both vary: intervals run ov
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from scipy.stats import chi2
@@ -15,9 +15,11 @@ from torch import Tensor
 from memlib import metrics
 from memlib.claim import Claim
 from memlib.papers.synthesis.pool import MISLABELLED, REPEATED
+from memlib.papers.synthesis.study.fine_tuning_rules import r2, r6
 from memlib.papers.synthesis.study.measures import accuracy_by_pair, difference, share
 from memlib.papers.synthesis.study.results import Membership, Results, Retrieval, Seeds, Sizes
 from memlib.papers.synthesis.study.theory_rules import r1, r3, r9, r13
+from memlib.papers.synthesis.study.usefulness_rules import r8, r11, r12
 
 CLOSE = 0.03  # accuracies that differ by less are close: 3 points
 ON_AVERAGE, ON_CANARIES = 2.0, 5.0  # times the false-positive rate: what a training that protects may lose
@@ -30,25 +32,22 @@ Part = TypeVar("Part")
 
 
 def verdicts(results: Results) -> list[Claim]:
-    """The verdict on each claim of the groups that were run."""
-    found = []
-    if results.kernel:
-        found.append(over(results.kernel, r1))
-    if results.gap:
-        found.append(over(results.gap, r3))
-    if results.membership:
-        found += [over(results.membership, r4), over(results.membership, r4b)]
-    if results.copies:
-        found.append(over(results.copies, r5))
-    if results.seeds:
-        found.append(over(results.seeds, r7))
-    if results.settings:
-        found.append(over(results.settings, r9))
-    if results.sizes:
-        found.append(over(results.sizes, r10))
-    if results.bound:
-        found.append(over(results.bound, r13))
-    return found
+    """The verdict on each claim of the groups that were run, in the order of the claims' ids."""
+    measured: list[tuple[Mapping[str, Any] | None, tuple[Callable[..., Claim], ...]]] = [
+        (results.kernel, (r1,)),
+        (results.fine_tuning, (r2,)),
+        (results.gap, (r3,)),
+        (results.membership, (r4, r4b)),
+        (results.copies, (r5,)),
+        (results.ablation, (r6,)),
+        (results.seeds, (r7,)),
+        ({"faces": results.attributes} if results.attributes else None, (r8,)),
+        (results.settings, (r9,)),
+        (results.sizes, (r10,)),
+        (results.utility, (r11, r12)),
+        (results.bound, (r13,)),
+    ]
+    return [over(parts, rule) for parts, rules in measured if parts for rule in rules]
 
 
 def over(parts: Mapping[str, Part], rule: Callable[[Part], Claim]) -> Claim:

@@ -65,6 +65,21 @@ class Settings:
     networks: Annotated[int, Between(2, 1000)] = 8  # denoisers trained on points of the mixture
     network_steps: Annotated[int, Between(1, 10**6)] = 1000  # optimiser steps of each
 
+    # Fine-tuning with the matching term, and utility: left out at `fast`
+    gammas: Annotated[tuple[float, ...], Between(0, 1000)] = ()  # weights of the matching term; the paper has 0.05
+    tuned_width: Annotated[int, Between(8, 4096)] = 64  # units of the networks that are fine-tuned
+    base_steps: Annotated[int, Between(1, 10**7)] = 1000  # of their bases, at `lr`
+    tuned_steps: Annotated[int, Between(1, 10**7)] = 400  # of fine-tuning whole networks
+    adapter_steps: Annotated[int, Between(1, 10**7)] = 400  # of fine-tuning adapters
+    tuned_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # of whole networks; adapters take `lr`
+    rank: Annotated[int, Between(1, 4096)] = 4  # of low-rank adapters; table 7 gives none
+    guidances: Annotated[tuple[float, ...], Between(0, 100)] = ()  # of the ablation; effects are at the first
+    ablation_steps: Annotated[int, Between(1, 10**7)] = 700  # of its generators, `tuned_width` wide
+    attributes: tuple[str, ...] = ()  # of cartoon faces, `data.faces.ATTRIBUTES`; the paper has three of CelebA
+    n_faces: Annotated[int, Between(100, 10**6)] = 800  # of each part: base, training, test; half with the attribute
+    face_latent: Annotated[int, Between(2, 3072)] = 64  # principal components of a face of 32 pixels
+    utility: bool = False  # whether real and synthetic sets are compared on changed test images
+
 
 _FAST = Settings()
 _BOOK = replace(
@@ -83,6 +98,10 @@ _BOOK = replace(
     rates=(0.01, 0.001),
     asked=10,
     draws=16,
+    gammas=(0.05, 0.5, 5.0, 50.0),
+    guidances=(2.0, 1.0, 4.0),
+    attributes=("smiling", "eyeglasses", "earrings"),
+    utility=True,
 )
 
 SCALES: dict[str, Settings] = {

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from memlib import metrics
-from memlib.papers.synthesis.study import rules, theory_words
+from memlib.papers.synthesis.study import fine_tuning_rules, rules, theory_words, usefulness_rules
+from memlib.papers.synthesis.study.ablation import FACTORS, Ablation, effect
+from memlib.papers.synthesis.study.fine_tuning import NONE, OTHER, STATED, Regime, crossed
 from memlib.papers.synthesis.study.measures import accuracy_by_pair
 from memlib.papers.synthesis.study.results import Blind, Membership, Prior, Results, Retrieval, Seeds, Sizes
+from memlib.papers.synthesis.study.usefulness import Utility
 
 __all__ = ["headline", "sentences"]
 
@@ -24,8 +27,13 @@ def sentences(results: Results) -> dict[str, list[str]]:
         "sizes": (_sizes, results.sizes),
         "prior": (_prior, results.prior),
         "blind": (_blind, results.blind),
+        "fine_tuning": (_fine_tuning, results.fine_tuning),
+        "ablation": (_ablation, results.ablation),
+        "utility": (_utility, results.utility),
     }
     parts |= {name: (tell, getattr(results, name)) for name, tell in theory_words.SENTENCES.items()}
+    if results.attributes:
+        found["attributes"] = [f"R8: {usefulness_rules.r8(results.attributes).verdict}"]
     return found | {name: tell(next(iter(by.values()))) for name, (tell, by) in parts.items() if by}
 
 
@@ -99,6 +107,31 @@ def _prior(found: Prior) -> list[str]:
     return [
         f"a start at strength {least:g} {word} accuracy against strength {most:g}",
         f"the published images then give away more members: {_yes(copied)}",
+    ]
+
+
+def _fine_tuning(found: dict[str, Regime]) -> list[str]:
+    claim = fine_tuning_rules.r2(found)
+    none, term = (found[OTHER].arms[name] for name in (NONE, STATED))
+    low, high = metrics.mean_interval(none.mmd2 - term.mmd2)
+    word = "nearer to" if low > 0 else "farther from" if high < 0 else "neither nearer to nor farther from"
+    return [f"with the matching term, images are {word} real ones", f"R2: {claim.verdict}"]
+
+
+def _ablation(found: Ablation) -> list[str]:
+    ends = {name: crossed(effect(found, k)) for k, name in enumerate(FACTORS)}
+    told = [f"{name} adds accuracy: {_yes(low > 0)}" for name, (low, _) in ends.items()]
+    return [*told, f"R6: {fine_tuning_rules.r6(found).verdict}"]
+
+
+def _utility(found: Utility) -> list[str]:
+    more, moved = usefulness_rules.r11(found), usefulness_rules.r12(found)
+    assert more.interval is not None
+    return [
+        f"accuracy gained by adding synthetic images: {_yes(more.interval[0] > 0)}",
+        f"R11: {more.verdict}",
+        f"changes of the test images on which synthetic training is better: {moved.figure['changes won']:.0f} of 5",
+        f"R12: {moved.verdict}",
     ]
 
 
