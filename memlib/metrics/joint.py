@@ -25,7 +25,7 @@ class Joint(NamedTuple):
     distance: float
 
     def passed(self, similarity: Tensor, distance: Tensor) -> Bool[Tensor, "*s"]:
-        """Which samples pass both, for two tensors of any one shape. NaN passes neither."""
+        """Which samples pass both, for two tensors of the same shape (*S). NaN passes neither."""
         return (similarity >= self.similarity) & (distance <= self.distance)
 
 
