@@ -384,8 +384,8 @@ class TestStudy:
         assert all(one.shape == (100,) for network in found.hits for one in network.values())
         assert found.weights["OL-TD"] == 4.0 and found.weights["CL-TD own"] == 0.5
         assert results.weights.weights == [0.0, 4.0, 8.0] and results.weights.copies.shape == (2, 3, 2)
-        assert results.weights.of_arm["CL-TD own"] == [0.0, 0.5, 4.0, 8.0]
         assert {*results.weights.bands} == {*experiment.SWEPT}
+        assert results.weights.of_arm["CL-TD own"] == [0.0, 0.5, 4.0, 8.0]
         assert results.labels.shown == {name: name == "RL-TD (oracle)" for name in arms_of.ARMS}
         assert results.model.hits.shape == (120,) and len(results.model.steps) == 5
         assert results.model.emm and results.model.duplicates["samples"] == 2000

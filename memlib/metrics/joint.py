@@ -25,7 +25,7 @@ class Joint(NamedTuple):
     distance: float
 
     def passed(self, similarity: Tensor, distance: Tensor) -> Bool[Tensor, "*s"]:
-        """Which samples pass both, (N,), for two tensors (N,), or of any one shape. NaN passes neither."""
+        """Which samples pass both, for two tensors of one shape, such as (N,). NaN passes neither."""
         return (similarity >= self.similarity) & (distance <= self.distance)
 
 

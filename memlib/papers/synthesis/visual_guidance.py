@@ -52,6 +52,7 @@ def build(
         torch.manual_seed(seed)
         for _ in range(count):
             net = nets.ResidualMLP(network.shape, network.width, network.blocks, network.classes)
-            net.label, net.classes = ImageCode(labels, descriptors, network.classes, 2 * network.width), len(labels)
+            net.add_module("label", ImageCode(labels, descriptors, network.classes, 2 * network.width))
+            net.classes = len(labels)
             each.append(nets.Preconditioned(net, network.spread))
     return nets.Stack(each)

@@ -99,7 +99,7 @@ def by_ratio(theory: Theory) -> tuple[dict[str, tuple[float, float]], float]:
         for name in theory.ratio[0]
     }
     first, second = zip(*found.values(), strict=True)
-    return found, float(spearmanr(first, second).statistic)
+    return found, float(spearmanr(first, second)[0])  # pyright: ignore[reportArgumentType]  # SciPy is untyped
 
 
 def distinct_members(model: Model) -> tuple[Tensor, dict[str, Tensor]]:

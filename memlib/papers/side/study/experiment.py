@@ -130,7 +130,9 @@ def weights_of(arm: str, settings: Settings) -> list[float]:
     return [0.0, at] if arm == SWEPT[0] else [at]
 
 
-def attacks(settings: Settings, stages: list[Stage], wanted: list[Sequence[str]], run: Run) -> list[dict[str, Found]]:
+def attacks(
+    settings: Settings, stages: list[Stage], wanted: Sequence[Sequence[str]], run: Run
+) -> list[dict[str, Found]]:
     """Attack each network with its wanted arms, all side by side; what is found by arm, for each network."""
     calls, places = [], []
     for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True)):

@@ -70,7 +70,8 @@ def _beats(name: str, arms: Arms, arm: str, control: str = "") -> Claim:
         whole &= interval(gains(arms, arm, control)[0])[0] > 0
     verdict = "reproduced" if whole else "trend only" if more[0] > 0 else "not reproduced"
     low, high = (one * arms.members for one in members)
-    shown = dict.fromkeys(("Random", *([control] if control else []), arm, "OL-TD", "CL-TD own"))
+    named = ["Random", *([control] if control else []), arm, "OL-TD", "CL-TD own"]
+    shown = [name for place, name in enumerate(named) if name not in named[:place]]
     return Claim(
         name,
         _gated(verdict, count),
@@ -278,7 +279,7 @@ def interval(values: list[float], bounds: tuple[float, float] | None = (-1.0, 1.
     """Student's 95 % interval of the mean over networks; everything for one network alone."""
     if len(values) < 2:
         return -torch.inf, torch.inf
-    return metrics.mean_interval(values, **({"bounds": bounds} if bounds else {}))
+    return metrics.mean_interval(values, bounds=bounds or (-torch.inf, torch.inf))
 
 
 def rates(arms: Arms, *names: str) -> dict[str, float]:

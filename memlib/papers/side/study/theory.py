@@ -88,5 +88,8 @@ def measure_theory(
     benches: list[Bench], found: list[dict[str, tuple[float, int, int, int]]], n: int, weight: float, plain: list[int]
 ) -> Theory:
     """`Theory` from `of_network` of some benches; `plain` are the copies of n unguided samples of each."""
-    parts = [[{name: values[i] for name, values in one.items()} for one in found] for i in range(4)]
-    return Theory(n, weight, *parts, plain=plain, spread=[spread(bench) for bench in benches])
+    ratios = [{name: values[0] for name, values in one.items()} for one in found]
+    classes, copies, distinct = (
+        [{name: int(values[place]) for name, values in one.items()} for one in found] for place in (1, 2, 3)
+    )
+    return Theory(n, weight, ratios, classes, copies, distinct, plain, [spread(bench) for bench in benches])

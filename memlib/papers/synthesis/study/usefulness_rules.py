@@ -132,7 +132,9 @@ def p_above(a: Tensor, b: Tensor) -> float:
         return 1e-6
     if low(0.999) <= 0:
         return 1.0
-    return float(brentq(low, 1e-6, 0.999, xtol=1e-6))
+    root = brentq(low, 1e-6, 0.999, xtol=1e-6)
+    assert isinstance(root, float)  # SciPy returns a pair only with full_output=True
+    return root
 
 
 def holm(p: list[float]) -> int:
