@@ -1,4 +1,4 @@
-"""Synthetic images from noised real ones, Real-Fake's "latent prior", as a folder of PNG that `data.load` reads back."""
+"""Synthetic images from noised real ones, Real-Fake's "latent prior", as a folder of PNG for `data.load`."""
 
 import hashlib
 import json
@@ -29,9 +29,10 @@ _RECORD = ".synthesis.json"  # hidden, so that a folder of images stays one
 def start_level(pipeline: "StableDiffusionImg2ImgPipeline", how: Sampling) -> float:
     """The noise level sigma, a scalar, at which the images of these settings start.
 
-    The pipeline takes the last int(steps strength) of its steps. Of 30 steps at strength 0.75 these are 22, so it starts
-    a little below `noise.strength(alphas_cumprod, 0.75)`: at timestep 733, not 749. Where steps times strength is whole,
-    as for 20 steps, the two agree.
+    The pipeline takes the last int(steps strength) of its steps. Of 30 steps at strength 0.75 these are 22, so it
+    starts a little below `noise.strength(alphas_cumprod, 0.75)`: at timestep 733, not 749, which on the schedule of
+    Stable Diffusion 1.5 is sigma 3.82, not 4.08. Where steps times strength is whole, as for 20 steps, the two agree
+    to a timestep.
     """
     pipeline.scheduler.set_timesteps(how.steps)
     first = pipeline.scheduler.timesteps[how.steps - int(how.steps * how.strength)]

@@ -203,7 +203,9 @@ def load_adapters(pipeline: "StableDiffusionImg2ImgPipeline", folder: str | Path
     state = load_file(file)
     require_finite(state, str(file))
     try:
-        pipeline.load_lora_weights(str(file.parent), weight_name=_FILE, use_safetensors=True, local_files_only=True)
+        pipeline.load_lora_weights(
+            str(file.parent), weight_name=_FILE, use_safetensors=True, local_files_only=True, adapter_name="default"
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise Refused(f"the adapters of {str(folder)!r} do not fit this pipeline ({reason})") from error

@@ -105,9 +105,9 @@ class Sampling:
 def recipe(as_released: bool = False) -> tuple[Training, Sampling]:
     """The settings of the appendix, or with `as_released` those of the released code, where it has others.
 
-    The released code trains for 100 epochs of batches of 8, with min-SNR gamma 5, its own matching term at weight 0.003,
-    and mirrored images. It draws with adapters at half scale and with longer prompts. How many GPUs it ran on is
-    not in it.
+    The released code trains for 100 epochs of batches of 8, with min-SNR gamma 5, its own matching term at weight
+    0.003, and mirrored images. It draws with adapters at half scale and with longer prompts. It does not say on how
+    many GPUs it ran.
     """
     if not as_released:
         return Training(), Sampling()

@@ -1,7 +1,7 @@
 """A Stable Diffusion pipeline from a local folder, and the texts and images that it is given.
 
-diffusers, transformers and peft do the work. What Real-Fake adds stands in `lora` (training), `visual_guidance` (a token
-for each image) and `image_to_image` (sampling); the settings are in `recipe`.
+diffusers, transformers and peft do the work. What Real-Fake adds stands in `lora` (training), `visual_guidance` (a
+token for each image) and `image_to_image` (sampling); the settings are in `recipe`.
 """
 
 import json
@@ -63,7 +63,11 @@ def load(
     }
     parts = {name: _network(root / name, of, dtype) for name, of in classes.items()}
     try:
-        scheduler = diffusers.UniPCMultistepScheduler.from_pretrained(root, subfolder="scheduler")
+        scheduler = diffusers.UniPCMultistepScheduler.from_pretrained(
+            root,
+            subfolder="scheduler",
+            timestep_spacing="linspace",  # as for SD 1.5, whose own file names none
+        )
         tokenizer = transformers.CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
     except (OSError, ValueError) as error:
         raise Refused(f"{str(folder)!r} lacks a scheduler or a tokenizer ({_reason(error)}): copy it there") from error

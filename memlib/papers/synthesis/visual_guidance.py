@@ -15,7 +15,7 @@ from memlib.random import keyed
 from memlib.shapes import Float, Int
 
 Whose = Literal["own", "other", "mean"]
-"""Whose embedding an image's token is: its own (as released), another image's of its class, or the mean of its class."""
+"""Whose embedding is the token of an image: its own (as released), another's of its class, or the mean of its class."""
 
 
 def tokens(
