@@ -63,7 +63,7 @@ def draw(
     """
     prompt = encode_text(pipeline, texts, tokens)
     negative = encode_text(pipeline, [how.negative] * len(texts))
-    images = pipeline(
+    made: Any = pipeline(  # Any: diffusers declares lists of pictures, whatever the output type
         image=(starts + 1) / 2,
         prompt_embeds=prompt,
         negative_prompt_embeds=negative,
@@ -73,8 +73,8 @@ def draw(
         generator=[keyed(seed, one) for one in seeds],
         cross_attention_kwargs={"scale": how.scale} if attached(pipeline.unet) else None,
         output_type="pt",
-    ).images
-    return images.float().cpu() * 2 - 1
+    )
+    return made.images.float().cpu() * 2 - 1
 
 
 def synthesize(

@@ -63,7 +63,7 @@ def load(
     }
     parts = {name: _network(root / name, of, dtype) for name, of in classes.items()}
     try:
-        scheduler = diffusers.UniPCMultistepScheduler.from_pretrained(
+        scheduler: Any = diffusers.UniPCMultistepScheduler.from_pretrained(
             root,
             subfolder="scheduler",
             timestep_spacing="linspace",  # as for SD 1.5, whose own file names none
@@ -75,7 +75,8 @@ def load(
         raise Refused(
             f"the model of {str(folder)!r} predicts {predicts!r}, and the paper's predicts noise: give SD 1.x"
         )
-    pipeline = diffusers.StableDiffusionImg2ImgPipeline(
+    build: Any = diffusers.StableDiffusionImg2ImgPipeline  # it does not declare that parts may be None
+    pipeline = build(
         **parts,
         tokenizer=tokenizer,
         scheduler=scheduler,
