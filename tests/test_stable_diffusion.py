@@ -335,7 +335,10 @@ class TestTraining:
         assert shapes == {(4,)} and names == {"to_q", "to_k", "to_v", "to_out.0"}
 
     def test_new_adapters_change_nothing(self, base, pipeline, images):
+        pipeline.unet.requires_grad_(True)
         adapters = lora.attach(pipeline.unet, 4)
+        trainable = [name for name, p in pipeline.unet.named_parameters() if p.requires_grad]
+        assert len(adapters) == len(trainable) == 64 and all(".lora_" in name for name in trainable)
         assert {p.dtype for p in adapters} == {torch.float32}
         assert torch.equal(drawn(pipeline, images[:2]), drawn(base, images[:2]))
 

@@ -85,7 +85,6 @@ def attach(unet: nn.Module, rank: int, seed: int = 0) -> nn.ParameterList:
         from peft import LoraConfig
     if attached(unet):
         raise Refused("the U-Net has adapters already: load the pipeline anew")
-    unet.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_ATTENTION)
     with torch.random.fork_rng():
         torch.manual_seed(key(seed, 0))
