@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from memlib import data, losses, noise
 from memlib.errors import Refused
-from memlib.papers.synthesis import image_to_image, lora, stable_diffusion, visual_guidance
+from memlib.papers.synthesis import image_to_image, lora, stable_diffusion, visual_token
 from memlib.papers.synthesis.recipe import Sampling, Training, recipe
 from memlib.random import keyed
 
@@ -82,7 +82,7 @@ def trained(folder, images):
     """A pipeline with adapters of two epochs, and its state before and after."""
     pipeline = stable_diffusion.load(folder)
     before = copy.deepcopy([part.state_dict() for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)])
-    tokens = visual_guidance.tokens(torch.randn(6, 32, generator=keyed(0, 1)), images.labels)
+    tokens = visual_token.tokens(torch.randn(6, 32, generator=keyed(0, 1)), images.labels)
     lora.fine_tune(pipeline, images, replace(TRAINING, epochs=2), captions=["a b"] * 6, tokens=tokens)
     return pipeline, before
 
@@ -174,12 +174,12 @@ class TestToken:
 
     def test_own_other_and_mean(self):
         e = torch.randn(5, 3, generator=keyed(0, 0))
-        assert torch.equal(visual_guidance.tokens(e, self.labels), e)
-        mean = visual_guidance.tokens(e, self.labels, "mean")
+        assert torch.equal(visual_token.tokens(e, self.labels), e)
+        mean = visual_token.tokens(e, self.labels, "mean")
         assert torch.allclose(mean[2], (e[0] + e[2] + e[4]) / 3) and torch.equal(mean[1], mean[3])
         seen = set()
         for seed in range(20):
-            other = visual_guidance.tokens(e, self.labels, "other", seed=seed)
+            other = visual_token.tokens(e, self.labels, "other", seed=seed)
             rows = [int((e == row).all(1).nonzero()) for row in other]
             assert all(i != j and self.labels[i] == self.labels[j] for i, j in enumerate(rows))
             seen |= set(enumerate(rows))
@@ -187,10 +187,10 @@ class TestToken:
 
     def test_another_width_passes_a_linear_map(self):
         e = torch.randn(5, 8, generator=keyed(0, 0))
-        wide, narrow = (visual_guidance.tokens(e, self.labels, width=w) for w in (20, 3))
+        wide, narrow = (visual_token.tokens(e, self.labels, width=w) for w in (20, 3))
         assert wide.shape == (5, 20) and narrow.shape == (5, 3)
         assert torch.allclose(wide @ wide.T, e @ e.T, atol=1e-5)  # lengths and angles are kept
-        both = visual_guidance.tokens(torch.stack([e[0], e[1], e[0] + e[1]]), torch.zeros(3, dtype=int), width=3)
+        both = visual_token.tokens(torch.stack([e[0], e[1], e[0] + e[1]]), torch.zeros(3, dtype=int), width=3)
         assert torch.allclose(both[0] + both[1], both[2], atol=1e-6)
 
     def test_it_replaces_the_last_hidden_state_alone(self, base):
@@ -210,7 +210,7 @@ class TestToken:
     )
     def test_what_does_not_fit_is_refused(self, embeddings, labels, whose, sentence):
         with pytest.raises(Refused, match=re.escape(sentence)):
-            visual_guidance.tokens(embeddings, labels, whose)
+            visual_token.tokens(embeddings, labels, whose)
 
 
 class TestPrompts:

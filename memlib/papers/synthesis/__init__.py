@@ -5,6 +5,6 @@ it publishes (`synthetic`), and a classifier trained on them (`classifiers`). `a
 sees of a pipeline, `copies` looks for members among the published images, and `blind` asks whether members could be
 told apart without any model.
 
-`stable_diffusion`, `lora`, `visual_guidance`, `image_to_image` and `recipe` are the paper's own scale: Stable Diffusion
+`stable_diffusion`, `lora`, `visual_token`, `image_to_image` and `recipe` are the paper's own scale: Stable Diffusion
 with low-rank adapters, from a local folder.
 """

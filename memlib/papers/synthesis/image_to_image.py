@@ -97,7 +97,7 @@ def synthesize(
         folder: new, empty, or that of the same call.
         how: the settings; None is the appendix's, `Sampling()`.
         captions: one for each image, or None. See `stable_diffusion.prompts`.
-        tokens: visual tokens (N, W) from `visual_guidance.tokens`, or None.
+        tokens: visual tokens (N, W) from `visual_token.tokens`, or None.
         seed: of the noise, with the position of an image.
 
     Raises:

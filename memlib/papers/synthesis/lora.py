@@ -120,7 +120,7 @@ def fine_tune(
         images: N images of `how.size` pixels, with names of their classes.
         how: the settings; None is the appendix's, `Training()`.
         captions: one for each image, or None. See `stable_diffusion.prompts`.
-        tokens: visual tokens (N, W) from `visual_guidance.tokens`, or None.
+        tokens: visual tokens (N, W) from `visual_token.tokens`, or None.
         seed: of the adapters and of all random numbers.
         checkpoint: a folder, from which an interrupted training goes on. It holds the adapters and Adam's moments, and
             does not know the images: give each set its own.

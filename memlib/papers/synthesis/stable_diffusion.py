@@ -1,6 +1,6 @@
 """A Stable Diffusion pipeline from a local folder, and the texts and images that it is given.
 
-diffusers, transformers and peft do the work. What Real-Fake adds stands in `lora` (training), `visual_guidance` (a
+diffusers, transformers and peft do the work. What Real-Fake adds stands in `lora` (training), `visual_token` (a
 token for each image) and `image_to_image` (sampling); the settings are in `recipe`.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.data import Images
 from memlib.errors import Refused, needs, usable
-from memlib.papers.synthesis.visual_guidance import with_tokens
+from memlib.papers.synthesis.visual_token import with_tokens
 from memlib.shapes import Float
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def check_tokens(pipeline: "StableDiffusionImg2ImgPipeline", tokens: Float[Tenso
     width = pipeline.text_encoder.config.hidden_size
     if tokens is not None and tuple(tokens.shape) != (count, width):
         raise Refused(
-            f"visual tokens are {tuple(tokens.shape)}, not {(count, width)}: give visual_guidance.tokens(..., "
+            f"visual tokens are {tuple(tokens.shape)}, not {(count, width)}: give visual_token.tokens(..., "
             f"width={width}) of the same images"
         )
 
