@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import memlib
 from memlib import adapters, nets
 from memlib.chapters import parameters
 from memlib.errors import Refused, needs
+from memlib.papers.synthesis import lora, stable_diffusion
 
-OPTIONAL = (  # what the extras `models`, `book` and `test` install
-    "diffusers", "transformers", "huggingface_hub",
+OPTIONAL = (  # what the extras `models`, `lora`, `book` and `test` install
+    "diffusers", "transformers", "huggingface_hub", "peft", "accelerate",
     "matplotlib", "seaborn", "ipywidgets", "IPython", "nbformat", "papermill", "yaml",
     "jaxtyping", "beartype",
 )  # fmt: skip
@@ -62,9 +64,12 @@ def test_the_core_imports_without_any_optional_package():
         ("diffusers", "models", lambda folder: nets.UNet(8)),
         ("diffusers", "models", lambda folder: adapters.from_diffusers(folder)),
         ("diffusers", "models", lambda folder: adapters.to_diffusers(lambda x, sigma: x, folder / "new")),
+        ("diffusers", "lora", lambda folder: stable_diffusion.load(folder)),
+        ("transformers", "lora", lambda folder: stable_diffusion.load(folder)),
+        ("peft", "lora", lambda folder: lora.attach(torch.nn.Linear(1, 1), 4)),
         ("yaml", "book", lambda folder: parameters.further(str(folder / "settings.yml"))),
     ],
-    ids=["U-Net", "from_diffusers", "to_diffusers", "settings"],
+    ids=["U-Net", "from_diffusers", "to_diffusers", "SD: diffusers", "SD: transformers", "adapters", "settings"],
 )
 def test_a_missing_package_is_refused_with_its_extra(monkeypatch, tmp_path, package, extra, use):
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:

@@ -4,4 +4,7 @@
 it publishes (`synthetic`), and a classifier trained on them (`classifiers`). `attacks` says what each of four attackers
 sees of a pipeline, `copies` looks for members among the published images, and `blind` asks whether members could be
 told apart without any model.
+
+`stable_diffusion`, `lora`, `visual_token`, `image_to_image` and `recipe` are the paper's own scale: Stable Diffusion
+with low-rank adapters, from a local folder.
 """
