@@ -119,6 +119,7 @@ CASES = {
     "noise.as_level": lambda to: [noise.as_level(s, to(X)) for s in (2, SIGMA.double(), to(SIGMA))],
     "noise.add_noise": lambda to: noise.add_noise(to(X), 0.5, noise.seeded(range(6))),
     "noise.discrete": lambda to: noise.discrete(to(BAR), 10),
+    "noise.strength": lambda to: noise.strength(to(BAR), 0.5),
     "noise.discrete_levels": lambda to: noise.discrete_levels(to(BAR)),
     "noise.levels_of": lambda to: noise.levels_of(to(GRID)),
     "noise.vp_sigma": lambda to: noise.vp_sigma(to(SIGMA) / 2),
@@ -151,6 +152,7 @@ CASES = {
     "losses.alignment": lambda to: losses.alignment(*eps(to)),
     "losses.erase": lambda to: losses.erase(*eps(to)),
     "losses.ddpm_weight": lambda to: losses.ddpm_weight(to(GRID[:3].float()), GRID),
+    "sample.start_from": lambda to: sample.start_from(to(X), GRID, range(len(X))),
     "sample.start": lambda to: sample.start(GRID, range(6), (1, 8, 8), device=to(X).device),
     "sample.ancestral": lambda to: [
         sample.ancestral(to(NET), to(5 * X), grid, eta, noise.seeded(range(6)))
@@ -184,6 +186,8 @@ CASES = {
     "nets.Classifier": lambda to: nets.Classifier(to(TIMELESS))(to(X), 1.0),
     "nets.ResNet": lambda to: to(F)(to(X), to(SIGMA)),
     "nets.TimeCode": lambda to: to(nets.TimeCode(8))(to(SIGMA)),
+    "nets.LabelCode": lambda to: to(made(lambda: nets.LabelCode(3, 4)))(to(LABELS)),
+    "nets.dropped": lambda to: nets.dropped(to(LABELS), 3, 0.5, seeded()),
     "nets.FiLMBlock": lambda to: to(made(lambda: nets.FiLMBlock(4)))(to(X[:, 0, 0, :4]), to(X[:, 0, 1, :4])),
     "nets.TimeModule": lambda to: to(made(lambda: nets.TimeModule(4, 1)))(to(X), to(X[:, 0, 1, :4])),
     "nets.Stack": lambda to: nets.Stack([to(NET), to(NET)])(to(X), to(SIGMA)),

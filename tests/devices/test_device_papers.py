@@ -7,7 +7,7 @@ import torch
 from alike import HERE, LOOSE, ROUGH, check, seeded, takers
 from torch import nn
 
-from memlib import losses, nets, noise
+from memlib import losses, metrics, nets, noise
 from memlib.analytic import GaussianMixture
 from memlib.features import pixels
 from memlib.papers import gaussian, i2i, learning_rate, sgu, side
@@ -77,7 +77,8 @@ def surrogate(to, arm="CL-TD"):
 
 
 def clustered(to):
-    rows = to(IMAGES.flatten(1))
+    centres = 4 * torch.randn(3, 64, generator=seeded(7))[LABELS]  # tight clusters, which shuffling would undo
+    rows = to(centres + 0.1 * IMAGES.flatten(1))
     return side.cluster(rows, 3, smallest=1), side.prune(rows, to(LABELS), smallest=2)
 
 
@@ -89,7 +90,7 @@ def swept(to):
 
 def similar(to):
     found = attack.similarities([to(IMAGES[:4]), to(IMAGES[4:])], pixels, to(IMAGES[:6]), to(IMAGES[6:]))
-    return found, found.hits(0.5)
+    return found, found.hits(metrics.Joint(0.0, 10.0)), found.resembles_others(metrics.Joint(0.0, 10.0))
 
 
 # The learning rate.
@@ -210,6 +211,7 @@ CASES = {
         GaussianMixture(to(IMAGES)), [GaussianMixture(to(IMAGES[k::3])) for k in range(3)], to(LABELS), to(IMAGES), 0.7
     ),
     "side.cluster": clustered,
+    "side.pair_cosine": lambda to: side.pair_cosine(nn.functional.normalize(to(IMAGES.flatten(1))), to(LABELS)),
     "side.prune": clustered,
     "side.cluster_labels": lambda to: side.cluster_labels(to(IMAGES), clustered(to)[1]),
     "side.random_labels": lambda to: side.random_labels(to(IMAGES), 3, seeded()),
@@ -217,6 +219,11 @@ CASES = {
     "side.training_indices": lambda to: side.training_indices(to(IMAGES)),
     "side.tdkd": lambda to: side.tdkd(to(X), to(X).softmax(1), 2.0),
     "side.attack.sweep": swept,
+    "side.attack.in_use": lambda to: attack.in_use(to(SCORES)),
+    "side.attack.own_labels": lambda to: attack.own_labels(to(JUDGE), to(IMAGES), 0.1),
+    "side.attack.closest": lambda to: attack.closest(
+        to(IMAGES[:6]), to(IMAGES[:6].flatten(1)), to(IMAGES[6:]), to(IMAGES[6:].flatten(1))
+    ),
     "side.attack.similarities": similar,
     "learning_rate.problem": lambda to: stack(to, mu=to(torch.ones(3)))[0],
     "learning_rate.density": lambda to: learning_rate.density(stack(to)[0], to(torch.ones(3, 5, 1))),
