@@ -85,7 +85,8 @@ class Run:
         missing = [call for call in calls if store.forced() or not self._place(*call).exists()]
         workers = min(self.processes, len(missing))
         if workers < 2:
-            return [self.cached(name, make, *one) for name, make, one in tqdm(calls, disable=not missing)]
+            shown = tqdm(calls) if missing else calls  # `disable=` would overrule TQDM_DISABLE
+            return [self.cached(name, make, *one) for name, make, one in shown]
         setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup)
         with pool:
