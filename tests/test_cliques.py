@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from memlib.errors import Refused
-from memlib.metrics import adaptive_l2, cliques, medoids, nearest
+from memlib.metrics import _graph, adaptive_l2, cliques, medoids, nearest
 
 
 def normal(*shape, seed=0):
@@ -63,9 +63,14 @@ def greedy(edges, size):
             left -= set(group)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("listed", [256, 20, 0])  # neighbours up to which they are kept rather than found anew
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("low", [0.5, 0.8])
-def test_where_groups_overlap_the_order_is_the_documented_one(seed, low):
+def test_where_groups_overlap_the_order_is_the_documented_one(seed, low, listed, monkeypatch):
+    monkeypatch.setattr(_graph, "_LISTED", listed)
+    monkeypatch.setattr(_graph, "_ROWS", 64)
+    monkeypatch.setattr(_graph, "_COLUMNS", 48)
+    monkeypatch.setattr(sys.modules[cliques.__module__], "_BLOCK", 10)
     rows, size = normal(150, 4, seed=seed), 4
     edges = graph(rows, low)
     found = [group.tolist() for group in cliques(rows, low, size)]
@@ -75,6 +80,15 @@ def test_where_groups_overlap_the_order_is_the_documented_one(seed, low):
     for group in found:
         assert all(edges.has_edge(u, v) for u in group for v in group if u != v)
         assert not any(all(edges.has_edge(v, u) for u in group) for v in set(edges) - set(taken))
+
+
+def test_one_image_in_half_of_all_samples_takes_no_quadratic_memory():
+    rows = torch.randn(4000, 16, generator=torch.Generator().manual_seed(0))
+    rows[::2] = rows[:1] + 0.01 * rows[::2]
+    listed = _graph.Graph(rows, 0.95)
+    assert int(listed.degree.amax()) == 1999 and len(listed._neighbours) < 40 * len(rows)  # of 4,000,000 edges
+    (group,) = cliques(rows, 0.95, 100)
+    assert group.tolist() == list(range(0, 4000, 2))
 
 
 def test_a_hub_that_joins_strangers_makes_no_group():

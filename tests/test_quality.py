@@ -11,7 +11,7 @@ from torchmetrics.image.inception import InceptionScore
 
 from memlib import metrics
 from memlib.errors import Refused
-from memlib.metrics import Count, density_coverage, inception_score, precision_recall, quality
+from memlib.metrics import Count, _balls, density_coverage, inception_score, precision_recall
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -21,9 +21,8 @@ def normal(*shape, seed=0, dtype=torch.float64):
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles that leave ragged ends in both directions."""
-    monkeypatch.setattr(quality, "_ROWS", 16)
-    monkeypatch.setattr(quality, "_COLUMNS", 24)
-    monkeypatch.setattr(quality, "_CELLS", 100)
+    monkeypatch.setattr(_balls, "_TILE", 16)
+    monkeypatch.setattr(_balls, "_CELLS", 100)
 
 
 def by_scikit_learn(points, centres, k):

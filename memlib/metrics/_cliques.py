@@ -12,10 +12,12 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
-from memlib.metrics.neighbours import _smallest, checked, matches
+from memlib.metrics._graph import Graph
+from memlib.metrics.neighbours import _smallest, checked
 from memlib.shapes import Float, Int, Shaped
 
 _ROWS = 1024  # queries held at once
+_BLOCK = 256  # samples whose neighbours are held at once
 _CELLS = 1 << 22  # numbers held at once while distances are computed exactly
 
 
@@ -28,7 +30,7 @@ def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list
     neighbours (of equal ones the lowest index) opens a group. Its neighbours are tried in the order of how many of the
     others they resemble; each joins if it resembles all that have joined. A group of `size` or more is removed from the
     graph, and the next one is opened. Every group is therefore maximal: no sample left over resembles all its members.
-    Memory: the pairs above `low`, and k^2 bytes where a sample resembles k others.
+    Memory grows with N alone, even where a model has made one image thousands of times.
 
     Arguments:
         features: (N, D), of generated samples.
@@ -44,25 +46,20 @@ def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list
     """
     if size < 2:
         raise Refused(f"a clique of {size} does not repeat anything: give a size of 2 or more")
-    one, other = matches(features, features, low)
-    apart = one != other
-    one, other = one[apart], other[apart]  # both directions of each pair, ordered by `one`
-    degree = one.bincount(minlength=len(features))
-    first = degree.cumsum(0) - degree
-    count, left = degree.clone(), torch.ones_like(degree, dtype=torch.bool)
+    graph = Graph(features, low)
+    degree, left = graph.degree.clone(), torch.ones(len(features), dtype=torch.bool, device=features.device)
     found = []
-    while (degree.amax() if len(one) else 0) >= size - 1:
+    while degree.amax() >= size - 1:
         seed = int(degree.argmax())
-        near = other[first[seed] : first[seed] + count[seed]]
+        near = graph.neighbours(seed)
         near = near[left[near]]
-        group = torch.cat((near.new_tensor([seed]), near[_clique(near, other, first, count)]))
+        group = torch.cat((near.new_tensor([seed]), _clique(graph, near)))
         if len(group) < size:
             degree[seed] = -1  # opens no group any more, but may still join one
             continue
         found.append(group.sort().values)
         left[group] = False
-        freed = torch.cat([other[first[i] : first[i] + count[i]] for i in group.tolist()])
-        degree -= freed.bincount(minlength=len(degree))
+        _release(graph, degree, group)
         degree[group] = -1
     return sorted(found, key=lambda group: (-len(group), int(group[0])))
 
@@ -128,22 +125,27 @@ def adaptive_l2(
     return nearest / (alpha * mean)
 
 
-def _clique(near: Tensor, other: Tensor, first: Tensor, count: Tensor) -> Tensor:
-    """Positions in `near` (k,) of rows that all resemble each other, in the order in which they joined."""
-    rows, lengths = first[near], count[near]
-    owner = torch.arange(len(near), device=near.device).repeat_interleave(lengths)
-    entry = torch.arange(len(owner), device=near.device) - (lengths.cumsum(0) - lengths)[owner] + rows[owner]
-    place = torch.searchsorted(near, other[entry]).clamp(max=len(near) - 1)
-    inside = near[place] == other[entry]
-    joined = torch.zeros(len(near), len(near), dtype=torch.bool, device=near.device)
-    joined[owner[inside], place[inside]] = True
-    open_ = torch.ones(len(near), dtype=torch.bool, device=near.device)
-    chosen = []
-    for i in joined.sum(1).argsort(descending=True, stable=True).tolist():
-        if open_[i]:
-            chosen.append(i)
-            open_ &= joined[i]
-    return torch.tensor(chosen, dtype=torch.long, device=near.device)
+def _clique(graph: Graph, near: Tensor) -> Tensor:
+    """Those of `near` (k,) that all resemble each other, in the order in which they joined."""
+    order = near[graph.counted(near, near).argsort(descending=True, stable=True)]
+    open_, chosen = torch.ones(len(near), dtype=torch.bool, device=near.device), []
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        joined = graph.joined(block, order)
+        for place, row in enumerate(joined, start):
+            if open_[place]:
+                chosen.append(place)
+                open_ &= row
+    return order[chosen]
+
+
+def _release(graph: Graph, degree: Tensor, group: Tensor) -> None:
+    """Take the edges of `group` (k,) out of the degrees (N,), in place."""
+    everyone = torch.arange(len(degree), device=degree.device)
+    if len(group) > _BLOCK:
+        degree -= graph.counted(everyone, group)
+    else:
+        degree -= torch.cat([graph.neighbours(i) for i in group.tolist()]).bincount(minlength=len(degree))
 
 
 def _neighbours(queries: Tensor, train: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:

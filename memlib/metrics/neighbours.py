@@ -79,12 +79,7 @@ def matches(
     for start in range(0, len(queries), _ROWS):
         tile, pairs = queries[start : start + _ROWS], []
         for column in range(0, len(train), _COLUMNS):
-            part = train[column : column + _COLUMNS]
-            product = tile @ part.T
-            inside = _in_band(product, low - edge, high if high == 1 else high + edge)
-            near_end = (product < low + edge) if high == 1 else (product < low + edge) | (product >= high - edge)
-            i, j = (inside & near_end).nonzero(as_tuple=True)  # these are decided by their own sums
-            inside[i, j] = _in_band(cosines(tile, part, centre, i, j).to(train.dtype), low, high)
+            inside = _resembling(tile, train[column : column + _COLUMNS], centre, edge, low, high)
             i, j = inside.nonzero(as_tuple=True)
             pairs.append(torch.stack((i + start, j + column)))
         pairs = torch.cat(pairs, 1)
@@ -145,6 +140,16 @@ def l2_ratio(
             near, far = queries.double() - centre, train.double() - centre
         kept *= 8
     return ratio
+
+
+def _resembling(tile: Tensor, part: Tensor, centre: Tensor, edge: float, low: float, high: float) -> Tensor:
+    """Whether the cosines of rows (n, D) and (m, D) lie in the band, (n, m). `edge` bounds the rounding of a product."""
+    product = tile @ part.T
+    inside = _in_band(product, low - edge, high if high == 1 else high + edge)
+    near_end = (product < low + edge) if high == 1 else (product < low + edge) | (product >= high - edge)
+    i, j = (inside & near_end).nonzero(as_tuple=True)  # these are decided by their own sums
+    inside[i, j] = _in_band(cosines(tile, part, centre, i, j).to(tile.dtype), low, high)
+    return inside
 
 
 def _one_image(query: int, distinct: float) -> Refused:

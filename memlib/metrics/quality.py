@@ -8,15 +8,10 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
+from memlib.metrics._balls import both, distinct, held, prepared, radii
 from memlib.metrics.counts import Count
-from memlib.metrics.neighbours import _smallest, checked
-from memlib.shapes import Bool, Float, Int
-
-_ROWS = 512  # points held at once
-_COLUMNS = 2048  # centres held at once
-_SPARE = 8  # neighbours beyond the k-th whose distance is also computed exactly: rounding may have swapped them
-_CELLS = 1 << 22  # numbers held at once while distances are computed exactly
-_TOUCH = 1e-12  # a point lies on a surface if its squared distance differs by this fraction at most
+from memlib.metrics.neighbours import checked
+from memlib.shapes import Int
 
 
 class PrecisionRecall(NamedTuple):
@@ -56,11 +51,12 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
         Refused: unless 1 <= k < N, M, for fewer than k + 1 distinct rows in either set, for shapes that do not match,
             and for values that are not finite.
     """
-    real, fake = _centred(real, fake)
-    real_balls, fake_balls = _distinct(real, "real", k), _distinct(fake, "fake", k)
-    around_fake, _ = _inside(fake, real_balls, _radii(real_balls, k))
-    around_real, _ = _inside(real, fake_balls, _radii(fake_balls, k))
-    return PrecisionRecall(*(Count(int((balls > 0).sum()), len(balls)) for balls in (around_fake, around_real)))
+    (real, times_real), (fake, times_fake) = (
+        distinct(rows, name, k) for rows, name in zip(_alike(real, fake), ("real", "fake"), strict=True)
+    )
+    one, other = prepared(real, fake)
+    fake_in_real, real_in_fake = both(one, other, radii(one, k), radii(other, k))
+    return PrecisionRecall(_share(fake_in_real.around, times_fake), _share(real_in_fake.around, times_real))
 
 
 @takes_arrays("real", "fake")
@@ -81,10 +77,10 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     Raises:
         Refused: as `precision_recall` does; the samples may be few.
     """
-    real, fake = _centred(real, fake)
-    real, fake = _distinct(real, "real", k), fake.unique(dim=0)
-    around, held = _inside(fake, real, _radii(real, k))
-    return DensityCoverage(float(around.double().mean()) / k, Count(int(held.sum()), len(real)))
+    real, fake = _alike(real, fake)
+    one, other = prepared(distinct(real, "real", k)[0], fake.unique(dim=0))
+    around, inside = held(other, one, radii(one, k))
+    return DensityCoverage(float(around.double().mean()) / k, Count(int((inside > 0).sum()), len(inside)))
 
 
 @takes_arrays("probabilities")
@@ -123,61 +119,13 @@ def inception_score(probabilities: Tensor, splits: int = 10, seed: int = 0) -> t
     return float(scores.mean()), float(scores.std()) if splits > 1 else math.nan
 
 
-def _centred(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64 and shifted to one centre, where the product form of a distance cancels less; or Refused."""
-    real, fake = checked(real, "real").double(), checked(fake, "fake", width=real.shape[-1]).double()
-    centre = real.mean(0)
-    return real - centre, fake - centre
+def _alike(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one floating dtype, at least float32; or Refused."""
+    real, fake = checked(real, "real"), checked(fake, "fake", width=real.shape[-1])
+    dtype = torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
+    return real.to(dtype), fake.to(dtype)
 
 
-def _distinct(rows: Float[Tensor, "n d"], name: str, k: int) -> Float[Tensor, "u d"]:
-    """The distinct rows, (U, D); or Refused, where a row among them has no k-th other one."""
-    if not 1 <= k < len(rows):
-        raise Refused(f"a row has no {k}-th neighbour among {len(rows)} rows: give k from 1 to {len(rows) - 1}")
-    distinct = rows.unique(dim=0)
-    if len(distinct) <= k:
-        raise Refused(
-            f"{len(rows)} {name} rows are copies of {len(distinct)}, where k = {k} needs {k + 1} distinct ones: "
-            "lower k, or give a set that varies"
-        )
-    return distinct
-
-
-def _radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
-    """Squared distance of each row (N, D) to its k-th nearest other row, (N,)."""
-    kept, radii = min(k + 1 + _SPARE, len(rows)), []
-    for own in torch.arange(len(rows), device=rows.device).split(_ROWS):
-        _, index = _smallest(rows[own], rows, kept)
-        squares = _exact(rows, rows, own.repeat_interleave(kept), index.flatten()).view(-1, kept)
-        radii.append(squares.masked_fill(index == own[:, None], math.inf).kthvalue(k).values)
-    return torch.cat(radii)
-
-
-def _inside(
-    points: Float[Tensor, "m d"], centres: Float[Tensor, "n d"], radii: Float[Tensor, " n"]
-) -> tuple[Int[Tensor, " m"], Bool[Tensor, " n"]]:
-    """The number of balls that each point lies in, (M,), and whether each ball holds a point, (N,)."""
-    around = torch.zeros(len(points), dtype=torch.long, device=points.device)
-    held = torch.zeros(len(centres), dtype=torch.bool, device=points.device)
-    reach = points.norm(dim=1).max() + centres.norm(dim=1).max()
-    slack = 4 * points.shape[1] * torch.finfo(points.dtype).eps * reach**2  # rounding of the product form
-    for start in range(0, len(points), _ROWS):
-        tile = points[start : start + _ROWS]
-        lengths = tile.square().sum(1, keepdim=True)
-        for column in range(0, len(centres), _COLUMNS):
-            part, limit = centres[column : column + _COLUMNS], radii[column : column + _COLUMNS]
-            excess = torch.addmm(part.square().sum(1) - limit, tile, part.T, alpha=-2) + lengths
-            inside = excess < -slack
-            i, j = (excess.abs() <= slack).nonzero(as_tuple=True)
-            inside[i, j] = _exact(tile, part, i, j) <= limit[j] * (1 + _TOUCH)
-            around[start : start + _ROWS] += inside.sum(1)
-            held[column : column + _COLUMNS] |= inside.any(0)
-    return around, held
-
-
-def _exact(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], i: Int[Tensor, " p"], j: Int[Tensor, " p"]
-) -> Float[Tensor, " p"]:
-    """Squared distances |x_i - y_j|^2 of rows of (n, D) and (m, D) from their differences, (P,)."""
-    pairs = zip(*(index.split(max(1, _CELLS // x.shape[1])) for index in (i, j)), strict=True)
-    return torch.cat([(x[p] - y[q]).square().sum(1) for p, q in pairs])
+def _share(balls: Int[Tensor, " u"], times: Int[Tensor, " u"]) -> Count:
+    """The rows that a ball holds, of all rows: each distinct row stands for as many as it has copies."""
+    return Count(int(times[balls > 0].sum()), int(times.sum()))

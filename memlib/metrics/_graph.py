@@ -1,0 +1,72 @@
+"""The graph of samples that resemble each other: an edge where the cosine of two rows reaches a threshold.
+
+A broken model makes one image thousands of times, and then the edges alone would fill the memory. So the neighbours of
+a row are listed where they are few, and found anew by a product where they are many. Memory grows with N alone.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from memlib.metrics._search import bound, centre_of
+from memlib.metrics.neighbours import _directions, _resembling
+from memlib.shapes import Bool, Int, Shaped
+
+_ROWS = 1024  # rows held at once
+_COLUMNS = 2048  # columns held at once
+_LISTED = 256  # neighbours of a row up to which they are listed
+
+
+class Graph:
+    """Rows (N, D), joined where their cosine is at least `low`. No row is its own neighbour.
+
+    Attributes:
+        degree: (N,), the number of neighbours of each row.
+    """
+
+    def __init__(self, features: Shaped[Tensor, "..."], low: float) -> None:
+        self._rows = _directions(features, features)[0]
+        self._low, self._centre = low, centre_of(self._rows)
+        self._edge = float(bound(self._rows.dtype, self._rows.shape[1]))
+        self._everyone = torch.arange(len(self._rows), device=self._rows.device)
+        degrees, lists = zip(*(self._listed(rows) for rows in self._everyone.split(_ROWS)), strict=True)
+        self.degree: Int[Tensor, " n"] = torch.cat(degrees)
+        self._neighbours = torch.cat(lists)
+        lengths = self.degree.where(self.degree <= _LISTED, 0)
+        self._first, self._length = lengths.cumsum(0) - lengths, lengths
+
+    def neighbours(self, row: int) -> Int[Tensor, " k"]:
+        """The neighbours of a row, (K,), ascending."""
+        if self.degree[row] <= _LISTED:
+            start = int(self._first[row])
+            return self._neighbours[start : start + int(self._length[row])]
+        return self.joined(self._everyone[row : row + 1], self._everyone)[0].nonzero()[:, 0]
+
+    def joined(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
+        """Which of the rows (R,) are neighbours of which others (C,), (R, C)."""
+        found = torch.cat(
+            [
+                _resembling(self._rows[rows], self._rows[part], self._centre, self._edge, self._low, math.inf)
+                for part in others.split(_COLUMNS)
+            ],
+            1,
+        )
+        return found & (rows[:, None] != others)
+
+    def counted(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Int[Tensor, " r"]:
+        """The number of neighbours that each row has among the others, (R,)."""
+        counts = [sum(self.joined(a, b).sum(1) for b in others.split(_COLUMNS)) for a in rows.split(_ROWS)]
+        return torch.cat(counts)
+
+    def _listed(self, rows: Int[Tensor, " r"]) -> tuple[Int[Tensor, " r"], Int[Tensor, " p"]]:
+        """The degree of consecutive rows, (R,), and the neighbours, (P,), of those that have few, row after row."""
+        degree, pairs = torch.zeros_like(rows), rows.new_empty(2, 0)
+        for others in self._everyone.split(_COLUMNS):
+            joined = self.joined(rows, others)
+            degree += joined.sum(1)
+            joined &= (degree <= _LISTED)[:, None]
+            i, j = joined.nonzero(as_tuple=True)
+            pairs = torch.cat((pairs, torch.stack((i, others[j]))), 1)
+        pairs = pairs[:, degree[pairs[0]] <= _LISTED]
+        return degree, pairs[1][pairs[0].argsort(stable=True)]
