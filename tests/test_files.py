@@ -3,15 +3,18 @@
 import itertools
 import os
 import shutil
+import sys
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from official_sets import DIGITS, LABELS, PHOTOS, write_mnist
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from memlib import data
-from memlib.data import folder, mnist
+from memlib.data import files, folder, mnist
 from memlib.errors import Refused
 
 
@@ -229,3 +232,24 @@ def test_warnings_of_all_kinds_come_together(tmp_path):
     for words in ("passed over 1 file", "1 of 2 files have several frames"):
         assert any(words in one for one in sentences)
     assert not any(one == other for one, other in itertools.combinations(sentences, 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process reads")
+def test_several_processes_read_what_one_reads(tmp_path, monkeypatch):
+    write(tmp_path, *(f"{k:03}.png" for k in range(100)))
+    (tmp_path / "041.png").write_bytes(b"no image")
+    (tmp_path / "077.png").write_bytes(b"")
+    place = f"folder:{tmp_path},skip_broken=yes"
+    one = told(place, "left out 2 of 100", "041.png")
+    started = []
+    monkeypatch.setattr(files, "DataLoader", lambda *a, **k: started.append(k["num_workers"]) or DataLoader(*a, **k))
+    monkeypatch.setattr(files, "_WHOLE_PROCESS", 50)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = told(place, "left out 2 of 100", "041.png")
+        with pytest.raises(Refused, match="041.png' cannot be read"):
+            data.load(f"folder:{tmp_path}")
+    finally:
+        torch.set_num_threads(threads)
+    assert started == [2, 2] and two.fingerprint == one.fingerprint and len(two) == 98

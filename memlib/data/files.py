@@ -1,14 +1,18 @@
 """From image files and raw pixels to `Images`: which files are read, and what happens to those that cannot be read."""
 
+import itertools
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from memlib.data.images import Images, collect, subset
@@ -20,6 +24,9 @@ KINDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _GREY = {"1", "L", "LA"}  # Pillow's modes without colour
 _DARK = 16  # files of 16 bits whose 8 upper bits stay below this hold 12 bits or fewer
 _MANY = 200  # number of files from which a progress bar is shown
+_WHOLE_PROCESS = 1000  # number of files from which more processes than one read
+_PART = 32  # files that a process reads in one go
+_WORKERS = 16  # processes at most; fewer where torch has fewer threads
 
 
 def located(place: str, kind: str) -> Path:
@@ -73,15 +80,16 @@ def gather(
         raise Refused(f"bits = {bits} of 16 cannot hold an image: give 1 to 16, or leave bits out")
     kept, arrays, broken = [], [], []
     framed, deep = [], []  # files of several frames, of 16 bits
+    read = _each([root / files[position] for position in chosen], size, crop_fraction, bits)
     # TQDM_DISABLE acts on a bar only if nobody passes `disable`.
-    for position in tqdm(chosen, desc="reading images", unit="image") if len(chosen) >= _MANY else chosen:
-        try:
-            array, several, wide = _read(root / files[position], size, crop_fraction, bits)
-        except Refused:
+    bar = tqdm(chosen, desc="reading images", unit="image") if len(chosen) >= _MANY else chosen
+    for position, found in zip(bar, read, strict=True):
+        if isinstance(found, Refused):
             if not skip_broken:
-                raise
+                raise found
             broken.append(files[position])
             continue
+        array, several, wide = found
         if arrays and array.shape[:2] != arrays[0].shape[:2]:
             (high, wide), (other_high, other_wide) = arrays[0].shape[:2], array.shape[:2]
             raise Refused(
@@ -161,6 +169,39 @@ def resampled(arrays: NDArray[numpy.uint8], size: int | None) -> Tensor:
         queue = tqdm(arrays, desc="resampling", unit="image") if len(arrays) >= 50 * _MANY else arrays
         arrays = numpy.stack([decoded(Image.fromarray(array), size) for array in queue])
     return scaled(arrays, 1 if arrays.ndim == 3 else 3)
+
+
+class _Parts(Dataset):
+    """What `_read` returns or raises for each file, (`_PART` files a part), for worker processes to take."""
+
+    def __init__(self, paths: Sequence[Path], *how: Any) -> None:
+        self.paths, self.how = paths, how
+
+    def __len__(self) -> int:
+        return -(-len(self.paths) // _PART)
+
+    def __getitem__(self, part: int) -> list:
+        if not 0 <= part < len(self):
+            raise IndexError(part)
+        return [self.read(path) for path in self.paths[part * _PART : (part + 1) * _PART]]
+
+    def read(self, path: Path) -> tuple[NDArray[numpy.uint8], bool, bool] | Refused:
+        try:
+            return _read(path, *self.how)
+        except Refused as refused:
+            return refused
+
+
+def _each(
+    paths: Sequence[Path], size: int | None, crop_fraction: float | None, bits: int | None
+) -> Iterator[tuple[NDArray[numpy.uint8], bool, bool] | Refused]:
+    """What `_read` returns or raises for each file, in their order; many are read by one process a thread of torch."""
+    parts: Iterable = _Parts(paths, size, crop_fraction, bits)
+    workers = min(_WORKERS, torch.get_num_threads())
+    # Threads would wait for each other: half of the time is spent inside the interpreter.
+    if len(paths) >= _WHOLE_PROCESS and workers > 1 and sys.platform == "linux":
+        parts = DataLoader(parts, None, num_workers=workers, collate_fn=list, multiprocessing_context="fork")
+    return itertools.chain.from_iterable(parts)
 
 
 def _read(

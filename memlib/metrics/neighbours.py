@@ -143,7 +143,7 @@ def l2_ratio(
 
 
 def _resembling(tile: Tensor, part: Tensor, centre: Tensor, edge: float, low: float, high: float) -> Tensor:
-    """Whether the cosines of rows (n, D) and (m, D) lie in the band, (n, m). `edge` bounds the rounding of a product."""
+    """Whether the cosines of rows (n, D) and (m, D) lie in the band, (n, m); `edge` bounds a product's rounding."""
     product = tile @ part.T
     inside = _in_band(product, low - edge, high if high == 1 else high + edge)
     near_end = (product < low + edge) if high == 1 else (product < low + edge) | (product >= high - edge)
