@@ -44,7 +44,7 @@ def write(root, *names):
     """A picture under each name, lossless, since Pillow goes by the content."""
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(PHOTOS[number]).save(root / name, format="PNG")
+        Image.fromarray(PHOTOS[number % len(PHOTOS)]).save(root / name, format="PNG")
 
 
 # Links, and kinds that are passed over.
