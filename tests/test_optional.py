@@ -31,6 +31,14 @@ def modules() -> list[str]:
     return [name for name in names if name and name.split(".")[0] not in OUTSIDE]
 
 
+@pytest.mark.parametrize("room", ["data", "metrics", "membership", "cache", "sample", "train", "features", "adapters"])
+def test_a_room_of_the_core_imports_nothing_slow(room):
+    """scikit-learn and scipy.stats each take as long to import as torch."""
+    check = f"import sys, memlib.{room}; print(*sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in printed and not {"sklearn", "scipy.stats", "pandas", "matplotlib"} & set(printed)
+
+
 def test_the_core_imports_without_any_optional_package():
     """In a fresh process in which every optional package is missing."""
     names = [f"memlib.{name}" for name in modules() if name not in BOOK]

@@ -1,10 +1,8 @@
 """Handwritten digits that come with scikit-learn: the default, without a download."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.utils import Bunch
 
 from memlib.data.images import Images, collect
 from memlib.errors import Refused
@@ -20,6 +18,8 @@ def load(place: str, size: int | None) -> Images:
         raise Refused(f"the source digits takes no place: write digits without ':{place}'")
     if size not in (None, 8):
         raise Refused(f"digits are 8 pixels wide, not {size}: leave size out, or give another source")
-    digits = cast(Bunch, load_digits())  # declared as a tuple, which it is only with return_X_y
+    from sklearn.datasets import load_digits  # slow to import, and most sources do not need it
+
+    digits = cast(Any, load_digits())  # declared as a tuple, which it is only with return_X_y
     images = torch.as_tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1
     return collect(images, torch.as_tensor(digits.target), tuple("0123456789"), "digits")

@@ -1,11 +1,9 @@
 """Labeled Faces in the Wild: press photographs of public figures, through scikit-learn."""
 
-from typing import cast
+from typing import Any, cast
 
 import numpy
 import torch
-from sklearn import datasets
-from sklearn.utils import Bunch
 
 from memlib.data.files import resampled
 from memlib.data.images import Images, collect
@@ -35,6 +33,8 @@ def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
         )
     if size is not None and size < 1:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
+    from sklearn import datasets  # slow to import, and most sources do not need it
+
     try:
         found = datasets.fetch_lfw_people(
             color=True,
@@ -50,7 +50,7 @@ def load(place: str, size: int | None, *, fewest: int = 0) -> Images:
             f"Labeled Faces in the Wild could not be read from {datasets.get_data_home()!r} nor fetched ({why}): go "
             "online once, or copy scikit-learn's lfw_home into that folder or the one that SCIKIT_LEARN_DATA names"
         ) from error
-    found = cast(Bunch, found)  # declared as a tuple, which it is only with return_X_y
+    found = cast(Any, found)  # declared as a tuple, which it is only with return_X_y
     levels = (found.images * 255).round().astype(numpy.uint8)  # (N, 125, 125, 3)
     names = tuple(map(str, found.target_names))
     source = f"lfw:fewest={fewest}" if fewest else "lfw"

@@ -1,11 +1,9 @@
 """Grey faces of forty people under changing light, through scikit-learn."""
 
-from typing import cast
+from typing import Any, cast
 
 import numpy
 import torch
-from sklearn import datasets
-from sklearn.utils import Bunch
 
 from memlib.data.files import resampled
 from memlib.data.images import Images, collect
@@ -25,6 +23,8 @@ def load(place: str, size: int | None) -> Images:
         raise Refused(f"the source olivetti takes no place: write olivetti without ':{place}'")
     if size is not None and size < 1:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
+    from sklearn import datasets  # slow to import, and most sources do not need it
+
     try:
         found = datasets.fetch_olivetti_faces(shuffle=False)
     except Exception as error:  # no network, a proxy's page, a truncated file: urllib, joblib, zlib raise their own
@@ -33,7 +33,7 @@ def load(place: str, size: int | None) -> Images:
             f"the Olivetti faces are not in {datasets.get_data_home()!r} and could not be fetched ({why}): go online "
             "once, or copy scikit-learn's olivetti.pkz into that folder or the one that SCIKIT_LEARN_DATA names"
         ) from error
-    found = cast(Bunch, found)  # declared as a tuple, which it is only with return_X_y
+    found = cast(Any, found)  # declared as a tuple, which it is only with return_X_y
     levels = (found.images * 255).round().astype(numpy.uint8)  # scikit-learn has divided by the largest level
     names = tuple(f"person {i}" for i in range(int(found.target.max()) + 1))
     return collect(resampled(levels, size), torch.as_tensor(found.target), names, "olivetti")

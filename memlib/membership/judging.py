@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from memlib.errors import Refused
@@ -157,5 +157,5 @@ def crossed_interval(
         return by_pair
     freedom = variance**2 / (over_pairs**2 / (pairs - 1) + over_images**2 / (images - 1))
     freedom = min(max(freedom, min(pairs, images) - 1), pairs + images - 2)
-    half = float(student.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
+    half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance)
     return max(mean - half, bounds[0]), min(mean + half, bounds[1])

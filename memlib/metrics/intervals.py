@@ -6,8 +6,7 @@ from typing import Literal
 
 import torch
 from scipy.optimize import brentq
-from scipy.stats import chi2
-from scipy.stats import t as student
+from scipy.special import chdtri, stdtrit
 from torch import Tensor
 
 from memlib.errors import Refused
@@ -41,7 +40,7 @@ def _ratio_ends(a: int, b: int, ratio: float, score: Callable[[float], float], l
     The statistic falls to 0 at the estimated `ratio` and rises after it; without a or b the estimate lies at 0 or
     infinity.
     """
-    limit, centre = float(chi2.ppf(checked_level(level), 1)), math.log(ratio)
+    limit, centre = float(chdtri(1, 1 - checked_level(level))), math.log(ratio)
 
     def excess(log_ratio: float) -> float:
         return score(math.exp(log_ratio)) - limit
@@ -136,7 +135,7 @@ def difference_of_pairs(both: int, first: int, second: int, n: int, level: float
     """Tango's score interval of a difference of paired proportions, from the pairs that say yes to both, to the first
     alone and to the second alone, of n (scalars). `both` does not matter: only pairs that differ carry information.
     """
-    limit, centre = float(chi2.ppf(checked_level(level), 1)), (first - second) / n
+    limit, centre = float(chdtri(1, 1 - checked_level(level))), (first - second) / n
 
     def excess(difference: float) -> float:
         linear = (2 * n - first + second) * difference - first - second
@@ -214,5 +213,5 @@ def mean_interval(
     if _all_equal(values):
         agree, value = tail ** (1 / len(values)), float(values[0])
         return agree * value + (1 - agree) * least, agree * value + (1 - agree) * most
-    half = float(student.ppf(1 - tail, len(values) - 1) * values.std() / math.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, 1 - tail) * values.std() / math.sqrt(len(values)))
     return max(float(values.mean()) - half, least), min(float(values.mean()) + half, most)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from memlib.errors import Refused
@@ -96,7 +96,7 @@ def mmd2_difference(
     b_r, r_b = _cross(b, reference, kernel)
     value = float(own_a.mean() - 2 * a_r.mean() - own_b.mean() + 2 * b_r.mean())
     influences = 2 * (own_a - a_r), 2 * (own_b - b_r), 2 * (r_a - r_b)
-    half = float(norm.ppf((1 + level) / 2)) * math.sqrt(sum(float(rows.var()) / len(rows) for rows in influences))
+    half = float(ndtri((1 + level) / 2)) * math.sqrt(sum(float(rows.var()) / len(rows) for rows in influences))
     return value, (value - half, value + half)
 
 
