@@ -4,7 +4,7 @@
 `python -m benchmarks mmd frechet`. On the CPU each runs on one thread. A row: path, peer, size, ratio (theirs / ours,
 above 1: ours is faster), spread of the ratio between turns, target, agrees, reason, and on a GPU the seconds of both;
 the processor or the card and the version of torch stand in `machine`. A benchmark whose peer is not installed has a
-row that says so.
+row that says so. `python -m benchmarks growth` measures how each path grows instead (`benchmarks/growth.py`).
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-HELPERS = {"__main__", "interleaved", "gpu", "precision"}
+HELPERS = {"__main__", "interleaved", "gpu", "growth", "precision"}
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ON_GPU = ("sampling", "guided_sweep", "copy_scoring", "likelihood", "learning_rates")  # the others measure CPU paths
 PEERS = {"sampling": "diffusers"}  # not on every machine that has a GPU
@@ -95,4 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["growth"]:
+        from benchmarks.growth import main as grow
+
+        sys.exit(grow(sys.argv[2:]))
     sys.exit(main())

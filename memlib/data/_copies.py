@@ -4,13 +4,13 @@ from hashlib import sha256
 
 import numpy
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 NEAR = 0.1  # see `copies`
 
 _CELLS = 5  # an image is cut into 5 x 5 cells to find candidates
-_QUERIES = 100  # rows whose candidates are sought at once
+_ROWS, _COLUMNS = 512, 2048  # rows compared with others at once
+_ROUNDING = 1e-5  # of a squared distance over a few cells in float32, as a fraction of the squared lengths
 _PIXELS = 1 << 22  # compared at once
 
 
@@ -41,26 +41,71 @@ def _near(flat: numpy.ndarray, shape: torch.Size, near: float) -> numpy.ndarray:
     """The groups of near copies among distinct images (M, D), each named by its first row, (M,).
 
     The means over the cells of a grid, rightly scaled, are an orthogonal projection. It never lies farther apart than
-    the images do, so a tree over these few coordinates misses no pair.
+    the images do, so a pair that is far apart there is passed over. Rows are sorted along the direction in which the
+    means vary most, and compared with those that are not too far along it.
     """
     reach = near * flat.std(1, dtype=numpy.float64)  # in root mean squares
-    coordinates = _cells(flat, shape)
-    tree, root = KDTree(coordinates), numpy.arange(len(flat))
-    balls = reach * (1 + 1e-6) + 1e-7  # rounding must not lose a pair
-    for row in range(len(flat)):
-        if row % _QUERIES == 0:
-            few = slice(row, row + _QUERIES)
-            inside = tree.query_ball_point(coordinates[few], balls[few])
-        if len(inside[row % _QUERIES]) == 1:  # the image itself
-            continue
-        found = numpy.array(inside[row % _QUERIES], numpy.int64)
-        found = found[root[found] != root[row]]
+    points = _sorted_axes(_cells(flat, shape))
+    order = points[:, 0].argsort()
+    points, first = points[order], points[order, 0].numpy()
+    squares = points.square().sum(1)
+    balls = torch.from_numpy(reach * (1 + 1e-6) + 1e-7).float()[order]  # rounding must not lose a pair
+    slack, groups = _ROUNDING * (squares + 1e-9), _Groups(len(flat))
+    for start in range(0, len(flat), _ROWS):
+        own = slice(start, start + _ROWS)
+        stop = int(first.searchsorted(first[own][-1] + float(balls[own].max()), "right"))
+        for column in range(start, stop, _COLUMNS):
+            other = slice(column, min(column + _COLUMNS, stop))
+            apart = torch.addmm(squares[other] - slack[other], points[own], points[other].T, alpha=-2)
+            apart += (squares[own] - slack[own])[:, None]
+            i, j = (apart <= torch.minimum(balls[own, None], balls[other]).square()).nonzero(as_tuple=True)
+            later = i + start < j + column
+            pairs = order[i[later] + start].numpy(), order[j[later] + column].numpy()
+            _join(groups, flat, reach, *pairs)
+    return groups.names()
+
+
+class _Groups:
+    """Which of M rows are in one group: at first each is in one of its own."""
+
+    def __init__(self, count: int) -> None:
+        self.of = numpy.arange(count)  # (M,), the group of each row
+        self._rows = {row: [row] for row in range(count)}
+
+    def join(self, one: int, other: int) -> None:
+        """Two groups become one; the smaller is renamed."""
+        if len(self._rows[one]) < len(self._rows[other]):
+            one, other = other, one
+        moved = self._rows.pop(other)
+        self._rows[one] += moved
+        self.of[moved] = one
+
+    def names(self) -> numpy.ndarray:
+        """The first row of the group of each row, (M,)."""
+        named = self.of.copy()
+        for rows in self._rows.values():
+            named[rows] = min(rows)
+        return named
+
+
+def _join(groups: _Groups, flat: numpy.ndarray, reach: numpy.ndarray, i: numpy.ndarray, j: numpy.ndarray) -> None:
+    """Join the pairs of rows (P,), (P,), ordered by i, that really are near copies."""
+    for row, start, count in zip(*numpy.unique(i, return_index=True, return_counts=True), strict=True):
+        found = j[start : start + count]
+        found = found[groups.of[found] != groups.of[row]]
         for some in numpy.array_split(found, len(found) * flat.shape[1] // _PIXELS + 1):
             apart = numpy.sqrt(numpy.square(flat[some] - flat[row]).mean(1, dtype=numpy.float64))
-            if len(close := some[apart <= numpy.minimum(reach[row], reach[some])]):
-                together = numpy.unique(root[[*close, row]])
-                root[numpy.isin(root, together)] = together[0]
-    return root
+            for other in some[apart <= numpy.minimum(reach[row], reach[some])]:
+                if groups.of[other] != groups.of[row]:
+                    groups.join(groups.of[row], groups.of[other])
+
+
+def _sorted_axes(points: numpy.ndarray) -> Tensor:
+    """Points (M, C) about their mean, turned so that they vary most along the first axis, (M, C), float32."""
+    centred = torch.from_numpy(points).double()
+    centred -= centred.mean(0)
+    _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending
+    return (centred @ axes.flip(1)).float()
 
 
 def _cells(flat: numpy.ndarray, shape: torch.Size) -> numpy.ndarray:
