@@ -1,4 +1,4 @@
-"""How the cost of each path of the core grows: four sizes, each in a process of its own, written to results/growth.json.
+"""How the cost of each path of the core grows: four sizes, a process for each, written to results/growth.json.
 
 `python -m benchmarks growth` from the root of the repository; names of paths run those alone and keep the other rows.
 A row: path, what is counted, sizes, seconds of processor time, peak memory above what the inputs hold, the slopes of
@@ -271,8 +271,8 @@ def main(arguments: list[str] | None = None) -> int:
     found = {row["path"]: row for row in before if row["path"] in PATHS}
     for name in chosen.paths or PATHS:
         found[name] = row = grown(name)
-        print(f"{name:34} {row['counted']:9} time^{row['exponent']:.2f} ({row['expected']:g} expected), "
-              f"memory^{row['memory_exponent']:.2f}, {row['seconds'][-1]:.2f} s, {row['peak_mb'][-1]:.0f} MB", flush=True)  # fmt: skip
+        slopes = f"time^{row['exponent']:.2f} ({row['expected']:g} expected), memory^{row['memory_exponent']:.2f}"
+        print(f"{name:34} {slopes}, {row['seconds'][-1]:.2f} s, {row['peak_mb'][-1]:.0f} MB", flush=True)
         lines = [json.dumps(found[path]) for path in PATHS if path in found]
         RESULT.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n", encoding="utf8")
     return 0

@@ -47,7 +47,8 @@ def test_memory_is_that_of_the_call(monkeypatch):
 def test_a_million_is_carried_on_by_the_measured_slope():
     row = {"sizes": [1000, 10_000], "seconds": [1.0, 10.0], "exponent": 2.0}
     assert page.million(row) == pytest.approx(1e5)
-    assert [page.duration(s) for s in (0.25, 10, 300, 7200, 200_000)] == ["0.25 s", "10 s", "5 min", "2 hours", "2 days"]
+    words = ["0.25 s", "10 s", "5 min", "2 hours", "2 days"]
+    assert [page.duration(s) for s in (0.25, 10, 300, 7200, 200_000)] == words
     drawn = page.figure(KEPT)
     assert drawn.startswith("<svg") and "currentColor" in drawn and page.INK not in drawn
     assert all(row["path"] in drawn for row in KEPT)

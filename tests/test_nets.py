@@ -295,6 +295,15 @@ class Buffered(torch.nn.Module):
         return self.weight * x + self.inner.shift + self.inner.unsaved
 
 
+def test_a_stack_keeps_frozen_what_is_frozen():
+    singles = [nets.MLP(2, 8) for _ in range(2)]
+    for net in singles:
+        next(net.parameters()).requires_grad_(False)
+    stack = nets.Stack(singles)
+    assert [w.requires_grad for w in stack.weights] == [p.requires_grad for p in singles[0].parameters()]
+    assert sum(not w.requires_grad for w in stack.weights) == 1
+
+
 def test_a_stack_moves_its_buffers_and_what_it_unstacks():
     """To another dtype, and to another device: `meta` stands for one where there is no GPU."""
     stack = nets.Stack([Buffered(1), Buffered(2)]).double()

@@ -101,6 +101,12 @@ def test_a_collapsed_set_costs_little():
     assert time.perf_counter() - began < 20  # half a second alone
 
 
+def test_held_out_images_of_another_size_are_refused():
+    small, large = (data.load("faces:n=80", size) for size in (16, 24))
+    with pytest.raises(Refused, match="are 3 x 24 x 24, images of faces:n=80 are 3 x 16 x 16: give both one size"):
+        data.audit_split(small, 20, others=large)
+
+
 # Parts.
 
 

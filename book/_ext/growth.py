@@ -1,11 +1,11 @@
 """How cost grows and how speed compares, drawn from results/growth.json and results/benchmarks-cpu.json.
 
-    ```{growth-figure}
-    ```
-    ```{growth-table}
-    ```
-    ```{benchmark-table}
-    ```
+```{growth-figure}
+```
+```{growth-table}
+```
+```{benchmark-table}
+```
 """
 
 import io

@@ -80,11 +80,13 @@ def keep(
     tables: Mapping[str, Sequence[Sequence[str]]],
 ) -> None:
     """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder. An OSError is ignored."""
+    from memlib.cache.atomic import replace_file  # needs torch, which a page that only reads records does not
+
     path = (root() or Path.cwd()) / "runs" / f"{chapter}-{scale}.json"
     with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
         page = {"provenance": provenance, "claims": claims} | ({"tables": tables} if tables else {})
-        path.write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf8")
+        text = json.dumps(page, indent=1, default=str) + "\n"
+        replace_file(path, lambda beside: beside.write_text(text, encoding="utf8"))
 
 
 def kept(chapter: str, scale: str = "book") -> dict[str, Any] | None:

@@ -63,11 +63,11 @@ def frames(
         start: the index of the picture that is shown first.
 
     Raises:
-        ValueError: if the numbers of pictures, labels and descriptions differ.
+        Refused: if the numbers of pictures, labels and descriptions differ.
     """
     texts = [alt(str(label)) for label in labels] if callable(alt) else list(alt)
     if not len(pictures) == len(labels) == len(texts) > 0:
-        raise ValueError(
+        raise Refused(
             f"{len(pictures)} pictures, {len(labels)} labels and {len(texts)} texts: give one of each a frame"
         )
     return _sliders(pictures, texts, [(name, labels, start)])
@@ -90,10 +90,10 @@ def grid(
         start: the indices (i, j) of the picture that is shown first.
 
     Raises:
-        ValueError: if the numbers of pictures and labels differ.
+        Refused: if the numbers of pictures and labels differ.
     """
     if [len(row) for row in pictures] != [len(labels[1])] * len(labels[0]):
-        raise ValueError(f"the pictures are not a grid of {len(labels[0])} rows of {len(labels[1])}, as the labels are")
+        raise Refused(f"the pictures are not a grid of {len(labels[0])} rows of {len(labels[1])}, as the labels are")
     texts = [alt(str(first), str(second)) for first, second in product(*labels)]
     return _sliders([png for row in pictures for png in row], texts, list(zip(names, labels, start, strict=True)))
 
@@ -153,7 +153,7 @@ def _sliders(pictures: Sequence[bytes], texts: Sequence[str], axes: list[tuple[s
     shown = 0
     for name, labels, start in axes:
         if not 0 <= start < len(labels):
-            raise ValueError(f"start is {start}, but {name} has {len(labels)} frames")
+            raise Refused(f"start is {start}, but {name} has {len(labels)} frames")
         shown = shown * len(labels) + start
     images = [_image(png, text, index == shown) for index, (png, text) in enumerate(zip(pictures, texts, strict=True))]
     ranges = [_range(name, [str(label) for label in labels], start) for name, labels, start in axes]
@@ -165,9 +165,9 @@ def _sliders(pictures: Sequence[bytes], texts: Sequence[str], axes: list[tuple[s
 
 def _image(png: bytes, alt: str, shown: bool) -> str:
     if not png.startswith(b"\x89PNG"):
-        raise ValueError("a picture is not PNG: draw it with plots.png")
+        raise Refused("a picture is not PNG: draw it with plots.png")
     if not alt.strip():
-        raise ValueError("a picture has no alternative text: say what it shows")
+        raise Refused("a picture has no alternative text: say what it shows")
     source = "data:image/png;base64," + base64.b64encode(png).decode()
     look = f"display:{'block' if shown else 'none'};max-width:100%;margin:0 auto"
     return f'<img alt="{html.escape(alt)}" src="{source}" style="{look}">'

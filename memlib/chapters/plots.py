@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from memlib.errors import needs
+from memlib.errors import Refused, needs
 from memlib.metrics import mean_interval
 
 with needs("book"):
@@ -58,10 +58,10 @@ def png(figure: Figure, dpi: int = 75, colours: int = 96) -> bytes:
         colours: size of the palette; 96 colours take a third of the bytes of a full-colour drawing.
 
     Raises:
-        ValueError: above 100 dots per inch, since every byte is committed with the notebook.
+        Refused: above 100 dots per inch, since every byte is committed with the notebook.
     """
     if dpi > DPI:
-        raise ValueError(f"dpi is {dpi}: keep it at {DPI} or less, the page carries every frame")
+        raise Refused(f"dpi is {dpi}: keep it at {DPI} or less, the page carries every frame")
     drawing, result = io.BytesIO(), io.BytesIO()
     figure.savefig(drawing, format="png", dpi=dpi, bbox_inches=None, metadata={"Software": None})
     plt.close(figure)

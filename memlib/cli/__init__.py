@@ -175,14 +175,16 @@ def _keep(notebook: Path) -> Path:
         raise Refused(f"{notebook} records no claim: give a notebook that memlib run has executed")
     scale = found[0]["scale"]
     chapter = notebook.stem.removesuffix(f"-{scale}")
+    from memlib.cache.atomic import replace_file  # needs torch
+
     home = claims.root() or Path.cwd()
     record = home / "runs" / f"{chapter}-{scale}.json"
     kept = json.loads(record.read_text(encoding="utf8")) if record.exists() else {"claims": None}
     if kept["claims"] != found:
         raise Refused(f"{record} is not the record of the run in {notebook}: execute it again with memlib run")
     path = home / "results" / scale / f"{chapter}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf8")
+    text = json.dumps(kept, indent=1) + "\n"
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf8"))
     return path
 
 

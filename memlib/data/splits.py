@@ -132,7 +132,11 @@ def audit_split(
 def _unseen(images: Images, others: Images, near: float) -> Images:
     """`others` without the copies of `images`, which a model of these has seen."""
     if images.images.shape[1:] != others.images.shape[1:]:
-        return others
+        shapes = [" x ".join(map(str, tuple(one.images.shape[1:]))) for one in (others, images)]
+        raise Refused(
+            f"held-out images of {others.source} are {shapes[0]}, images of {images.source} are {shapes[1]}: give both "
+            "one size and one number of channels"
+        )
     group = copies(torch.cat([images.images, others.images]), near)
     seen = torch.isin(group[len(images) :], group[: len(images)])
     if not seen.any():

@@ -16,8 +16,8 @@ class Stack(nn.Module):
     Its input x (E B, *S), with sigma (E B,), holds E blocks of B rows, one for each network, and so does its output
     (E B, *S); labels (E B,), where the networks take them, likewise. `denoiser.pair` and the losses therefore work
     unchanged. Each network has its own weights, buffers and
-    gradient; train with clip=None, because clipping would use the norm of all gradients together. Attributes that are
-    neither parameters nor buffers are those of the first network.
+    gradient; train with clip=None, because clipping would use the norm of all gradients together. Weights that are
+    frozen in the networks stay frozen. Attributes that are neither parameters nor buffers are those of the first.
 
     Raises:
         Refused: for no network, and if the tensors of the networks differ in name or shape.
@@ -30,7 +30,8 @@ class Stack(nn.Module):
             raise Refused(f"a stack takes networks of one architecture, and these have {len(shapes)}: stack each apart")
         weights, buffers = torch.func.stack_module_state(list(nets))
         self.count, self.names, self._buffer_names = len(nets), list(weights), list(buffers)
-        self.weights = nn.ParameterList(weights.values())  # a list, since the name of a parameter may not contain dots
+        # A list, since the name of a parameter may not contain dots. What is frozen stays frozen.
+        self.weights = nn.ParameterList(nn.Parameter(w, w.requires_grad) for w in weights.values())
         for i, buffer in enumerate(buffers.values()):
             self.register_buffer(f"buffer_{i}", buffer)
         self._one = [
