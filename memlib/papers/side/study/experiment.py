@@ -18,10 +18,10 @@ from memlib.papers.side.study.compare import compare_arms, measure_labels, measu
 from memlib.papers.side.study.judge import Judge, judge_of, measure_of
 from memlib.papers.side.study.memorization import measure_model
 from memlib.papers.side.study.model import plain_samples, synthetic_samples, target_of
-from memlib.papers.side.study.results import Arms, Results, Weights
+from memlib.papers.side.study.results import Arms, Results, Theory, Weights
 from memlib.papers.side.study.seconds import TIMED, measure_seconds
 from memlib.papers.side.study.settings import Settings
-from memlib.papers.side.study.thresholds import held_out, measure_thresholds
+from memlib.papers.side.study.thresholds import held_out, measure_thresholds, planted_copies
 from memlib.papers.side.study.training import Design, measure_training
 from memlib.papers.side.study.world import World, coders, prepare
 from memlib.run import Run
@@ -50,7 +50,8 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     every = ("thresholds", "weights", "labels", "arms", "second", "theory", "model", "seconds", "training")
     wanted = set(groups or every)
     with in_dtype(settings):
-        check_sources(settings, run)
+        if settings.second:
+            prepare(second_of(settings), runs_of(settings, run)[0])
         return _measured(settings, run, wanted, set_stages(settings, run))
 
 
@@ -87,13 +88,14 @@ def runs_of(settings: Settings, run: Run) -> list[Run]:
 def set_stages(settings: Settings, run: Run) -> list[Stage]:
     """The stage of every network, the first with n_random unguided samples, the others with n_samples."""
     runs = runs_of(settings, run)
-    run.each("network", ready, [(settings, one) for one in runs])  # trains and samples them side by side
-    return [set_stage(*prepare(settings, one), settings, one, first=one == runs[0]) for one in runs]
+    calls = [(*prepare(settings, one), settings, one) for one in runs]
+    run.each("network", ready, calls)  # trains and samples them side by side
+    return [set_stage(*one, first=place == 0) for place, one in enumerate(calls)]
 
 
-def ready(settings: Settings, run: Run) -> int:
+def ready(world: World, foreign: Discrete | None, settings: Settings, run: Run) -> int:
     """Fill the cache with one network and its samples; the seed, so that there is something to keep."""
-    set_stage(*prepare(settings, run), settings, run)
+    set_stage(world, foreign, settings, run)
     return run.seed
 
 
@@ -134,21 +136,55 @@ def attacks(
     settings: Settings, stages: list[Stage], wanted: Sequence[Sequence[str]], run: Run
 ) -> list[dict[str, Found]]:
     """Attack each network with its wanted arms, all side by side; what is found by arm, for each network."""
-    calls, places = [], []
-    for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True)):
-        for arm in sorted(arms, key=lambda arm: arm not in SWEPT):  # the longest first
-            at = weights_of(arm, settings), weight_of(arm, settings)
-            calls.append((arm, stage.bench, *at, settings.n_samples, stage.run))
-            places.append((number, arm))
+    calls = attack_calls(settings, stages, wanted)
     found: list[dict[str, Found]] = [{} for _ in stages]
-    for (number, arm), one in zip(places, run.each("arms", attack, calls), strict=True):
+    for (number, arm), one in zip(calls, run.each("arms", attack, calls.values()), strict=True):
         found[number][arm] = one
     return found
 
 
+def attack_calls(settings: Settings, stages: list[Stage], wanted: Sequence[Sequence[str]]) -> dict[tuple, tuple]:
+    """The arguments of `attack` for the wanted arms of each network, by the network's number and the arm."""
+    calls = {}
+    for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True)):
+        for arm in sorted(arms, key=lambda arm: arm not in SWEPT):  # the longest first
+            at = weights_of(arm, settings), weight_of(arm, settings)
+            calls[number, arm] = arm, stage.bench, *at, settings.n_samples, stage.run
+    return calls
+
+
+def arms_of(stages: list[Stage], controls: bool = True) -> list[tuple[str, ...]]:
+    """The arms that each network is attacked with: every arm the first one, if the controls are wanted."""
+    return [tuple(ARMS) if controls else COMPARED, *[COMPARED] * (len(stages) - 1)]
+
+
+def theory_calls(settings: Settings, stages: list[Stage]) -> dict[tuple, tuple]:
+    """The arguments of `theory.of_labelling`, by the network's number and the labelling."""
+    calls = {}
+    for number, one in enumerate(stages[: max(1, settings.theories)]):
+        for name, labels in theory.labellings(one.bench, settings.class_sizes).items():
+            calls[number, name] = one.bench, labels, settings.n_samples, settings.weight, one.run
+    return calls
+
+
+def side_by_side(settings: Settings, run: Run, wanted: set[str], stages: list[Stage]) -> None:
+    """Fill the cache with the attacks and labellings of all wanted groups at once: no core waits for a group's end."""
+    calls: list = []
+    if "arms" in wanted:
+        calls += [("arms", attack, one) for one in attack_calls(settings, stages, arms_of(stages)).values()]
+    if "theory" in wanted:
+        calls += [("theory", theory.of_labelling, one) for one in theory_calls(settings, stages).values()]
+    bench, own = stages[0].bench, stages[0].run
+    if "labels" in wanted:
+        calls.append(("labels", measure_labels, (bench, own)))
+    if "thresholds" in wanted:
+        calls.append(("planted", planted_copies, (bench.world, bench.measure, own)))
+    run.together(calls)
+
+
 def compared(settings: Settings, stages: list[Stage], run: Run, controls: bool = True) -> tuple[Arms, list]:
     """`Arms` of all networks, and what every arm found in each."""
-    arms = [tuple(ARMS) if controls else COMPARED, *[COMPARED] * (len(stages) - 1)]
+    arms = arms_of(stages, controls)
     found = attacks(settings, stages, arms, run)
     every = [
         {"Random": measure_plain(stage.bench, stage.judge)} | {arm: one[arm] for arm in named}
@@ -163,27 +199,22 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
     """The groups that are wanted, one after the other."""
     stage, measured = stages[0], {}
     bench, judge, own = stage.bench, stage.judge, stage.run
+    side_by_side(settings, run, wanted, stages)
     if "thresholds" in wanted:
         held = [held_out(one.judge, one.plain) for one in stages]
-        measured["thresholds"] = measure_thresholds(bench.world, judge, bench.measure, stage.plain, held, own)
+        planted = run.cached("planted", planted_copies, bench.world, bench.measure, own)
+        measured["thresholds"] = measure_thresholds(bench.world, judge, bench.measure, stage.plain, held, planted)
     if "weights" in wanted:
         measured["weights"] = swept(settings, stages, run)
     if "labels" in wanted:
-        measured["labels"] = measure_labels(bench, own)
+        measured["labels"] = run.cached("labels", measure_labels, bench, own)
     if "arms" in wanted:
         measured["arms"] = compared(settings, stages, run)[0]
     if "second" in wanted and settings.second:
         other = second_of(settings)
         measured["second"] = compared(other, set_stages(other, run), run, controls=False)[0]
     if "theory" in wanted:
-        some = stages[: max(1, settings.theories)]
-        calls = [(one.bench, settings.class_sizes, settings.n_samples, settings.weight, one.run) for one in some]
-        found = run.each("theory", theory.of_network, calls)
-        top = [one.judge.edges["high"] for one in some]
-        plain = [int((one.plain.hits(e)[: settings.n_samples] >= 0).sum()) for one, e in zip(some, top, strict=True)]
-        measured["theory"] = theory.measure_theory(
-            [one.bench for one in stages], found, settings.n_samples, settings.weight, plain
-        )
+        measured["theory"] = theory_of(settings, stages, run)
     if "model" in wanted:
         hits = stage.plain.hits(judge.edges["high"])
         measured["model"] = measure_model(bench.world, bench.target, judge, hits, stage.foreign, settings, own)
@@ -194,6 +225,18 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
     if "training" in wanted and settings.pairs:
         measured["training"] = measure_training(Design(), settings.half, settings.pairs, run)
     return Results(bench.world.description, **measured)
+
+
+def theory_of(settings: Settings, stages: list[Stage], run: Run) -> Theory:
+    """`Theory` of the networks that the settings want it on."""
+    calls, n = theory_calls(settings, stages), settings.n_samples
+    found: dict[int, dict[str, tuple]] = {}
+    for (number, name), one in zip(calls, run.each("theory", theory.of_labelling, calls.values()), strict=True):
+        found.setdefault(number, {})[name] = one
+    some = stages[: len(found)]
+    plain = [int((one.plain.hits(one.judge.edges["high"])[:n] >= 0).sum()) for one in some]
+    benches = [one.bench for one in stages]
+    return theory.measure_theory(benches, [*found.values()], n, settings.weight, plain)
 
 
 def swept(settings: Settings, stages: list[Stage], run: Run) -> Weights:
