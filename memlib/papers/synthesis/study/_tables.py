@@ -34,7 +34,7 @@ def tables(results: Results) -> dict[str, Rows]:
     for name, part in (results.ablation or {}).items():
         found[f"Latent prior, visual guidance, matching: {name}"] = _further_tables.ablation(part)
     if results.attributes:
-        found["Attributes of cartoon faces"] = _further_tables.attributes(results.attributes)
+        found["Attributes of faces"] = _further_tables.attributes(results.attributes)
     for name, part in (results.utility or {}).items():
         found[f"Real and synthetic data on changed images: {name}"] = _further_tables.utility(part)
     return found | theory_words.tables(results)
