@@ -23,7 +23,7 @@ from memlib.papers.side.study.seconds import TIMED, measure_seconds
 from memlib.papers.side.study.settings import Settings
 from memlib.papers.side.study.thresholds import held_out, measure_thresholds, planted_copies
 from memlib.papers.side.study.training import Design, measure_training
-from memlib.papers.side.study.world import World, coders, prepare
+from memlib.papers.side.study.world import World, coders, dealt, prepare, read
 from memlib.run import Run
 
 DEALS = 3000  # seed of the first deal of the images, and of the network trained on it
@@ -88,7 +88,8 @@ def runs_of(settings: Settings, run: Run) -> list[Run]:
 def set_stages(settings: Settings, run: Run) -> list[Stage]:
     """The stage of every network, the first with n_random unguided samples, the others with n_samples."""
     runs = runs_of(settings, run)
-    calls = [(*prepare(settings, one), settings, one) for one in runs]
+    sources = read(settings, runs[0])
+    calls = [(dealt(sources, settings, one), sources.foreign, settings, one) for one in runs]
     run.each("network", ready, calls)  # trains and samples them side by side
     return [set_stage(*one, first=place == 0) for place, one in enumerate(calls)]
 
@@ -221,7 +222,8 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
     if "seconds" in wanted:
         found = attacks(settings, [stage], [TIMED], run)[0]
         hits = {arm: one.hits[weights_of(arm, settings).index(weight_of(arm, settings))] for arm, one in found.items()}
-        measured["seconds"] = measure_seconds(bench, judge, {arm: weight_of(arm, settings) for arm in TIMED}, hits, own)
+        weights, known = {arm: weight_of(arm, settings) for arm in TIMED}, stage.plain.hits(judge.edges["high"])
+        measured["seconds"] = measure_seconds(bench, judge, weights, hits, known, own)
     if "training" in wanted and settings.pairs:
         measured["training"] = measure_training(Design(), settings.half, settings.pairs, run)
     return Results(bench.world.description, **measured)
