@@ -37,8 +37,9 @@ def tables(results: Results) -> dict[str, Rows]:
     if results.arms:
         told["Two tests without a threshold, first network"] = of_distances(results.arms)
         told["Candidates without the training set, first network"] = of_candidates(results.arms)
-    if results.theory:
-        told["Theorem 1 and the attack, by labelling"] = of_theory(results.theory)
+    for theory, where in ((results.theory, ""), (results.second_theory, " on the second set")):
+        if theory:
+            told[f"Theorem 1 and the attack, by labelling{where}"] = of_theory(theory)
     if results.weights:
         told["By guidance weight"] = of_weights(results.weights)
         if len(results.weights.weights) > 2:
@@ -170,14 +171,16 @@ def of_paper(weights: Weights) -> Rows:
 
 
 def of_theory(theory: Theory) -> Rows:
-    """The ratio of theorem 1, classes, and the copies of the attack on all networks together."""
+    """The ratio of theorem 1, classes, and the copies of the attack on all networks together; the last row has the rank
+    correlation of ratios and copies."""
     rows = [["labels of the members", "classes", "ratio of eq. 50", "copies", "distinct members", "samples"]]
-    count = len(theory.ratio)
-    for name, (ratio, _) in sorted(by_ratio(theory)[0].items(), key=lambda one: one[1][0]):
+    count, (dots, rank) = len(theory.ratio), by_ratio(theory)
+    for name, (ratio, _) in sorted(dots.items(), key=lambda one: one[1][0]):
         sums = [sum(one[name] for one in part) for part in (theory.copies, theory.distinct)]
         classes = sum(one[name] for one in theory.classes) / count
         rows.append([name, f"{classes:.0f}", f"{ratio:.2f}", *map(str, sums), f"{count * theory.n}"])
-    return [*rows, ["no label", "", "", f"{sum(theory.plain)}", "", f"{count * theory.n}"]]
+    rows.append(["no label", "", "", f"{sum(theory.plain)}", "", f"{count * theory.n}"])
+    return [*rows, ["rank correlation", "", "", f"{rank:.2f}", "", ""]]
 
 
 def of_distances(arms: Arms) -> Rows:

@@ -213,7 +213,9 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
         measured["arms"] = compared(settings, stages, run)[0]
     if "second" in wanted and settings.second:
         other = second_of(settings)
-        measured["second"] = compared(other, set_stages(other, run), run, controls=False)[0]
+        others = set_stages(other, run)
+        measured["second"] = compared(other, others, run, controls=False)[0]
+        measured["second_theory"] = theory_of(other, others, run)
     if "theory" in wanted:
         measured["theory"] = theory_of(settings, stages, run)
     if "model" in wanted:
