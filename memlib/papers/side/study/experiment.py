@@ -4,7 +4,7 @@ A network is the unit: a deal of the images, a model trained on its members, thr
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -52,7 +52,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     with in_dtype(settings):
         if settings.second:
             prepare(second_of(settings), runs_of(settings, run)[0])
-        return _measured(settings, run, wanted, set_stages(settings, run))
+        return _measured(settings, run, wanted, set_stages(settings, run, wanted))
 
 
 def check_sources(settings: Settings, run: Run) -> None:
@@ -85,13 +85,37 @@ def runs_of(settings: Settings, run: Run) -> list[Run]:
     return [dataclasses.replace(run, seed=run.seed + DEALS + number) for number in range(count)]
 
 
-def set_stages(settings: Settings, run: Run) -> list[Stage]:
-    """The stage of every network, the first with n_random unguided samples, the others with n_samples."""
+def set_stages(settings: Settings, run: Run, wanted: Container[str], controls: bool = True) -> list[Stage]:
+    """The stage of every network, the first with n_random unguided samples, the others with n_samples.
+
+    Networks are trained side by side, and what the wanted groups need of one is cached while the next one trains.
+    """
     runs = runs_of(settings, run)
     sources = read(settings, runs[0])
     calls = [(dealt(sources, settings, one), sources.foreign, settings, one) for one in runs]
-    run.each("network", ready, calls)  # trains and samples them side by side
-    return [set_stage(*one, first=place == 0) for place, one in enumerate(calls)]
+    stages: dict[int, Stage] = {}
+
+    def then(number: int) -> list[tuple]:
+        stages[number] = set_stage(*calls[number], first=number == 0)
+        return following(settings, stages[number], number, wanted, controls)
+
+    run.cascade([("network", ready, one) for one in calls], then)
+    return [stages[number] for number in range(len(calls))]
+
+
+def following(settings: Settings, stage: Stage, number: int, wanted: Container[str], controls: bool) -> list[tuple]:
+    """The calls that the wanted groups need of a network, which are independent of one another."""
+    bench, own, calls = stage.bench, stage.run, []
+    if "arms" in wanted:
+        named = attack_calls(settings, stage, arms_of(number, controls))
+        calls += [("arms", attack, one) for one in named.values()]
+    if "theory" in wanted and number < max(1, settings.theories):
+        calls += [("theory", theory.of_labelling, one) for one in theory_calls(settings, stage).values()]
+    if "labels" in wanted and number == 0:
+        calls.append(("labels", measure_labels, (bench, own)))
+    if "thresholds" in wanted and number == 0:
+        calls.append(("planted", planted_copies, (bench.world, bench.measure, own)))
+    return calls
 
 
 def ready(world: World, foreign: Discrete | None, settings: Settings, run: Run) -> int:
@@ -137,55 +161,40 @@ def attacks(
     settings: Settings, stages: list[Stage], wanted: Sequence[Sequence[str]], run: Run
 ) -> list[dict[str, Found]]:
     """Attack each network with its wanted arms, all side by side; what is found by arm, for each network."""
-    calls = attack_calls(settings, stages, wanted)
+    calls = {
+        (number, arm): one
+        for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True))
+        for arm, one in attack_calls(settings, stage, arms).items()
+    }
     found: list[dict[str, Found]] = [{} for _ in stages]
     for (number, arm), one in zip(calls, run.each("arms", attack, calls.values()), strict=True):
         found[number][arm] = one
     return found
 
 
-def attack_calls(settings: Settings, stages: list[Stage], wanted: Sequence[Sequence[str]]) -> dict[tuple, tuple]:
-    """The arguments of `attack` for the wanted arms of each network, by the network's number and the arm."""
-    calls = {}
-    for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True)):
-        for arm in sorted(arms, key=lambda arm: arm not in SWEPT):  # the longest first
-            at = weights_of(arm, settings), weight_of(arm, settings)
-            calls[number, arm] = arm, stage.bench, *at, settings.n_samples, stage.run
-    return calls
+def attack_calls(settings: Settings, stage: Stage, arms: Sequence[str]) -> dict[str, tuple]:
+    """The arguments of `attack` by arm, the longest first."""
+    return {
+        arm: (arm, stage.bench, weights_of(arm, settings), weight_of(arm, settings), settings.n_samples, stage.run)
+        for arm in sorted(arms, key=lambda arm: arm not in SWEPT)
+    }
 
 
-def arms_of(stages: list[Stage], controls: bool = True) -> list[tuple[str, ...]]:
-    """The arms that each network is attacked with: every arm the first one, if the controls are wanted."""
-    return [tuple(ARMS) if controls else COMPARED, *[COMPARED] * (len(stages) - 1)]
+def arms_of(number: int, controls: bool = True) -> tuple[str, ...]:
+    """The arms that a network is attacked with: every arm for the first one, if the controls are wanted."""
+    return tuple(ARMS) if controls and number == 0 else COMPARED
 
 
-def theory_calls(settings: Settings, stages: list[Stage]) -> dict[tuple, tuple]:
-    """The arguments of `theory.of_labelling`, by the network's number and the labelling."""
-    calls = {}
-    for number, one in enumerate(stages[: max(1, settings.theories)]):
-        for name, labels in theory.labellings(one.bench, settings.class_sizes).items():
-            calls[number, name] = one.bench, labels, settings.n_samples, settings.weight, one.run
-    return calls
-
-
-def side_by_side(settings: Settings, run: Run, wanted: set[str], stages: list[Stage]) -> None:
-    """Fill the cache with the attacks and labellings of all wanted groups at once: no core waits for a group's end."""
-    calls: list = []
-    if "arms" in wanted:
-        calls += [("arms", attack, one) for one in attack_calls(settings, stages, arms_of(stages)).values()]
-    if "theory" in wanted:
-        calls += [("theory", theory.of_labelling, one) for one in theory_calls(settings, stages).values()]
-    bench, own = stages[0].bench, stages[0].run
-    if "labels" in wanted:
-        calls.append(("labels", measure_labels, (bench, own)))
-    if "thresholds" in wanted:
-        calls.append(("planted", planted_copies, (bench.world, bench.measure, own)))
-    run.together(calls)
+def theory_calls(settings: Settings, stage: Stage) -> dict[str, tuple]:
+    """The arguments of `theory.of_labelling` by labelling."""
+    fixed = settings.n_samples, settings.weight, stage.run
+    named = theory.labellings(stage.bench, settings.class_sizes)
+    return {name: (stage.bench, labels, *fixed) for name, labels in named.items()}
 
 
 def compared(settings: Settings, stages: list[Stage], run: Run, controls: bool = True) -> tuple[Arms, list]:
     """`Arms` of all networks, and what every arm found in each."""
-    arms = arms_of(stages, controls)
+    arms = [arms_of(number, controls) for number in range(len(stages))]
     found = attacks(settings, stages, arms, run)
     every = [
         {"Random": measure_plain(stage.bench, stage.judge)} | {arm: one[arm] for arm in named}
@@ -200,7 +209,6 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
     """The groups that are wanted, one after the other."""
     stage, measured = stages[0], {}
     bench, judge, own = stage.bench, stage.judge, stage.run
-    side_by_side(settings, run, wanted, stages)
     if "thresholds" in wanted:
         held = [held_out(one.judge, one.plain) for one in stages]
         planted = run.cached("planted", planted_copies, bench.world, bench.measure, own)
@@ -213,7 +221,7 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
         measured["arms"] = compared(settings, stages, run)[0]
     if "second" in wanted and settings.second:
         other = second_of(settings)
-        others = set_stages(other, run)
+        others = set_stages(other, run, ("arms", "theory"), controls=False)
         measured["second"] = compared(other, others, run, controls=False)[0]
         measured["second_theory"] = theory_of(other, others, run)
     if "theory" in wanted:
@@ -233,14 +241,14 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
 
 def theory_of(settings: Settings, stages: list[Stage], run: Run) -> Theory:
     """`Theory` of the networks that the settings want it on."""
-    calls, n = theory_calls(settings, stages), settings.n_samples
-    found: dict[int, dict[str, tuple]] = {}
+    some, n = stages[: max(1, settings.theories)], settings.n_samples
+    calls = {(i, name): one for i, stage in enumerate(some) for name, one in theory_calls(settings, stage).items()}
+    found: list[dict[str, tuple]] = [{} for _ in some]
     for (number, name), one in zip(calls, run.each("theory", theory.of_labelling, calls.values()), strict=True):
-        found.setdefault(number, {})[name] = one
-    some = stages[: len(found)]
+        found[number][name] = one
     plain = [int((one.plain.hits(one.judge.edges["high"])[:n] >= 0).sum()) for one in some]
     benches = [one.bench for one in stages]
-    return theory.measure_theory(benches, [*found.values()], n, settings.weight, plain)
+    return theory.measure_theory(benches, found, n, settings.weight, plain)
 
 
 def swept(settings: Settings, stages: list[Stage], run: Run) -> Weights:

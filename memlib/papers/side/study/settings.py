@@ -21,11 +21,11 @@ class Settings:
     latent: Annotated[int, Between(1, 4096)] = 40  # principal components, where the images have more coordinates
     width: Annotated[int, Between(8, 4096)] = 192  # units of a layer of the mlp
     widths: Annotated[list[int], Between(1, 4096)] = field(default_factory=lambda: [64, 128])  # channels of the unet
-    train_steps: Annotated[int, Between(5, 10**7)] = 1400  # optimiser steps of the model
+    train_steps: Annotated[int, Between(5, 10**7)] = 1600  # optimiser steps of the model
     batch: Annotated[int, Between(1, 10**5)] = 128  # images a step
     lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # learning rate of Adam, falling to 0 along a cosine
 
-    n_samples: Annotated[int, Between(100, 10**7)] = 800  # samples of each arm, N_G of SIDE sec. 4.1
+    n_samples: Annotated[int, Between(100, 10**7)] = 1000  # samples of each arm, N_G of SIDE sec. 4.1
     n_random: Annotated[int, Between(100, 10**8)] = 2500  # unguided samples of the first network
     n_synthetic: Annotated[int, Between(100, 10**7)] = 2500  # generated images that classifiers are distilled on
     clusters: Annotated[int, Between(2, 10**5)] = 400  # K of the k-means that labels them; SIDE leaves it open
@@ -58,8 +58,6 @@ class Settings:
 SCALES: dict[str, Settings] = {
     "fast": Settings(),
     "book": Settings(
-        train_steps=1600,
-        n_samples=1000,
         n_random=10_000,
         sweep=[0.5, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 16.0, 32.0],
         networks=5,
