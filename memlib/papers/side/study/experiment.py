@@ -50,8 +50,8 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     every = ("thresholds", "weights", "labels", "arms", "second", "theory", "model", "seconds", "training")
     wanted = set(groups or every)
     with in_dtype(settings):
-        if settings.second:
-            prepare(second_of(settings), runs_of(settings, run)[0])
+        if settings.second:  # else the first source is checked as it is read
+            check_sources(settings, run)
         return _measured(settings, run, wanted, set_stages(settings, run, wanted))
 
 
