@@ -250,4 +250,4 @@ def test_attributes_that_do_not_fit_are_refused(tmp_path):
         (f"celeba:{tmp_path},label=Smiling", "too few faces for four parts"),
     ):
         with pytest.raises(Refused, match=words):
-            attributes.parts_of(name, which)
+            attributes.check(name, which)

@@ -77,6 +77,12 @@ def parts_of(attribute: str, which: Faces) -> dict[str, Part]:
     return read(attribute, which)
 
 
+def check(attribute: str, which: Faces) -> None:
+    """Raise Refused for an attribute that `parts_of` would refuse; a source is read for it."""
+    if attribute not in faces.ATTRIBUTES:
+        parts_of(attribute, which)
+
+
 def read(source: str, which: Faces) -> dict[str, Part]:
     """The parts of a source with two labels, people dealt to halves and parts by chance.
 

@@ -92,7 +92,7 @@ def check_sources(settings: Settings, run: Run) -> None:
 def _checked(settings: Settings, run: Run) -> list[World]:
     """The worlds of all sources. Raises Refused for images that do not fit, those of the attributes among them."""
     for name in settings.attributes:
-        attributes.parts_of(name, faces_of(settings))
+        attributes.check(name, faces_of(settings))
     return sources.load(settings, run)
 
 
