@@ -85,7 +85,7 @@ def runs_of(settings: Settings, run: Run) -> list[Run]:
     return [dataclasses.replace(run, seed=run.seed + DEALS + number) for number in range(count)]
 
 
-def set_stages(settings: Settings, run: Run, wanted: Container[str], controls: bool = True) -> list[Stage]:
+def set_stages(settings: Settings, run: Run, wanted: Container[str] = (), controls: bool = True) -> list[Stage]:
     """The stage of every network, the first with n_random unguided samples, the others with n_samples.
 
     Networks are trained side by side, and what the wanted groups need of one is cached while the next one trains.
