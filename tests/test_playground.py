@@ -69,21 +69,26 @@ def in_node(asked):
 
 def in_page(body, folder, width=1000, fragment=""):
     """What `body`, an expression in the page or a promise of one, is in headless Chromium; opened from a folder."""
-    markup = (HOME / "playground.html").read_text(encoding="utf8").replace('class="pg"', 'class="pg" data-powers="-1.66 -3.94"')
+    markup = (
+        (HOME / "playground.html")
+        .read_text(encoding="utf8")
+        .replace('class="pg"', 'class="pg" data-powers="-1.66 -3.94"')
+    )
     tests = [ROOT / "tests" / name for name in ("playground_answers.js", "playground_events.js")]
     scripts = "".join(f'<script src="{path.as_uri()}"></script>' for path in (*SCRIPTS, *tests))
     page = folder / "page.html"
+    style = f'<link rel="stylesheet" href="{(HOME / "playground.css").as_uri()}">'
     page.write_text(
-        f'<!doctype html><html data-theme="light"><meta charset="utf-8"><link rel="stylesheet" href="{(HOME / "playground.css").as_uri()}">'
-        f'<body style="margin:8px">{markup}{scripts}<pre id="out"></pre><script>'
-        "const faults = []; onerror = (message) => faults.push(message);"
+        f'<!doctype html><html data-theme="light"><meta charset="utf-8">{style}<body style="margin:8px">{markup}'
+        f'{scripts}<pre id="out"></pre><script>const faults = []; onerror = (message) => faults.push(message);'
         f"addEventListener('load', async () => {{ const value = await {body};"
         "document.getElementById('out').textContent = JSON.stringify({ value, faults }); });</script>",
         encoding="utf8",
     )
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", f"--window-size={width},900",
-               "--force-prefers-reduced-motion", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
-               page.as_uri() + fragment]  # fmt: skip
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    options += ["--force-prefers-reduced-motion", "--virtual-time-budget=20000"]
+    options += [f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}"]
+    command = [BROWSER, *options, page.as_uri() + fragment]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     told = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1)))
     assert told["faults"] == []
@@ -183,8 +188,8 @@ def test_the_scripts_agree_with_the_library(scene, judged, steps):
     wanted = compare(found, asked)
     if found["settings"]["arm"] == "all":  # the flow's likelihood has a closed form
         gap = torch.tensor(found["logLikelihood"], dtype=torch.float64) - wanted["density"]
-        near = wanted["density"] > -12
-        assert near.sum() >= 10 and gap[near].abs().median() < 0.1
+        near = wanted["density"] > -9
+        assert near.sum() >= 5 and gap[near].abs().median() < 0.03
     assert found["width"] == pytest.approx(0.05 * 100**0.5)
 
 
@@ -225,7 +230,9 @@ def test_keys_and_pointer_work(width, tmp_path):
 
 @needs_browser
 def test_an_address_sets_the_scene(tmp_path):
-    found = in_page("document.querySelector('.pg').playground.settings", tmp_path, fragment="#show=obtuse&h=0.3&arm=nonsense&seed=8")
+    found = in_page(
+        "document.querySelector('.pg').playground.settings", tmp_path, fragment="#show=obtuse&h=0.3&arm=nonsense&seed=8"
+    )
     assert (found["arm"], found["h"], found["seed"], found["cross"]) == ("obtuse", 0.3, 8, "1")
 
 

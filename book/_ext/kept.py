@@ -47,7 +47,9 @@ def told(root: Path, request: str) -> str:
     value = found[field]
     if name:
         if not isinstance(value, dict) or name not in value:
-            raise KeyError(f"claim {claim} has no figure {name!r}, only {list(value) if isinstance(value, dict) else value}")
+            raise KeyError(
+                f"claim {claim} has no figure {name!r}, only {list(value) if isinstance(value, dict) else value}"
+            )
         value = value[name]
     if value is None or isinstance(value, dict):
         raise KeyError(f"claim {claim} has no single {field}: name one of {list(value or [])}")

@@ -19,9 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 # In the order in which they are loaded: each uses what stands before it.
-SCRIPTS = [
-    "points", "digits", "denoiser", "unlearn", "samples", "counts", "likelihood", "steps", "scenes", "draw", "hand", "page",
-]  # fmt: skip
+SCRIPTS = "points digits denoiser unlearn samples counts likelihood steps scenes draw hand page".split()
 
 
 def powers(root: Path) -> list[float]:
@@ -50,7 +48,17 @@ class Playground(SphinxDirective):
         chosen = f'data-powers="{" ".join(map(str, powers(root)))}"{hero}'
         markup = source.read_text(encoding="utf8").replace('class="pg"', f'class="pg" {chosen}', 1)
         self.env.metadata[self.env.docname]["playground"] = "yes"
-        return [nodes.raw("", markup, format="html")]
+        return [nodes.raw("", markup, format="html", playground="yes")]
+
+
+def on_paper(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """A single page to print has no use for sliders: it says where the playground is."""
+    if app.builder.name in ("html", "dirhtml"):
+        return
+    for node in list(tree.findall(lambda node: isinstance(node, nodes.raw) and "playground" in node)):
+        node.replace_self(
+            nodes.paragraph("", "(Here the pages on the screen have a playground, which does not print.)")
+        )
 
 
 def with_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
@@ -65,5 +73,6 @@ def with_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any],
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive."""
     app.add_directive("playground", Playground)
+    app.connect("doctree-resolved", on_paper)
     app.connect("html-page-context", with_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,7 +5,7 @@
 // It starts at the level 0.1, because points without a width have no density. The steps are those of Heun.
 (() => {
   const pg = (globalThis.memPlayground ??= {});
-  const START = 0.1, STEPS = 48, NUDGE = 1e-4;
+  const START = 0.1, END = 80, STEPS = 96, NUDGE = 1e-4; // at 80 the points no longer matter to the noise
 
   /** e and its divergence at a place, by central differences. */
   function flow(model, x, y, sigma) {
@@ -16,7 +16,7 @@
 
   /** log p of the model at (x, y), in nats; -Infinity where the flow leaves every bound. */
   function logLikelihood(model, x, y) {
-    const { HIGH, RHO } = pg.samples, low = START ** (1 / RHO), high = HIGH ** (1 / RHO);
+    const { RHO } = pg.samples, low = START ** (1 / RHO), high = END ** (1 / RHO);
     let sum = 0, sigma = START;
     for (let k = 1; k <= STEPS; k++) {
       const next = (low + ((high - low) * k) / STEPS) ** RHO, step = next - sigma;
@@ -25,7 +25,7 @@
       x += (step * (ax + bx)) / 2; y += (step * (ay + by)) / 2; sum += (step * (a + b)) / 2; sigma = next;
       if (!(Math.abs(x) < 1e4 && Math.abs(y) < 1e4 && Math.abs(sum) < 1e6)) return -Infinity;
     }
-    return sum - (x * x + y * y) / (2 * HIGH * HIGH) - Math.log(2 * Math.PI * HIGH * HIGH);
+    return sum - (x * x + y * y) / (2 * END * END) - Math.log(2 * Math.PI * END * END);
   }
 
   /** The median over the forgotten points of -log p, in nats; NaN where nothing is forgotten. */

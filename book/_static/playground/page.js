@@ -153,7 +153,7 @@
       parts["alpha-row"].hidden = ["all", "without"].includes(settings.arm);
       const [low, high] = pg.counts.interval(judged.copies, n);
       parts.copies.textContent = `${judged.copies} of ${n} samples copy a point`;
-      parts["copies-more"].textContent = `(95 % interval ${Math.round(100 * low)} to ${Math.round(100 * high)} %), ${judged.distinct} of ${judged.places} points. The mark is chance: ${settings.rule === "ratio" ? "1/9" : "5 %"}.`;
+      parts["copies-more"].textContent = `(95\u00a0% interval ${Math.round(100 * low)} to ${Math.round(100 * high)}\u00a0%), ${judged.distinct} of ${judged.places} points. The mark is chance: ${settings.rule === "ratio" ? "1/9" : "5 %"}.`;
       bar(parts["copies-bar"], judged.copies / n); tick(parts["copies-tick"], settings.rule === "ratio" ? 1 / 9 : 0.05);
       parts.attack.textContent = run.unguided
         ? `${judged.copies} copies of ${judged.distinct} points; without the push ${run.unguided.copies} of ${run.unguided.distinct}, from the same noise.`
