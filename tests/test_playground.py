@@ -29,7 +29,7 @@ BROWSER = os.environ.get("CHROMIUM") or next(
 )
 IN_CI = bool(os.environ.get("CI"))  # the job that has node must not pass by skipping
 SCRIPTS = [HOME / f"{name}.js" for name in playground.SCRIPTS]
-PURE = [path for path in SCRIPTS if path.stem not in ("draw", "hand", "page")]
+PURE = [path for path in SCRIPTS if path.stem in playground.FORMULAS]  # they need no page
 SCENES = [
     ("memory", "ratio", {}),
     ("extract", "distance", {}),
@@ -230,6 +230,8 @@ def test_keys_and_pointer_work(width, tmp_path):
 
 @needs_browser
 def test_an_address_sets_the_scene(tmp_path):
+    named = in_page("document.querySelector('.pg').playground.name", tmp_path, fragment="#show-too-much")
+    assert named == "too-much"
     found = in_page(
         "document.querySelector('.pg').playground.settings", tmp_path, fragment="#show=obtuse&h=0.3&arm=nonsense&seed=8"
     )
@@ -249,12 +251,10 @@ def test_the_scripts_stand_alone_and_are_small():
     assert sum(path.stat().st_size for path in sources) < 72_000
 
 
-def test_every_link_into_the_playground_names_a_scene():
-    scenes = set(re.findall(r'^    \["([\w-]+)", "', (HOME / "scenes.js").read_text(encoding="utf8"), re.M))
-    linked = [
-        (path.name, name)
-        for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("book/*.md")]
-        for name in re.findall(r"playground\.html#show=([\w-]+)", path.read_text(encoding="utf8"))
-    ]
-    assert len(scenes) == 10 and linked
-    assert {name for _, name in linked} <= scenes
+def test_every_scene_has_a_label_and_every_link_a_scene():
+    scenes = re.findall(r'^    \["([\w-]+)", "', (HOME / "scenes.js").read_text(encoding="utf8"), re.M)
+    page = (ROOT / "book" / "playground.md").read_text(encoding="utf8")
+    assert re.findall(r"^\(show-([\w-]+)\)=$", page, re.M) == scenes and len(scenes) == 10
+    sources = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("book/*.md")]
+    linked = [name for path in sources for name in re.findall(r"\]\(show-([\w-]+)\)", path.read_text(encoding="utf8"))]
+    assert len(linked) >= 3 and set(linked) <= set(scenes)

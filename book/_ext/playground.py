@@ -19,7 +19,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 # In the order in which they are loaded: each uses what stands before it.
-SCRIPTS = "points digits denoiser unlearn samples counts likelihood steps scenes draw hand page".split()
+FORMULAS = ["points", "digits", "denoiser", "unlearn", "samples", "counts", "likelihood", "steps", "scenes"]
+SCRIPTS = [*FORMULAS, "draw", "hand", "page"]
 
 
 def powers(root: Path) -> list[float]:
@@ -48,7 +49,8 @@ class Playground(SphinxDirective):
         chosen = f'data-powers="{" ".join(map(str, powers(root)))}"{hero}'
         markup = source.read_text(encoding="utf8").replace('class="pg"', f'class="pg" {chosen}', 1)
         self.env.metadata[self.env.docname]["playground"] = "yes"
-        return [nodes.raw("", markup, format="html", playground="yes")]
+        # In a container, because labels before the directive need an element that takes their names.
+        return [nodes.container("", nodes.raw("", markup, format="html", playground="yes"))]
 
 
 def on_paper(app: Sphinx, tree: nodes.document, page: str) -> None:

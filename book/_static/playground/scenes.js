@@ -1,4 +1,5 @@
-// The settings that a chapter or a button can ask for by name, and the address that carries them: #show=obtuse&h=0.3
+// The settings that a chapter or a button can ask for by name, and the address that carries them: #show-obtuse, or
+// #show=obtuse&h=0.3 with settings of its own. The chapters link to labels of the page, which are checked at the build.
 (() => {
   const pg = (globalThis.memPlayground ??= {});
   const plain = { set: "three clusters", h: 0, label: "none", lambda: 0, arm: "all", alpha: 0.7, tilted: false, rule: "ratio", eta: 0, cross: "", seed: 7 };
@@ -38,7 +39,7 @@
 
   /** The settings that an address asks for; what it says wrongly is passed over. */
   function read(fragment) {
-    const asked = new URLSearchParams(fragment.replace(/^#/, "")), name = asked.get("show");
+    const asked = new URLSearchParams(fragment.replace(/^#/, "").replace(/^show-/, "show=")), name = asked.get("show");
     const known = list.some(([key]) => key === name), settings = scene(known ? name : "memory");
     let any = known;
     for (const [key, text] of asked) {
