@@ -241,7 +241,7 @@
         if (before) this.u = Math.min(1, this.u + Math.min(Math.max(now - before, 0), 50) / 1000 / SECONDS);
         before = now; this.frames++;
         this.paint();
-        if (this.u >= 1) this.pause(); else requestAnimationFrame(step);
+        if (this.u >= 1) this.pause(); else this.pending = requestAnimationFrame(step);
       };
       cancelAnimationFrame(this.pending);
       this.pending = requestAnimationFrame(step);
