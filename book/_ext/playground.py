@@ -57,7 +57,7 @@ def on_paper(app: Sphinx, tree: nodes.document, page: str) -> None:
     """A single page to print has no use for sliders: it says where the playground is."""
     if app.builder.name in ("html", "dirhtml"):
         return
-    for node in list(tree.findall(lambda node: isinstance(node, nodes.raw) and "playground" in node)):
+    for node in [raw for raw in tree.findall(nodes.raw) if "playground" in raw]:
         node.replace_self(
             nodes.paragraph("", "(Here the pages on the screen have a playground, which does not print.)")
         )
