@@ -93,15 +93,15 @@ def trained(tmp_path_factory, folders):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-        net = UNet2DModel(8, 1, 1, block_out_channels=(32, 32), norm_num_groups=8, layers_per_block=1, **blocks)
+        net = UNet2DModel(8, 3, 3, block_out_channels=(24, 24), norm_num_groups=8, layers_per_block=1, **blocks)
         scheduler = DDPMScheduler()
         DDPMPipeline(net, scheduler).save_pretrained(root / "untrained")
-        steps = 1500
-        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+        steps = 1000
+        optimizer = torch.optim.Adam(net.parameters(), 4e-3)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
-            batch = x0[torch.randint(len(x0), (32,))]
-            added, t = torch.randn_like(batch), torch.randint(1000, (32,))
+            batch = x0[torch.randint(len(x0), (24,))]
+            added, t = torch.randn_like(batch), torch.randint(1000, (24,))
             loss = (net(scheduler.add_noise(batch, added, t), t).sample - added).square().mean()
             optimizer.zero_grad()
             loss.backward()

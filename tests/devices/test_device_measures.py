@@ -171,7 +171,7 @@ CASES = {
 }  # fmt: skip
 SKIPPED = {
     "features.clip": "a test of its own",
-    "features.dinov2": "as clip, which it is built like",
+    "features.dinov2": "a test of its own, as clip",
     "features.inception": "a file of 100 MB; Inception is tested with another network",
     "features.sscd": "a TorchScript file, whose device only a real one can be: the test below",
 }
