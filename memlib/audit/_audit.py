@@ -73,7 +73,7 @@ def audit(
     real = sets.train.images
     beyond = None if sets.held_out is None else sets.held_out.images
     found = looking.look(real, beyond, seed)
-    kept_out = None if beyond is None else beyond[looking.held_out_rows(real, beyond)]
+    kept_out = None if beyond is None else beyond[found.kept]
     model = sets.what if isinstance(sets.what, sources.Model) else None
     made, key = _made(sets.what, samples, seed, budget, device)
     parts = copies.deal(0 if kept_out is None else len(kept_out), seed, descriptor)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from memlib import data, membership
 from memlib.errors import Refused
+from memlib.membership._blind import FOLDS
 
 _MANY = 10  # so many copies of one image make a placeholder
 _FLAT = 0.02  # an image whose values spread less than this shows nothing
@@ -23,6 +24,7 @@ class Findings:
         exact, near: training images that repeat an earlier one, in every pixel or nearly so.
         clusters: the training images of each group of two or more, largest group first.
         leaked: the held-out images that are copies of training images, (L,); they are left out.
+        kept: the others, one of each group of copies, (K,).
         placeholders: training images that stand for nothing, (P,): without content, or one image very often.
         low, high: the range of values.
         blind: AUC of a classifier that sees no model, and its interval; None without held-out images.
@@ -33,6 +35,7 @@ class Findings:
     near: int
     clusters: list[list[int]]
     leaked: Tensor
+    kept: Tensor
     placeholders: Tensor
     low: float
     high: float
@@ -76,29 +79,21 @@ def look(train: Tensor, held_out: Tensor | None, seed: int = 0) -> Findings:
     clusters = [(group == first).nonzero()[:, 0].tolist() for first in (sizes > 1).nonzero()[:, 0].tolist()]
     flat = train.flatten(1).std(1) < _FLAT
     alone = exact.unique().numel()
-    blind = None
-    if held_out is not None:
-        kept = held_out[_firsts(beyond, leaked)]
-        blind = membership.blind(_described(train[group.unique()]), _described(kept), seed) if len(kept) >= 5 else None
-        blind = blind if len(group.unique()) >= 5 else None
+    kept, blind = _firsts(beyond, leaked), None
+    if held_out is not None and min(len(kept), len(group.unique())) >= FOLDS:
+        blind = membership.blind(_described(train[group.unique()]), _described(held_out[kept]), seed)
     return Findings(
         group=group,
         exact=n - alone,
         near=alone - group.unique().numel(),
         clusters=sorted(clusters, key=lambda one: (-len(one), one)),
         leaked=leaked,
+        kept=kept,
         placeholders=(flat | (sizes[group] >= _MANY)).nonzero()[:, 0],
         low=float(train.min()),
         high=float(train.max()),
         blind=blind,
     )
-
-
-def held_out_rows(train: Tensor, held_out: Tensor) -> Tensor:
-    """The held-out images that are no copies of training images, one of each group, (K,) positions."""
-    near = data.copies(torch.cat([train, held_out]))
-    group, beyond = near[: len(train)], near[len(train) :]
-    return _firsts(beyond, torch.isin(beyond, group).nonzero()[:, 0])
 
 
 def _firsts(group: Tensor, left_out: Tensor) -> Tensor:
