@@ -164,8 +164,8 @@ def test_sets_of_one_source_are_seldom_told_apart():
 
 
 def test_a_run_that_was_killed_goes_on_and_reports_the_same(folders, tmp_path, monkeypatch):
-    points = data.load(folders / "train").images
-    sets = collected(points), collected(data.load(folders / "held_out").images)
+    points = small(folders / "train")
+    sets = collected(points), collected(small(folders / "held_out")[:40])
     calls = {"left": 10**9, "made": 0}
 
     class Dying(Remembering):
@@ -178,7 +178,7 @@ def test_a_run_that_was_killed_goes_on_and_reports_the_same(folders, tmp_path, m
             return super().forward(x, sigma)
 
     model = Model(Dying(points), tuple(points.shape[1:]), noise.karras(10, 0.01, 50))
-    settings = {"samples": 150, "descriptor": "pixels"}
+    settings = {"samples": 100, "descriptor": "pixels"}
     audit(model, *sets, tmp_path / "whole", **settings)
     whole = calls["made"]
     monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "other"))
@@ -195,7 +195,7 @@ def test_a_run_that_was_killed_goes_on_and_reports_the_same(folders, tmp_path, m
 
 
 def test_a_budget_ends_sampling_early_and_a_second_run_goes_on(folders):
-    points = data.load(folders / "train").images
+    points = small(folders / "train")
     model = Model(analytic.Empirical(points), tuple(points.shape[1:]), noise.karras(10, 0.01, 50))
     settings = {"samples": 500, "descriptor": "pixels", "out": None}
     assert audit(model, collected(points), budget=1e-6, **settings).copies.copies.n == 50
@@ -203,7 +203,7 @@ def test_a_budget_ends_sampling_early_and_a_second_run_goes_on(folders):
 
 
 def test_extraction_counts_at_the_same_threshold(folders):
-    points = data.load(folders / "train").images
+    points = small(folders / "train")
     model = Model(analytic.Empirical(points), tuple(points.shape[1:]), noise.karras(8, 0.02, 50))
     report = audit(model, collected(points), samples=64, descriptor="pixels", extract=True, out=None)
     assert report.extraction.unguided.rate == 1  # a memorizer makes nothing but copies

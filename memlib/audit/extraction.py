@@ -20,7 +20,7 @@ from memlib.papers.side import attack, students, surrogates
 
 WEIGHTS = (0.0, 2.0, 8.0)  # lambda of SIDE eq. 10; 0 is the unguided control
 SAMPLES = 96  # starts, each of which is sampled once for each weight: the budget of this attack
-_STEPS = 400  # of the classifier
+_STEPS = 300  # of the classifier
 
 
 @dataclass(frozen=True)
