@@ -47,6 +47,10 @@ STATISTICS = {
     "secmi": lambda points: membership.secmi(analytic.Empirical(points), IMAGES, 0.3, 0.1),
     "secmi, smooth": lambda points: membership.secmi(smooth(points), IMAGES, 0.3, 0.1),
     "pia": lambda points: membership.pia(analytic.Empirical(points), IMAGES, 0.3, 0.01),
+    "sima": lambda points: membership.sima(analytic.Empirical(points), IMAGES, 0.3),
+    "local dimension": lambda points: membership.local_dimension(
+        analytic.Empirical(points), IMAGES, 0.3, seeded(SEEDS)
+    ),
     "gradient": lambda points: membership.gradient_norm(Remembering(points), IMAGES, 0.3, seeded(SEEDS)),
     "distance": lambda points: membership.nearest_distance(IMAGES, points + 0.1),
 }
@@ -58,6 +62,16 @@ def test_members_of_a_memorizer_are_found_and_those_of_another_are_not(name):
     assert found.shape == (2 * N,) and found.isfinite().all()
     assert metrics.auc(found[:N], found[N:])[0] > 0.9
     assert abs(metrics.auc(blind[:N], blind[N:])[0] - 0.5) < 3.5 * math.sqrt((2 * N + 1) / (12 * N * N))
+
+
+def test_curvature_tells_members_at_a_level_between_the_points_and_not_below():
+    def area(points, sigma):
+        found = membership.curvature(analytic.Empirical(points), IMAGES, sigma, seeded(SEEDS))
+        return metrics.auc(found[:N], found[N:])[0]
+
+    chance = 3.5 * math.sqrt((2 * N + 1) / (12 * N * N))
+    assert area(MEMBERS, 1.0) > 0.8 and abs(area(OTHERS, 1.0) - 0.5) < chance
+    assert abs(area(MEMBERS, 0.5) - 0.5) < chance
 
 
 class TestLoss:

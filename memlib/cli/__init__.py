@@ -1,4 +1,4 @@
-"""The command line: `memlib run`, `study`, `chapters`, `book`, `outputs`, `results`, `doctor`.
+"""The command line: `memlib run`, `study`, `chapters`, `book`, `outputs`, `results`, `audit`, `doctor`.
 
 A command imports slow packages only when it needs them. A user's mistake ends in one sentence on stderr and exit code
 1 (2 for wrong usage).
@@ -73,11 +73,32 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("notebook", type=Path, help="an executed notebook, such as runs/02_side-book.ipynb")
     results.set_defaults(command=_results)
 
+    _audit_options(commands.add_parser("audit", help="what a model, or images that it made, remembers of its data"))
+
     doctor = commands.add_parser("doctor", help="list the devices, data and weights found, and what is missing")
     doctor.add_argument("--json", action="store_true", help="the same for a program")
     doctor.add_argument("--hash", action="store_true", help="compute the SHA-256 of large files too")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _audit_options(audit: argparse.ArgumentParser) -> None:
+    audit.add_argument("what", metavar="WHAT", help="a folder of images that were made, or of a diffusers model")
+    audit.add_argument("--train", required=True, metavar="DIR", help="its training images")
+    audit.add_argument("--held-out", metavar="DIR", help="images of the same source that it never saw")
+    audit.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
+    audit.add_argument("--samples", type=int, default=1000, metavar="N", help="drawn from a model; default: 1000")
+    audit.add_argument("--budget", metavar="10m", help="draw no further samples after this time: 90s, 10m, 2h")
+    audit.add_argument("--steps", type=int, default=50, metavar="N", help="of sampling; default: 50")
+    audit.add_argument("--size", type=int, metavar="N", help="resample all images to NxN pixels")
+    audit.add_argument("--label", type=int, metavar="N", help="the class to audit of a class-conditional model")
+    audit.add_argument("--descriptor", default="auto", help="auto, copies, pixels, sscd:FILE, clip:DIR or dinov2:DIR")
+    audit.add_argument("--extract", action="store_true", help="guide the model to training images too (SIDE)")
+    audit.add_argument("--no-images", action="store_true", help="a report without pictures")
+    audit.add_argument("--fail-above", type=float, metavar="RATE", help="exit code 1 if more samples are copies")
+    audit.add_argument("--seed", type=int, default=0)
+    audit.add_argument("--device", default="cpu", help="such as cuda:1; default: cpu")
+    audit.set_defaults(command=_audit)
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -158,6 +179,40 @@ def _outputs(chosen: argparse.Namespace) -> int:
 def _results(chosen: argparse.Namespace) -> int:
     print(f"kept {_keep(chosen.notebook)}")
     return 0
+
+
+def _audit(chosen: argparse.Namespace) -> int:
+    from memlib.audit import audit
+
+    if chosen.fail_above is not None and not 0 <= chosen.fail_above <= 1:
+        raise Refused(f"--fail-above is a rate from 0 to 1, not {chosen.fail_above}")
+    report = audit(
+        chosen.what,
+        chosen.train,
+        chosen.held_out,
+        chosen.out,
+        samples=chosen.samples,
+        budget=None if chosen.budget is None else _duration(chosen.budget),
+        steps=chosen.steps,
+        size=chosen.size,
+        label=chosen.label,
+        descriptor=chosen.descriptor,
+        extract=chosen.extract,
+        pictures=not chosen.no_images,
+        seed=chosen.seed,
+        device=chosen.device,
+    )
+    print(f"{report.verdict.text}\nwrote {chosen.out / 'index.html'}")
+    return int(chosen.fail_above is not None and report.copies.copies.rate > chosen.fail_above)
+
+
+def _duration(text: str) -> float:
+    """Seconds of a time such as 90s, 10m or 2h."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in units else (text, "s")
+    if not number.isascii() or not number.isdigit() or not int(number):
+        raise Refused(f"{text!r} is no time: give a whole number and a unit, such as 90s, 10m or 2h")
+    return float(int(number) * units[unit])
 
 
 def _doctor(chosen: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@
 judges a membership statistic by its ROC curve. `joint` asks a copy to pass two measures at one false-positive rate.
 `intervals` says how far a difference can be trusted. `extent` measures how far memorization reaches, and `labels` how
 much labels tell. `_cliques` finds what the samples repeat, without the training set. `frechet`, `mmd` and `quality`
-compare whole sets of features.
+compare whole sets of features. `holdout` compares samples with held-out images.
 
 Where tensors are wanted, numpy arrays and lists of numbers will do.
 
@@ -15,6 +15,7 @@ from memlib.metrics._cliques import adaptive_l2, cliques, medoids
 from memlib.metrics.counts import Count, ams, auc, in_band, roc, threshold, top_means, tpr_at_fpr, ums
 from memlib.metrics.extent import Emm, emm, expected_unique, extrapolate_unique, unique_difference
 from memlib.metrics.frechet import Moments, frechet_distance
+from memlib.metrics.holdout import authentic, copying_score, nearer_to_train
 from memlib.metrics.intervals import mean_interval, paired_interval, ratio_interval
 from memlib.metrics.joint import Joint, joint_threshold
 from memlib.metrics.labels import label_ratio, theorem_limit
@@ -30,7 +31,9 @@ __all__ = [
     "adaptive_l2",
     "ams",
     "auc",
+    "authentic",
     "cliques",
+    "copying_score",
     "density_coverage",
     "emm",
     "expected_unique",
@@ -50,6 +53,7 @@ __all__ = [
     "mmd2_difference",
     "mmd2_p_value",
     "nearest",
+    "nearer_to_train",
     "paired_interval",
     "precision_recall",
     "ratio_interval",

@@ -102,6 +102,9 @@ CASES = {
     ],
     "metrics.cliques": lambda to: metrics.cliques(to(TWICE), 0.999, 3),
     "metrics.medoids": lambda to: metrics.medoids(to(MORE), [to(torch.arange(4)), to(torch.arange(7, 12))]),
+    "metrics.authentic": lambda to: metrics.authentic(to(MORE), to(TWICE)),
+    "metrics.copying_score": lambda to: metrics.copying_score(to(ONE[:12]), to(ONE[12:])),
+    "metrics.nearer_to_train": lambda to: metrics.nearer_to_train(to(ONE), to(ONE.flip(0)), 20, 10),
     "metrics.in_band": lambda to: metrics.in_band(to(ONE), 0.2, 0.6),
     "metrics.ams": lambda to: metrics.ams(to(ONE), 0.3),
     "metrics.ums": lambda to: metrics.ums(to(LABELS), 24),
@@ -152,6 +155,13 @@ CASES = {
     "membership.secmi": lambda to: remembered(to, membership.secmi, 1.0, 0.3),
     "membership.pia": lambda to: remembered(to, membership.pia, to(ONE + 0.1), 0.5),
     "membership.gradient_norm": sloped,
+    "membership.sima": lambda to: remembered(to, membership.sima, 0.5),
+    "membership.local_dimension": lambda to: remembered(to, membership.local_dimension, 1.0, noise_of(range(24))),
+    "membership.curvature": lambda to: remembered(to, membership.curvature, 1.0, noise_of(range(24))),
+    "membership.blind": lambda to: membership.blind(to(ROWS), to(MORE)),
+    "membership.conformal": lambda to: membership.conformal(to(ONE[:12]), to(ONE[12:])),
+    "membership.discoveries": lambda to: membership.discoveries(to(ONE / 4), 0.2),
+    "membership.set_p_value": lambda to: membership.set_p_value(to(ONE[:12]), to(ONE[12:])),
     "membership.nearest_distance": lambda to: [
         membership.nearest_distance(to(ROWS), to(MORE[:24]), labels, labels) for labels in (None, to(LABELS))
     ],
@@ -161,6 +171,7 @@ CASES = {
 }  # fmt: skip
 SKIPPED = {
     "features.clip": "a test of its own",
+    "features.dinov2": "a test of its own, as clip",
     "features.inception": "a file of 100 MB; Inception is tested with another network",
     "features.sscd": "a TorchScript file, whose device only a real one can be: the test below",
 }

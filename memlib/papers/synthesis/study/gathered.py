@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memlib import metrics
-from memlib.papers.synthesis import attacks, blind
+from memlib import membership, metrics
+from memlib.papers.synthesis import attacks
 from memlib.papers.synthesis.attacks import Statistic
 from memlib.papers.synthesis.study import measures, pipelines, theory
 from memlib.papers.synthesis.study.fine_tuning import Regime
@@ -170,7 +170,7 @@ class Made:
             ],
         }
         return Blind(
-            coin=torch.tensor([blind.area(images[a], images[b]) for a, b in halves], dtype=torch.float64),
-            moved=torch.tensor([blind.area(images[a], moved[b]) for a, b in halves], dtype=torch.float64),
+            coin=torch.tensor([membership.blind(images[a], images[b])[0] for a, b in halves], dtype=torch.float64),
+            moved=torch.tensor([membership.blind(images[a], moved[b])[0] for a, b in halves], dtype=torch.float64),
             attack={name: torch.tensor(values, dtype=torch.float64) for name, values in areas.items()},
         )

@@ -11,25 +11,35 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from memlib import metrics
+from memlib.errors import Refused
 from memlib.shapes import Shaped
 
 FOLDS = 5
 
 
-def area(members: Shaped[Tensor, " n *s"], others: Shaped[Tensor, " m *s"], seed: int = 0) -> float:
-    """The AUC of a logistic regression on pixels that sees no model, on images that it was not fitted to.
+def blind(
+    members: Shaped[Tensor, " n *s"], others: Shaped[Tensor, " m *s"], seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """The AUC of a logistic regression that sees no model, on images that it was not fitted to, and its interval.
 
     It is 0.5 in the mean where a coin chose the members. Cross-validated predictions of one coin are a little below
-    0.5 in the mean, since a fold with more members leaves fewer to the others; the folds are stratified for that.
+    0.5 in the mean, since a fold with more members leaves fewer to the others; the folds are stratified for that. The
+    interval is DeLong's, which takes the predictions for independent. Leave copies of one image out beforehand: a copy
+    in another fold tells what an image is.
 
     Arguments:
-        members: (N, *S).
+        members: (N, *S), pixels or features.
         others: (M, *S).
         seed: of the folds.
+
+    Raises:
+        Refused: for fewer images on a side than there are folds.
     """
+    if min(len(members), len(others)) < FOLDS:
+        raise Refused(f"{len(members)} members and {len(others)} others are too few: give {FOLDS} of each or more")
     x = torch.cat([members.flatten(1), others.flatten(1)]).cpu().double().numpy()
     y = [1] * len(members) + [0] * len(others)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     told = torch.from_numpy(cross_val_predict(model, x, y, cv=folds, method="decision_function"))
-    return metrics.auc(told[: len(members)], told[len(members) :])[0]
+    return metrics.auc(told[: len(members)], told[len(members) :])

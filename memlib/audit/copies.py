@@ -1,0 +1,235 @@
+"""Which of the generated images are copies of training images, at a rate set by images nobody trained on.
+
+Held-out images are dealt by a coin into three parts: one trains the descriptor, one sets the threshold, and one is
+scored beside the samples as a control. Without held-out images the threshold is set by the training images themselves,
+each compared with all the others.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from memlib import features, membership, metrics
+from memlib.cache import cached
+from memlib.errors import Refused
+from memlib.metrics import Count, Joint
+
+FPR = 0.001  # the lowest false-positive rate that is asked for; fewer than 1,000 images resolve 1 / their number
+SURE = math.ceil(1 / FPR)
+_RATIO = 1 / 2  # with fewer of them, a copy is also this much nearer than the next training image
+_REFERENCE = 48  # images that a descriptor is trained on, at least
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Positions among the held-out images: of the `reference`, `calibration` and `control` parts, (R,), (C,), (K,)."""
+
+    reference: Tensor
+    calibration: Tensor
+    control: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """How N samples resemble T training images.
+
+    Attributes:
+        nearest: the nearest training image of each sample, (N,).
+        similarity: its cosine, (N,), and
+        distance: its L2 distance in pixels, (N,).
+        other: the nearest held-out image of each sample, (N,), -1 without held-out images.
+        copy: whether each sample is a copy, (N,) bool.
+        edges: the thresholds, and
+        fpr: the rate at which they were set, by
+        calibrated: so many images, `held_out` or not.
+        copies: k copies of N samples.
+        control: k of the held-out images of the control part that would pass for copies; None without that part.
+        measures: further figures by name: (value, low, high, baseline), low, high and baseline may be None.
+    """
+
+    nearest: Tensor
+    similarity: Tensor
+    distance: Tensor
+    other: Tensor
+    copy: Tensor
+    edges: Joint
+    fpr: float
+    calibrated: int
+    held_out: bool
+    copies: Count
+    control: Count | None
+    measures: dict[str, tuple[float, float | None, float | None, float | None]]
+
+
+def deal(n: int, seed: int, descriptor: str) -> Parts:
+    """Deal n held-out images into the three parts; a descriptor that is given needs no reference."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    reference = n // 3 if descriptor == "copies" or (descriptor == "auto" and n >= 3 * _REFERENCE) else 0
+    middle = reference + (n - reference) // 2
+    return Parts(order[:reference], order[reference:middle], order[middle:])
+
+
+def describe(descriptor: str, train: Tensor, reference: Tensor, device: str) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """The name of a descriptor and its embedder, (N, C, H, W) -> (N, D).
+
+    Arguments:
+        descriptor: "auto", "copies" (trained on the reference), "pixels" (minus the mean of the training images), or
+            `sscd:FILE`, `clip:FOLDER`, `dinov2:FOLDER`. Auto is "copies" where there are enough held-out images.
+        train: (T, C, H, W).
+        reference: (R, C, H, W).
+        device: of a network.
+
+    Raises:
+        Refused: for another name, and "copies" without a reference.
+    """
+    kind, _, place = descriptor.partition(":")
+    if descriptor == "auto":
+        descriptor = kind = "copies" if len(reference) else "pixels"
+    if kind == "copies":
+        if len(reference) < 16:
+            raise Refused("the descriptor copies is trained on held-out images: give 48 or more, or pixels")
+        return "copies", features.copies(reference, cached("audit-copies", features.learn_copies, reference))
+    if kind == "pixels":
+        return "pixels", features.centred(train)
+    makers = {"sscd": features.sscd, "clip": features.clip, "dinov2": features.dinov2}
+    if kind not in makers or not place:
+        raise Refused(f"there is no descriptor {descriptor!r}: give auto, copies, pixels, sscd:, clip: or dinov2:PATH")
+    return kind, makers[kind](Path(place), device=device)
+
+
+def judge(
+    samples: Tensor,
+    train: Tensor,
+    group: Tensor,
+    held_out: Tensor | None,
+    parts: Parts,
+    embed: Callable[[Tensor], Tensor],
+) -> Found:
+    """Find the nearest training image of each sample and call it a copy, or not.
+
+    Arguments:
+        samples: (N, C, H, W).
+        train: (T, C, H, W).
+        group: (T,), the first copy of each training image.
+        held_out: (M, C, H, W), distinct and none a copy of a training image; or None.
+        parts: of the held-out images.
+        embed: (N, C, H, W) -> (N, D).
+    """
+    first = group.unique()
+    alone, known = train[first], embed(train[first])
+    made = embed(samples)
+    similarity, distance, place = _closest(samples, made, alone, known)
+    outside = held_out is not None and len(parts.calibration) >= 10
+    if outside:
+        real = held_out[parts.calibration]
+        judged = _closest(real, embed(real), alone, known)[:2]
+    else:
+        judged = _others(alone, known)
+    count = len(judged[0])
+    fpr = max(FPR, 1 / count)
+    edges = metrics.joint_threshold(*judged, fpr) if count > 1 else Joint(1.0, 0.0)
+    ratio = metrics.l2_ratio(samples.flatten(1), alone.flatten(1))
+    copy = _passed(samples, similarity, distance, edges, count, alone)
+    control = None
+    if outside and len(parts.control):
+        beside = held_out[parts.control]
+        close = _closest(beside, embed(beside), alone, known)[:2]
+        control = Count(int(_passed(beside, *close, edges, count, alone).sum()), len(beside))
+    other = torch.full((len(samples),), -1)
+    measures = _counted(copy, first[place], ratio, len(first))
+    measures |= _compared(samples, made, alone, known, held_out, embed)
+    if held_out is not None:
+        other = metrics.nearest(made, embed(held_out))[1][:, 0]
+    return Found(
+        nearest=first[place],
+        similarity=similarity,
+        distance=distance,
+        other=other,
+        copy=copy,
+        edges=edges,
+        fpr=fpr,
+        calibrated=count,
+        held_out=outside,
+        copies=Count(int(copy.sum()), len(copy)),
+        control=control,
+        measures=measures,
+    )
+
+
+def passed(images: Tensor, train: Tensor, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Which further images (N, C, H, W) are copies of distinct training images (T, C, H, W) by the thresholds of
+    `found`, (N,) bool."""
+    similarity, distance, _ = _closest(images, embed(images), train, embed(train))
+    return _passed(images, similarity, distance, found.edges, found.calibrated, train)
+
+
+def _passed(
+    images: Tensor, similarity: Tensor, distance: Tensor, edges: Joint, calibrated: int, train: Tensor
+) -> Tensor:
+    """Both thresholds; with few calibration images, which resolve no low rate, also the ratio of two distances."""
+    hit = edges.passed(similarity, distance)
+    return hit if calibrated >= SURE else hit & (metrics.l2_ratio(images.flatten(1), train.flatten(1)) <= _RATIO)
+
+
+def _closest(images: Tensor, rows: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The cosine and the L2 distance of each image to the target nearest by cosine, and its position, (N,) each."""
+    similarity, place = (one[:, 0] for one in metrics.nearest(rows, known))
+    return similarity, (images - targets[place]).flatten(1).norm(dim=1), place
+
+
+def _others(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosine and the L2 distance of each image to the nearest other one, (N,) each."""
+    similarity, place = metrics.nearest(rows, rows, k=2)
+    itself = place[:, 0] == torch.arange(len(rows))
+    column = itself.long()[:, None]  # the image itself may come second where two are as near
+    chosen = place.gather(1, column)[:, 0]
+    return similarity.gather(1, column)[:, 0], (images - images[chosen]).flatten(1).norm(dim=1)
+
+
+def _share(count: Count, baseline: float | None = None) -> tuple[float, float | None, float | None, float | None]:
+    return (count.rate, *count.interval(), baseline)
+
+
+def _counted(copy: Tensor, nearest: Tensor, ratio: Tensor, size: int) -> dict:
+    """What a count of copies says: distinct images, how many more samples would bring, and the l2-ratio."""
+    hits = torch.bincount(nearest[copy]) if copy.any() else torch.zeros(1, dtype=torch.int64)
+    n = len(copy)
+    more = metrics.extrapolate_unique(hits, n, torch.tensor([10 * n]))
+    return {
+        "distinct training images copied (UMS)": (float((hits > 0).sum()), None, None, None),
+        "distinct images expected from ten times the samples": (min(float(more[0]), size), None, None, None),
+        "l2-ratio to distinct neighbours below 1/3": _share(Count(int((ratio < 1 / 3).sum()), n)),
+    }
+
+
+def _compared(
+    samples: Tensor,
+    made: Tensor,
+    train: Tensor,
+    known: Tensor,
+    held_out: Tensor | None,
+    embed: Callable[[Tensor], Tensor],
+) -> dict:
+    """AuthPct, and where there are held-out images C_T, the DCR share and precision and recall."""
+    flat, real = samples.flatten(1), train.flatten(1)
+    found = {"authentic by distinct neighbours (AuthPct)": _share(metrics.authentic(flat, real))}
+    if len(made.unique(dim=0)) > 4 and len(known) > 4:
+        precision, recall = metrics.precision_recall(known, made)
+        found["precision"], found["recall"] = _share(precision), _share(recall)
+    if held_out is not None and len(held_out) > 1:
+        beyond = held_out.flatten(1)
+        near, far = _distance(flat, real), _distance(flat, beyond)
+        share, baseline = metrics.nearer_to_train(near, far, len(real), len(beyond))
+        found["nearer to a training than to a held-out image (DCR)"] = _share(share, baseline)
+        score = metrics.copying_score(near, _distance(beyond, real))
+        found["C_T, a z-value: far below 0 is copying"] = (score, None, None, 0.0)
+    return found
+
+
+def _distance(rows: Tensor, targets: Tensor) -> Tensor:
+    """The L2 distance of each row (N, D) to its nearest target (M, D), (N,)."""
+    return -membership.nearest_distance(rows, targets)

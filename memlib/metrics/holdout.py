@@ -1,0 +1,87 @@
+"""Metrics that compare a sample's distance to the training set with that of real images."""
+
+import torch
+from torch import Tensor
+
+from memlib.errors import Refused
+from memlib.metrics._arguments import takes_arrays
+from memlib.metrics.counts import Count
+from memlib.shapes import Float, Shaped
+
+_ROWS = 512  # rows whose distances are held at once
+_ROUNDING = 1e-5  # distances of equal rows by products may be off by this
+
+
+@takes_arrays("queries", "train")
+@torch.no_grad()
+def authentic(queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], distinct: float = 0.0) -> Count:
+    """The samples that are no nearer to a training row than that row is to its nearest distinct one. Alaa et al. 2022.
+
+    AuthPct of the paper takes the nearest other row, which is at distance 0 where every training image occurs twice:
+    then every sample is authentic, copies too. Rows up to `distinct` apart count as one image here.
+
+    Arguments:
+        queries: (N, D), features of samples.
+        train: (M, D), features of training images.
+        distinct: the distance from which two training rows are distinct.
+
+    Raises:
+        Refused: for empty sets, other shapes, and training rows that are all one image.
+    """
+    _sets(queries, train)
+    own, place = _nearest(queries, train)
+    edge, gaps = max(distinct, _ROUNDING), []
+    for part in train[place].split(_ROWS):
+        apart = torch.cdist(part.double(), train.double())
+        gaps.append(apart.masked_fill(apart <= edge, torch.inf).amin(1))
+    gap = torch.cat(gaps)
+    if gap.isinf().any():
+        raise Refused(f"no two training rows are more than {distinct} apart: they are one image, so give several")
+    return Count(int((own >= gap).sum()), len(queries))
+
+
+@takes_arrays("generated", "held_out")
+def copying_score(generated: Shaped[Tensor, " n"], held_out: Shaped[Tensor, " m"]) -> float:
+    """C_T: the z-value of "samples are farther from the training set than held-out images are". Meehan et al. 2020.
+
+    Far below 0 the samples lie too near, that is, they copy; far above 0 the model underfits. This is their statistic
+    with one cell. Under the null it is standard normal; ties count half.
+
+    Arguments:
+        generated: (N,), the distance of each sample to its nearest training image.
+        held_out: (M,), the same of held-out images.
+    """
+    n, m = len(generated), len(held_out)
+    ascending = held_out.double().sort().values
+    below = torch.searchsorted(ascending, generated.double()) + torch.searchsorted(
+        ascending, generated.double(), right=True
+    )
+    u = float(below.double().sum() / 2)
+    return (u - n * m / 2) / (n * m * (n + m + 1) / 12) ** 0.5
+
+
+@takes_arrays("to_train", "to_held_out")
+def nearer_to_train(
+    to_train: Shaped[Tensor, " n"], to_held_out: Shaped[Tensor, " n"], train: int, held_out: int
+) -> tuple[Count, float]:
+    """The DCR share: samples whose nearest image is a training image, and the share that chance alone gives.
+
+    The baseline is train / (train + held_out), and 1/2 only for sets of equal size. A tie is no hit.
+
+    Arguments:
+        to_train: (N,), the distance of each sample to its nearest training image.
+        to_held_out: (N,), that to its nearest held-out image.
+        train, held_out: the numbers of distinct images in the two sets.
+    """
+    return Count(int((to_train < to_held_out).sum()), len(to_train)), train / (train + held_out)
+
+
+def _nearest(queries: Tensor, train: Tensor) -> tuple[Float[Tensor, " n"], Tensor]:
+    """The distance of each query (N, D) to its nearest row (M, D), (N,), and the index of that row, (N,)."""
+    found = [torch.cdist(part.double(), train.double()).min(1) for part in queries.split(_ROWS)]
+    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+
+
+def _sets(queries: Tensor, train: Tensor) -> None:
+    if queries.dim() != 2 or train.dim() != 2 or not len(queries) or len(train) < 2:
+        raise Refused(f"give samples (N, D) and two training rows (M, D) or more, not {tuple(train.shape)}")
