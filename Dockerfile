@@ -1,7 +1,7 @@
 # The book, from the committed outputs, and the command line. No GPU: torch is the CPU build.
 #   docker build -t memlib .
 #   docker run --rm -p 8000:8000 memlib                                  # the book at http://localhost:8000
-#   docker run --rm -v "$PWD/images:/data:ro" memlib memlib --help       # the command line, with a folder of yours
+#   docker run --rm -v "$PWD/images:/data:ro" memlib memlib audit /data/samples --train /data/train --out /tmp/report
 FROM node:20-slim AS vendor
 WORKDIR /work
 COPY book/package.json book/package-lock.json book/vendor.mjs book/

@@ -141,7 +141,7 @@ def _next(copied: bool, data: Findings) -> list[tuple[str, str]]:
         steps.append(("Draw the held-out images from the same source by a coin", "06_synthesis"))
     if copied:
         steps += [
-            ("Stop training earlier, or raise the learning rate", "05_learning_rate"),
-            ("Let the model forget the images that it copies, and run this audit again", "04_sgu"),
+            ("Stop training earlier", "07_closed_loop"),
+            ("Let the model forget the images that it copies, and audit it again, membership too", "07_closed_loop"),
         ]
     return steps or [("Keep this report, and repeat the audit when the model or its data change", "02_side")]

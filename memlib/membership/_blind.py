@@ -4,10 +4,6 @@ Dubinski et al. 2024; Liang and You 2024.
 """
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from memlib import metrics
@@ -35,6 +31,11 @@ def blind(
     Raises:
         Refused: for fewer images on a side than there are folds.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and most of this room does not need it
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if min(len(members), len(others)) < FOLDS:
         raise Refused(f"{len(members)} members and {len(others)} others are too few: give {FOLDS} of each or more")
     x = torch.cat([members.flatten(1), others.flatten(1)]).cpu().double().numpy()

@@ -1,7 +1,6 @@
 """From a statistic to a decision: p-values of single images, corrected for their number, and one of the whole set."""
 
 import torch
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from memlib.errors import Refused
@@ -59,4 +58,6 @@ def set_p_value(statistic: Shaped[Tensor, " n"], others: Shaped[Tensor, " m"]) -
         statistic: (N,), of the images of the set; copies of one image count once.
         others: (M,), of held-out images.
     """
+    from scipy.stats import mannwhitneyu  # takes as long to import as torch
+
     return float(mannwhitneyu(statistic.cpu().double(), others.cpu().double(), alternative="greater").pvalue)
