@@ -2,12 +2,14 @@
 
 A discrete-time network (DDPM, DDIM, schedules in the style of Stable Diffusion) is a denoiser D(x, sigma) at T levels:
 `from_discrete` makes it one. `from_diffusers` reads such a network from a diffusers folder or the hub, and
-`to_diffusers` writes one. `compiled` makes a denoiser fast for sampling.
+`to_diffusers` writes one. `from_flow` takes a network trained by flow matching. `compiled` makes a denoiser fast for
+sampling.
 """
 
 from memlib.adapters.checkpoints import from_diffusers
 from memlib.adapters.compile import compiled
 from memlib.adapters.discrete import Discrete, from_discrete
 from memlib.adapters.export import to_diffusers
+from memlib.adapters.flow import Flow, from_flow
 
-__all__ = ["Discrete", "compiled", "from_diffusers", "from_discrete", "to_diffusers"]
+__all__ = ["Discrete", "Flow", "compiled", "from_diffusers", "from_discrete", "from_flow", "to_diffusers"]
