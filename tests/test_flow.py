@@ -12,12 +12,9 @@ from memlib.errors import Refused
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    sizes = {
-        "block_out_channels": (8, 16),
-        "down_block_types": ("DownBlock2D",) * 2,
-        "up_block_types": ("UpBlock2D",) * 2,
-    }
-    return UNet2DModel(8, 1, 1, norm_num_groups=4, layers_per_block=1, num_class_embeds=3, **sizes).eval()
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
+    return UNet2DModel(8, 1, 1, num_class_embeds=3, **blocks, **sizes).eval()
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

@@ -195,6 +195,8 @@ CASES = {
         discrete(to, predicts, noise.discrete(BAR)[k], **how)
         for predicts in ("eps", "v", "x0") for k in (4, [3, 4, 5, 6, 7, 8]) for how in ({}, {"between": "interpolate"})
     ],
+    "adapters.from_flow": lambda to: adapters.from_flow(lambda x, t: x * t[:, None, None, None])(to(X), to(SIGMA)),
+    "adapters.Flow": lambda to: adapters.Flow(lambda x, t: x * t[:, None, None, None], 1.0)(to(X), 0.5),
     "adapters.Discrete": lambda to: adapters.Discrete(to(F), BAR, "v").weight(to(SIGMA)),
 }  # fmt: skip
 SKIPPED = {
