@@ -47,19 +47,19 @@ def loop(draw, shares, precision=None):
     return Loop(gone, inside, arms)
 
 
-def frontier(draw, copied, usual_copied, far=1.0, usual_far=1.0):
+def frontier(draw, copied, usual_copied, lost=0.0):
     """C2's results: two looks, the second of which is chosen."""
     pairs = 1 + 0.1 * torch.randn(PAIRS, generator=draw).double().repeat_interleave(2)
 
     def around(mean):
         return mean * pairs * (1 + 0.05 * torch.randn(2 * PAIRS, generator=draw).double())
 
-    chosen = torch.stack((torch.full((2 * PAIRS,), 2.0), torch.ones(2 * PAIRS)))
+    chosen = torch.stack((torch.full((2 * PAIRS,), 0.2), torch.ones(2 * PAIRS)))
     share = {0.003: around(usual_copied), 0.01: around(copied)}
-    distance = {0.003: around(usual_far), 0.01: around(far)}
+    quality = {0.003: around(0.5), 0.01: around(0.5) - lost}
     return Frontier(
         0.003, 0.01, (1, 2), {rate: chosen for rate in share},
-        {rate: torch.stack((value + 9, value)) for rate, value in distance.items()},
+        {rate: torch.stack((value / 9, value)) for rate, value in quality.items()},
         {rate: torch.stack((0 * value, value)) for rate, value in share.items()},
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ STOPPED = {"original": 0.1, "orthogonal": 0.002, "obtuse": 0.03}
             "not reproduced",
         ),
         (rules.c2, frontier(generator(), 0.02, 0.2), "reproduced"),
-        (rules.c2, frontier(generator(), 0.02, 0.2, far=2.0), "trend only"),
+        (rules.c2, frontier(generator(), 0.02, 0.2, lost=0.3), "trend only"),
         (rules.c2, frontier(generator(), 0.3, 0.2), "not reproduced"),
         (rules.c2, frontier(generator(), 0.001, 0.002), "needs data or scale"),
     ],

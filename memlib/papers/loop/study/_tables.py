@@ -22,9 +22,9 @@ def tables(results: Results) -> dict[str, Rows]:
     return found
 
 
-def told(values: Tensor, digits: int = 3, least: float = 0.0, most: float = 1.0) -> str:
+def told(values: Tensor, digits: int = 3) -> str:
     """The mean of (T,) values with its interval over pairs."""
-    low, high = metrics.mean_interval(by_pair(values), bounds=(least, most))
+    low, high = metrics.mean_interval(by_pair(values), bounds=(0, 1))
     mean = float(torch.as_tensor(values).double().mean())
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
@@ -67,17 +67,17 @@ def _adversary(loop: Loop) -> Rows:
 
 
 def _stopped(found: Frontier) -> Rows:
-    rows = [["rate", "Frechet distance", "samples that are copies", "stopped at step, median"]]
+    rows = [["rate", "precision", "samples that are copies", "stopped at step, median"]]
     for rate in sorted(found.share):
-        far, share = found.stopped(rate)
-        steps = torch.tensor(found.looks)[found.chosen[rate].argmin(0)]
-        rows.append([f"{rate:g}", told(far, 2, 0.0, 1e9), told(share, 3), f"{int(steps.median())}"])
+        good, share = found.stopped(rate)
+        steps = torch.tensor(found.looks)[found.chosen[rate].argmax(0)]
+        rows.append([f"{rate:g}", told(good, 2), told(share, 3), f"{int(steps.median())}"])
     return rows
 
 
 def _curves(found: Frontier) -> Rows:
-    rows = [["rate", "steps", "Frechet distance", "samples that are copies"]]
+    rows = [["rate", "steps", "precision", "samples that are copies"]]
     for rate in sorted(found.share):
-        for step, far, share in zip(found.looks, found.distance[rate], found.share[rate], strict=True):
-            rows.append([f"{rate:g}", str(step), told(far, 2, 0.0, 1e9), told(share, 3)])
+        for step, good, share in zip(found.looks, found.quality[rate], found.share[rate], strict=True):
+            rows.append([f"{rate:g}", str(step), told(good, 2), told(share, 3)])
     return rows

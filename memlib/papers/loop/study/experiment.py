@@ -123,5 +123,5 @@ def _judged(world: World, gone: Tensor, kind: str, found: dict[tuple[str, str], 
 def _frontier(settings: Settings, first: Mapping) -> Frontier:
     kind, looks = settings.kinds[0], tuple(look for look in settings.looks if look <= settings.train_steps)
     curves = {settings.lr: first[kind, "original"][1]} | {rate: first[kind, rate][1] for rate in settings.rates}
-    parts = {name: {rate: one[name] for rate, one in curves.items()} for name in ("chosen", "distance", "share")}
+    parts = {name: {rate: one[name] for rate, one in curves.items()} for name in ("chosen", "quality", "share")}
     return Frontier(settings.lr, settings.rates[-1], looks, **parts)

@@ -130,10 +130,10 @@ def held_out_loss(stack: nn.Module, world: World, how: Attack, seed: int) -> Flo
     return -torch.stack(losses).mean(0).unflatten(0, (models, -1)).mean(1)
 
 
-def precision(samples: Float[Tensor, "t b *s"], world: World, embed: Embed, k: int = 3) -> Float[Tensor, " t"]:
-    """The share of the samples of each model that lie among the held-out images, (T,)."""
-    real = embed(world.test)
-    return torch.tensor([metrics.precision_recall(real, embed(one), k).precision.rate for one in samples])
+def precision(samples: Float[Tensor, "t b *s"], images: Float[Tensor, " m *s"], embed: Embed) -> Float[Tensor, " t"]:
+    """The share of the samples of each model that lie among the images, (T,). Kynkaanniemi et al. 2019; k = 3."""
+    real = embed(images)
+    return torch.tensor([metrics.precision_recall(real, embed(one)).precision.rate for one in samples])
 
 
 def distance(samples: Float[Tensor, "t b *s"], images: Float[Tensor, " m *s"], embed: Embed) -> Float[Tensor, " t"]:

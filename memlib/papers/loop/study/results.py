@@ -67,13 +67,13 @@ class Frontier:
     large: float
     looks: tuple[int, ...]
     chosen: dict[float, Tensor]
-    distance: dict[float, Tensor]
+    quality: dict[float, Tensor]
     share: dict[float, Tensor]
 
     def stopped(self, rate: float) -> tuple[Tensor, Tensor]:
-        """Distance and share of copies of each model at the look that it would be stopped at, (T,) each."""
-        at = self.chosen[rate].argmin(0, keepdim=True)
-        return self.distance[rate].gather(0, at)[0], self.share[rate].gather(0, at)[0]
+        """Precision and share of copies of each model at the look that it would be stopped at, (T,) each."""
+        at = self.chosen[rate].argmax(0, keepdim=True)
+        return self.quality[rate].gather(0, at)[0], self.share[rate].gather(0, at)[0]
 
 
 @dataclass(frozen=True)

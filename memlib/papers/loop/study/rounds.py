@@ -35,20 +35,20 @@ def trained(
         looks: L steps at which it is judged.
 
     Returns:
-        The weights; and `chosen` (L, T), the Frechet distance to half of the held-out images, by which a training would
-        be stopped, `distance` (L, T), that to the other half, by which it is judged, and `share` (L, T), the samples
+        The weights; and `chosen` (L, T), the precision among half of the held-out images, by which a training would be
+        stopped, `quality` (L, T), that among the other half, by which it is judged, and `share` (L, T), the samples
         that copy a member.
     """
     torch.manual_seed(seed)
     embed = descriptor(world)
-    judge, found = Judge(world, embed, attack.fpr), {"chosen": [], "distance": [], "share": []}
+    judge, found = Judge(world, embed, attack.fpr), {"chosen": [], "quality": [], "share": []}
 
     def look(step: int, average: nn.Module) -> None:
         if step not in looks:
             return
         samples = measures.drawn(average, world, attack, seed)
-        for name, images in (("chosen", world.test[::2]), ("distance", world.test[1::2])):
-            found[name].append(measures.distance(samples, images, embed))
+        for name, images in (("chosen", world.test[::2]), ("quality", world.test[1::2])):
+            found[name].append(measures.precision(samples, images, embed))
         found["share"].append(judge.copies(samples).share().cpu())
 
     average = fit(_empty(world, width), world.pool, kept, how, seed, look=look, title=f"rate {how.lr:g}")
@@ -76,7 +76,7 @@ def attacked(
         "copies": judge.copies(samples).of,
         "statistic": measures.statistic(stack, world, how, seed),
         "restored": measures.restored(stack, judge, gone, how, seed),
-        "precision": measures.precision(samples, world, embed),
+        "precision": measures.precision(samples, world.test, embed),
         "distance": measures.distance(samples, world.test, embed),
         "loss": measures.held_out_loss(stack, world, how, seed),
     }

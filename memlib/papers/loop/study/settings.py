@@ -63,7 +63,7 @@ _FAST = Settings()
 SCALES: dict[str, Settings] = {
     "fast": _FAST,
     "book": replace(
-        _FAST, kinds=("images", "label"), pairs=16, n_samples=2000, draws=8, rates=(1e-3, 2e-2, 1e-2)
+        _FAST, kinds=("images", "label"), pairs=12, n_samples=1000, draws=8, rates=(1e-3, 1e-2)
     ),
     "gpu": replace(
         _FAST, data="faces:smiling,n=20000", kinds=("images", "label"), n_pool=2000, n_reference=2000, n_test=4000,
