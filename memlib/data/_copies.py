@@ -44,7 +44,8 @@ def _near(flat: numpy.ndarray, shape: torch.Size, near: float) -> numpy.ndarray:
     the images do, so a pair that is far apart there is passed over. Rows are sorted along the direction in which the
     means vary most, and compared with those that are not too far along it.
     """
-    reach = near * flat.std(1, dtype=numpy.float64)  # in root mean squares
+    parts = numpy.array_split(flat, flat.size // _PIXELS + 1)  # in float64 they take twice the room
+    reach = near * numpy.concatenate([part.std(1, dtype=numpy.float64) for part in parts])  # in root mean squares
     points = _sorted_axes(_cells(flat, shape))
     order = points[:, 0].argsort()
     points, first = points[order], points[order, 0].numpy()
