@@ -3,6 +3,7 @@
 # make gpu     device tests and benchmarks on a GPU, at most eight minutes
 # make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
 # make devices the library, studies and chapters on a second device, made of the CPU   (MEMLIB_DEVICE=cuda for a GPU)
+# make print   the book on one page, _build/print/_build/singlehtml/index.html, for a browser to print or save as PDF
 # make lint    ruff, pyright   make clean   removes what was built; caches of trained models stay
 
 SCALE   ?= fast
@@ -16,11 +17,14 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENDORED  := book/_static/vendor/versions.json
 
-.PHONY: book test devices gpu outputs lint clean install vendor
+.PHONY: book print test devices gpu outputs lint clean install vendor
 .DEFAULT_GOAL := book
 
 book: install vendor
 	$(BIN)/python -m memlib.cli book --scale $(SCALE) $(if $(CHAPTER),--chapter $(CHAPTER))
+
+print: install vendor
+	$(BIN)/jupyter-book build . --builder singlehtml --path-output _build/print
 
 # All parts run even if one fails. Each is a session of its own: the notebooks really train, since their cache is empty,
 # and a second device, once torch has it, stays for the rest of a process.

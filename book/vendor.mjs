@@ -13,7 +13,9 @@ const vendor = path.join(book, "_static", "vendor");
 
 fs.mkdirSync(work, { recursive: true });
 for (const name of ["package.json", "package-lock.json"]) fs.copyFileSync(path.join(book, name), path.join(work, name));
-execFileSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: work, stdio: "inherit" });
+execFileSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], {
+  cwd: work, stdio: "inherit", shell: process.platform === "win32", // there npm is a script, which only a shell runs
+});
 
 const fresh = fs.mkdtempSync(path.join(work, "vendor-"));
 const copy = (from, to) => fs.cpSync(path.join(modules, from), path.join(fresh, to), { recursive: true });

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -87,13 +87,56 @@ class Run:
         if workers < 2:
             shown = tqdm(calls) if missing else calls  # `disable=` would overrule TQDM_DISABLE
             return [self.cached(name, make, *one) for name, make, one in shown]
-        setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup)
-        with pool:
+        with self._pool(workers) as pool:
             waiting = [pool.submit(_call, self, *call) for call in missing]
             for one in tqdm(waiting):
                 one.result()
         return [self.cached(name, make, *one, fresh=False) for name, make, one in calls]
+
+    def cascade(
+        self,
+        calls: Iterable[tuple[str, Callable[..., Any], Sequence[Any]]],
+        then: Callable[[int], Iterable[tuple[str, Callable[..., Any], Sequence[Any]]]],
+    ) -> None:
+        """Fill the cache with calls as those of `together`, and with those that `then(i)` names when call i has ended.
+
+        What follows from one call need not wait for the others. `then` runs in this process, once for each call. With
+        `MEMLIB_FRESH=1` what it names is left to whoever needs it, or it would be made twice.
+        """
+        calls = list(calls)
+        if self.processes < 2:
+            for number, call in enumerate(calls):
+                self.together([call])
+                following = then(number)
+                self.together([] if store.forced() else following)
+            return
+        waiting: dict[Future, int | None] = {}
+        with self._pool(self.processes) as pool, tqdm(total=0) as bar:
+
+            def ask(call: tuple[str, Callable[..., Any], Sequence[Any]], number: int | None = None) -> bool:
+                """Whether the call must be waited for."""
+                name, make, inputs = call[0], call[1], tuple(call[2])
+                if not store.forced() and self._place(name, make, inputs).exists():
+                    return False
+                waiting[pool.submit(_call, self, name, make, inputs)] = number
+                bar.total = bar.total + 1
+                return True
+
+            ended = [number for number, call in enumerate(calls) if not ask(call, number)]
+            while ended or waiting:
+                for number in ended:
+                    following = then(number)
+                    for call in [] if store.forced() else following:
+                        ask(call)
+                done = wait(waiting, return_when=FIRST_COMPLETED).done
+                for future in done:
+                    future.result()
+                    bar.update()
+                ended = [number for number in map(waiting.pop, done) if number is not None]
+
+    def _pool(self, workers: int) -> ProcessPoolExecutor:
+        setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
+        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup)
 
     def _place(self, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> Path:
         return store.place(f"{self.name}-{name}", make, inputs, self.seed)

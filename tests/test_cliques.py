@@ -115,6 +115,13 @@ def test_a_candidate_is_what_its_group_has_in_common():
     assert medoids(rows, []).shape == (0,)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_a_pair_the_first_is_the_candidate_whatever_rounding_says(dtype):
+    rows = normal(400, 40).to(dtype)
+    pairs = list(torch.randperm(400, generator=torch.Generator().manual_seed(1)).view(-1, 2))
+    assert medoids(rows, pairs).tolist() == [int(pair[0]) for pair in pairs]
+
+
 def test_candidates_find_what_was_memorized():
     members, held_out = normal(40, 20), normal(40, 20, seed=1)
     drawn = members[torch.arange(5).repeat_interleave(12)] + 0.1 * normal(60, 20, seed=2)

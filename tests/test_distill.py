@@ -312,7 +312,7 @@ class TestClusters:
         half = side.prune(features, labels, share=0.4)
         assert half.kept.tolist() == [True, False, True, False, False]  # 4 of .7 are worth more than 2 of 1
         assert half.labels.tolist() == [0] * 6 + [-1] * 2 + [1] * 4 + [-1] * 3
-        assert str(half).startswith("2 of 5 clusters kept, 5 of 15 images dropped, median cohesion ")
+        assert str(half).startswith("2 of 5 clusters kept, 5 of 15 images dropped, median cosine of two ")
         assert side.prune(features, labels, smallest=1).kept.tolist() == [True, True, True, False, True]
 
     def test_the_surrogate_leaves_dropped_images_out(self):

@@ -32,6 +32,17 @@ def test_levels_as_float_scalar_or_per_sample(name):
     assert (bare[0] - bare[1]).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    "net", [nets.Preconditioned(nets.ResidualMLP((3,), width=8)), nets.Classifier(nets.LabelMLP(2, (3,), width=8))]
+)
+def test_the_time_is_computed_once_for_a_batch_at_one_level(net):
+    rows = []
+    net.net.code.register_forward_hook(lambda *call: rows.append(len(call[2])))
+    for level in (0.5, torch.tensor(0.5), torch.full((5,), 0.5)):
+        net(torch.randn(5, 3), level)
+    assert rows == [1, 1, 5]
+
+
 def test_preconditioning_is_karras_table_1():
     """Coefficients against diffusers' EDM scheduler; the weight makes F's error count equally."""
     theirs = EDMEulerScheduler(sigma_data=0.5)

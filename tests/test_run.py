@@ -97,6 +97,35 @@ def test_parts_at_once_have_the_bits_of_parts_in_turn(tmp_path, monkeypatch):
     assert [len(one) for one in seen[0]] == [3, 5, 4]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_follows_from_a_call_is_made_when_that_call_has_ended(tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")]))
+    run, named = runs.begin("07_tiny", seed=7, processes=processes), []
+
+    def kept(name):
+        return len(list((tmp_path / "cache").glob(f"07_tiny-{name}-*.safetensors")))
+
+    def then(number):
+        assert run._place("first", tiny_study.draw, (number + 2, 1.0)).exists()
+        named.append(number)
+        return [("next", tiny_study.draw, (number + 2, scale)) for scale in (2.0, 3.0)]
+
+    for _ in range(2):  # the second time all is there
+        run.cascade([("first", tiny_study.draw, (number + 2, 1.0)) for number in range(3)], then)
+        assert sorted(named) == [0, 1, 2] and (kept("first"), kept("next")) == (3, 6)
+        named.clear()
+    monkeypatch.setenv("MEMLIB_FRESH", "1")
+    run.cascade([("first", tiny_study.draw, (7, 1.0))], lambda _: [("last", tiny_study.draw, (7, 2.0))])
+    assert (kept("first"), kept("last")) == (4, 0)
+
+
+def test_an_error_in_what_follows_is_raised(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")]))
+    run = runs.begin("07_tiny", processes=2)
+    with pytest.raises(RuntimeError, match="negative"):
+        run.cascade([("first", tiny_study.draw, (2, 1.0))], lambda _: [("next", tiny_study.draw, (-1, 1.0))])
+
+
 def test_processes_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("MEMLIB_PROCESSES", "3")
     assert runs.begin("07_tiny").processes == 3

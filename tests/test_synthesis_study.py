@@ -309,6 +309,7 @@ def test_repetitions_of_a_pipeline_share_its_members_and_nothing_else():
         ({"data": "faces:smiling,n=400"}, "leave"),
         ({"others": ["faces:smiling,n=400"]}, "leave"),
         ({"mislabelled": 90, "repeated": 90}, "more than half"),
+        ({"attributes": ["moustache"]}, "no attribute .moustache."),
     ],
 )
 def test_images_that_do_not_fit_are_refused_before_anything_is_trained(values, says):

@@ -1,9 +1,14 @@
 """Utility of synthetic data: changes of test images, controls; R11 and R12 on hand-made and on null results."""
 
+import numpy as np
 import pytest
 import torch
+from official_sets import save
 
 from memlib import data
+from memlib.errors import Refused
+from memlib.papers.synthesis.classifiers import Recipe
+from memlib.papers.synthesis.generators import Training
 from memlib.papers.synthesis.study import attributes, usefulness, usefulness_rules, world
 from memlib.papers.synthesis.study.usefulness import (
     AUGMENTED,
@@ -18,6 +23,7 @@ from memlib.papers.synthesis.study.usefulness import (
     Utility,
 )  # fmt: skip
 from memlib.papers.synthesis.study.world import World
+from memlib.run import begin
 
 PAIRS, TEST = 8, 400
 
@@ -195,8 +201,53 @@ def test_no_person_is_in_two_parts_or_halves_and_half_have_the_attribute():
     for half in ("explore", "report"):
         which = attributes.Faces(half, 16, 100, 60, 8, 4)
         for name in attributes.PARTS:
-            images, labels, people = attributes.part(name, "beard", which)
+            images, labels, people = attributes.drawn(name, "beard", which)
             count = 60 if name == "test" else 100
             assert images.shape == (count, 3, 16, 16) and int(labels.sum()) == count // 2
             seen.append(set(people.tolist()))
     assert len(set().union(*seen)) == sum(map(len, seen))
+
+
+def write_faces(root, count=240, people=60):
+    """A folder in CelebA's layout: noise whose upper half is brighter where the face has the attribute."""
+    draw = np.random.default_rng(0)
+    attribute, person = draw.integers(0, 2, count), draw.integers(0, people, count)
+    files = [f"{number:06}.jpg" for number in range(1, count + 1)]
+    for name, has in zip(files, attribute, strict=True):
+        image = draw.integers(0, 200, (109, 89, 3), dtype=np.uint8)
+        image[:54] += np.uint8(50 * has)
+        save(root / "img_align_celeba" / name, image)
+    rows = [f"{name} {2 * has - 1}" for name, has in zip(files, attribute, strict=True)]
+    (root / "list_attr_celeba.txt").write_text("\n".join([str(count), "Smiling", *rows]) + "\n")
+    named = [f"{name} {one + 100}" for name, one in zip(files, person, strict=True)]
+    (root / "identity_CelebA.txt").write_text("\n".join(named) + "\n")
+
+
+def test_attributes_of_a_source_with_people(tmp_path):
+    write_faces(tmp_path)
+    source, seen = f"celeba:{tmp_path},label=Smiling", []
+    for half in ("explore", "report"):
+        which = attributes.Faces(half, 16, 20, 12, 8, 2)
+        for name, part in attributes.parts_of(source, which).items():
+            count = 12 if name == "test" else 20
+            assert part.images.shape == (count, 3, 16, 16) and int(part.labels.sum()) == count // 2
+            bright = part.images[:, :, :8].mean((1, 2, 3)) - part.images[:, :, 8:].mean((1, 2, 3)) > 0.2
+            assert torch.equal(bright.long(), part.labels)  # images kept their labels
+            seen.append(set(part.people.tolist()))
+    assert len(set().union(*seen)) == sum(map(len, seen))
+    how, recipe = Training(20, 16, 3e-3), Recipe(8, 1, 40, 16, 3e-3)
+    found = attributes.measured(source, which, 8, how, how, recipe, 2.0, 0.75, 3, 0, begin("06_synthesis", processes=1))
+    assert found.real.shape == found.base.shape == found.ours.shape == (2, 12) and found.majority == 0.5
+    assert float(found.real.double().mean()) > 0.8
+
+
+def test_attributes_that_do_not_fit_are_refused(tmp_path):
+    write_faces(tmp_path, 40, 8)
+    which = attributes.Faces("report", 16, 40, 12, 8, 2)
+    for name, words in (
+        ("moustache", "no attribute 'moustache'"),
+        ("faces:identity,n=50,identities=3", "3 labels"),
+        (f"celeba:{tmp_path},label=Smiling", "too few faces for four parts"),
+    ):
+        with pytest.raises(Refused, match=words):
+            attributes.check(name, which)

@@ -74,11 +74,14 @@ def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) ->
         groups: G tensors of indices, as `cliques` returns them.
 
     Returns:
-        (G,), an index for each group; of equal ones the lowest.
+        (G,), an index for each group; the first of those that are equal to rounding, as the two of a pair are.
     """
-    rows = [features[group] / features[group].norm(dim=1, keepdim=True) for group in groups]
-    # The sum of cosines to all members is one product; a member's own 1 changes no order.
-    best = [group[(row @ row.sum(0)).argmax()] for group, row in zip(groups, rows, strict=True)]
+    best = []
+    for group in groups:
+        rows = features[group] / features[group].norm(dim=1, keepdim=True)
+        total = rows @ rows.sum(0)  # cosines to all members in one product; a member's own 1 changes no order
+        near = total >= total.max() - 16 * torch.finfo(total.dtype).eps * len(group)
+        best.append(group[near.int().argmax()])
     return torch.stack(best) if best else torch.empty(0, dtype=torch.long, device=features.device)
 
 

@@ -36,6 +36,14 @@ class TimeCode(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], 1)
 
 
+def once(t: Float[Tensor, " b"]) -> Float[Tensor, " c"]:
+    """The times t (B,), or the first of them, (1,), where one number was expanded to a batch, as in sampling.
+
+    Layers of the time then run once for the batch and not once for each of its samples.
+    """
+    return t[:1] if len(t) > 1 and t.stride(0) == 0 else t
+
+
 class LabelCode(nn.Embedding):
     """A row of numbers for each of `classes` labels and one for no label, labels (B,) -> (B, size). All start at 0.
 
@@ -70,8 +78,8 @@ class FiLMBlock(nn.Module):
         self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         nn.init.zeros_(self.second.weight)
 
-    def forward(self, h: Float[Tensor, " b w"], code: Float[Tensor, " b w"] | None) -> Float[Tensor, " b w"]:
-        """h (B, width), code (B, width) -> (B, width)."""
+    def forward(self, h: Float[Tensor, " b w"], code: Float[Tensor, " #b w"] | None) -> Float[Tensor, " b w"]:
+        """h (B, width), code (B, width), or (1, width) for all samples -> (B, width)."""
         inner = self.norm(h)
         if self.film is not None:
             scale, shift = self.film(code).chunk(2, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.errors import Refused
-from memlib.nets.blocks import FiLMBlock, TimeCode, positive
+from memlib.nets.blocks import FiLMBlock, TimeCode, once, positive
 from memlib.noise import expand_sigma
 from memlib.shapes import Float, PerSample, Shaped
 
@@ -162,7 +162,7 @@ class LabelMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         """x (B, *S), t (B,) -> (B, K)."""
-        h, code = self.enter(x.flatten(1)), None if self.code is None else self.code(t)
+        h, code = self.enter(x.flatten(1)), None if self.code is None else self.code(once(t))
         for block in self.blocks:
             h = block(h, code)
         return self.leave(h)

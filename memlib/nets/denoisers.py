@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.errors import Refused, needs
-from memlib.nets.blocks import FiLMBlock, LabelCode, TimeCode, labels_or_none, positive
+from memlib.nets.blocks import FiLMBlock, LabelCode, TimeCode, labels_or_none, once, positive
 from memlib.noise import expand_sigma
 from memlib.shapes import Float, Int, PerSample, Shaped
 
@@ -93,7 +93,7 @@ class ResidualMLP(nn.Module):
         self, x: Float[Tensor, " b *s"], t: Float[Tensor, " b"], y: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, " b *s"]:
         """x (B, *S), t (B,), labels y (B,) or None -> (B, *S)."""
-        h, code = self.enter(x.flatten(1)), self.code(t)
+        h, code = self.enter(x.flatten(1)), self.code(once(t))
         if self.label is not None:
             beside_code, beside_input = self.label(labels_or_none(y, self.classes, x)).chunk(2, 1)
             h, code = h + beside_input, code + beside_code

@@ -60,8 +60,8 @@ def uniform_labels(noise: Noise, n: int, labels: int | Tensor) -> Tensor:
 def own_labels(classifier: Logits, endpoints: Tensor, sigma: float | Tensor) -> Tensor:
     """The label that the classifier gives to the unguided end of each sample, (N,); not in the paper.
 
-    A label drawn by chance drags a start out of the basin that it would have ended in. The label of its own end asks
-    for the same place, only deeper. It costs one unguided pass more and needs nothing but the model.
+    A label drawn by chance can pull a sample away from the image that it would have become. The label of its own end
+    keeps the destination. It costs one unguided pass more and needs nothing but the model.
 
     Arguments:
         classifier: (x, sigma) -> logits (B, K), the one that will guide.

@@ -81,7 +81,7 @@ class Clusters:
         median = float(self.cohesion.median())
         return (
             f"{int(self.kept.sum())} of {len(self.kept)} clusters kept, {lost} of {len(self.labels)} images dropped, "
-            f"median cohesion {median:.2f} ({self.null:.2f} if shuffled)"
+            f"median cosine of two images of a cluster {median:.2f} ({self.null:.2f} with shuffled labels)"
         )
 
 

@@ -35,19 +35,20 @@ def tables(results: Results) -> dict[str, Rows]:
             told[GAINS + where] = of_gains(arms)
             told[f"Copies (distinct members) on each network{where}"] = of_networks(arms)
     if results.arms:
-        told["Two tests without a threshold of their own"] = of_distances(results.arms)
-        told["Candidates found without the training set"] = of_candidates(results.arms)
-    if results.theory:
-        told["Theorem 1 and the attack, by labelling"] = of_theory(results.theory)
+        told["Two tests without a threshold, first network"] = of_distances(results.arms)
+        told["Candidates without the training set, first network"] = of_candidates(results.arms)
+    for theory, where in ((results.theory, ""), (results.second_theory, " on the second set")):
+        if theory:
+            told[f"Theorem 1 and the attack, by labelling{where}"] = of_theory(theory)
     if results.weights:
         told["By guidance weight"] = of_weights(results.weights)
         if len(results.weights.weights) > 2:
             told["AMS / UMS by guidance weight, swept arms"] = of_swept(results.weights)
             told["Table 1, in per cent"] = of_paper(results.weights)
     if results.model and results.model.emm:
-        told["Memorized samples by the number of training images"] = of_sizes(results.model)
+        told["Training sets of other sizes"] = of_sizes(results.model)
     if results.training:
-        told["Training with labels: means over pairs of networks, 95 % intervals"] = of_training(results.training)
+        told["Training with labels: means over pairs, 95 % intervals"] = of_training(results.training)
     return told
 
 
@@ -57,14 +58,15 @@ def of_arms_table() -> Rows:
         "CL-TD": ("clusters of generated images", "nothing"),
         "CL-TI": ("clusters of generated images", "nothing"),
         "OL-TD": ("a teacher of the members", "images and labels"),
-        "RL-TD": ("chance", "nothing"),
-        "RL-TD (training)": ("a teacher, one label a member", "images"),
-        "RL-TD (oracle)": ("the members' own numbers", "images"),
+        "RL-TD": ("random", "nothing"),
+        "RL-TD (training)": ("a teacher of one label a member", "images"),
+        "RL-TD (oracle)": ("the members themselves, one each", "images"),
     }
-    rows = [["arm", "labels from", "sees of the members", "a sample's label", "guided by", "in the paper"]]
+    drawn = {"uniform": "drawn", "own": "own"}
+    rows = [["arm", "labels from", "sees of the members", "a sample's label", "classifier", "in the paper"]]
     for name, arm in ARMS.items():
-        rows.append([name, *known[arm.surrogate], arm.draw, arm.student, arm.paper])
-    return [rows[0], ["Random", "none", "nothing", "none", "nothing", "table 1"], *rows[1:]]
+        rows.append([name, *known[arm.surrogate], drawn[arm.draw], arm.student, arm.paper])
+    return [rows[0], ["Random", "none", "nothing", "none", "none", "table 1"], *rows[1:]]
 
 
 def of_planted(thresholds: Thresholds) -> Rows:
@@ -79,7 +81,7 @@ def of_planted(thresholds: Thresholds) -> Rows:
 
 def of_thresholds(thresholds: Thresholds) -> Rows:
     """Edges of the first network, what they were set for, and the non-members past them in all networks."""
-    rows = [["band", "cosine from", "L2 up to", "set for", "non-members, all networks", "95 % interval"]]
+    rows = [["band", "cosine from", "L2 up to", "meant to pass", "non-members, all networks", "95 % interval"]]
     held = thresholds.held
     for band, edges in thresholds.edges.items():
         origin = "published" if thresholds.descriptor == "sscd" else f"{100 * thresholds.fractions[band]:.1f} %"
@@ -100,7 +102,7 @@ def of_arms(arms: Arms) -> Rows:
     """Copies and distinct members of all networks together: joint, by each measure alone, and in the lower bands."""
     count = len(arms.hits)
     rows = [
-        ["arm", "weight", "networks", "joint", "cosine alone", "L2 alone", "low", "mid", "all pairs", "non-members"]
+        ["arm", "weight", "networks", "joint", "cosine alone", "L2 alone", "low", "mid", "all pairs", "non-members (0)"]
     ]
     for name in arms.hits[0]:
         have = [number for number in range(count) if name in arms.hits[number]]
@@ -151,7 +153,10 @@ def of_swept(weights: Weights) -> Rows:
 def of_paper(weights: Weights) -> Rows:
     """The paper's table 1 beside ours: means over the weights from 5 to 9 and over the networks."""
     head = [f"{what} {band}" for band in BANDS for what in ("AMS", "UMS")]
-    rows = [["", *head], *[[name, *(f"{value:g}" for value in values)] for name, values in PRINTED.items()]]
+    rows = [
+        ["set and arm", *head],
+        *[[name, *(f"{value:g}" for value in values)] for name, values in PRINTED.items()],
+    ]
     for name, values in weights.bands.items():
         listed = weights.of_arm[name]
         inside = [i for i, weight in enumerate(listed) if AVERAGED[0] <= weight <= AVERAGED[1]]
@@ -166,14 +171,16 @@ def of_paper(weights: Weights) -> Rows:
 
 
 def of_theory(theory: Theory) -> Rows:
-    """The ratio of theorem 1, classes, and the copies of the attack on all networks together."""
+    """The ratio of theorem 1, classes, and the copies of the attack on all networks together; the last row has the rank
+    correlation of ratios and copies."""
     rows = [["labels of the members", "classes", "ratio of eq. 50", "copies", "distinct members", "samples"]]
-    count = len(theory.ratio)
-    for name, (ratio, _) in sorted(by_ratio(theory)[0].items(), key=lambda one: one[1][0]):
+    count, (dots, rank) = len(theory.ratio), by_ratio(theory)
+    for name, (ratio, _) in sorted(dots.items(), key=lambda one: one[1][0]):
         sums = [sum(one[name] for one in part) for part in (theory.copies, theory.distinct)]
         classes = sum(one[name] for one in theory.classes) / count
         rows.append([name, f"{classes:.0f}", f"{ratio:.2f}", *map(str, sums), f"{count * theory.n}"])
-    return [*rows, ["no label", "", "", f"{sum(theory.plain)}", "", f"{count * theory.n}"]]
+    rows.append(["no label", "", "", f"{sum(theory.plain)}", "", f"{count * theory.n}"])
+    return [*rows, ["rank correlation", "", "", f"{rank:.2f}", "", ""]]
 
 
 def of_distances(arms: Arms) -> Rows:
@@ -208,6 +215,13 @@ def of_networks(arms: Arms) -> Rows:
 
 
 def of_sizes(model: Model) -> Rows:
-    """The fraction memorized by the number of training images."""
+    """Memorized samples by the number of training images, the EMM, and what became of images seen five times."""
     rows = [["training images", "memorized samples"]]
-    return rows + [[f"{n}", f"{count.k} of {count.n}"] for n, count in model.emm or []]
+    rows += [[f"{n}", f"{count.k} of {count.n}"] for n, count in model.emm or []]
+    if model.emm_bracket:
+        low, high = model.emm_bracket
+        rows.append(["EMM", f"{low} or more" if high is None else f"between {low} and {high} training images"])
+    if model.duplicates:
+        told = "{of the ten} of {samples} copy one of the ten, {of the others} one of the others"
+        rows.append(["ten images five times each", told.format_map(model.duplicates)])
+    return rows

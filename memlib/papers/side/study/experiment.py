@@ -4,7 +4,7 @@ A network is the unit: a deal of the images, a model trained on its members, thr
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,12 +18,12 @@ from memlib.papers.side.study.compare import compare_arms, measure_labels, measu
 from memlib.papers.side.study.judge import Judge, judge_of, measure_of
 from memlib.papers.side.study.memorization import measure_model
 from memlib.papers.side.study.model import plain_samples, synthetic_samples, target_of
-from memlib.papers.side.study.results import Arms, Results, Weights
+from memlib.papers.side.study.results import Arms, Results, Theory, Weights
 from memlib.papers.side.study.seconds import TIMED, measure_seconds
 from memlib.papers.side.study.settings import Settings
-from memlib.papers.side.study.thresholds import held_out, measure_thresholds
+from memlib.papers.side.study.thresholds import held_out, measure_thresholds, planted_copies
 from memlib.papers.side.study.training import Design, measure_training
-from memlib.papers.side.study.world import World, coders, prepare
+from memlib.papers.side.study.world import World, coders, dealt, prepare, read
 from memlib.run import Run
 
 DEALS = 3000  # seed of the first deal of the images, and of the network trained on it
@@ -50,8 +50,9 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     every = ("thresholds", "weights", "labels", "arms", "second", "theory", "model", "seconds", "training")
     wanted = set(groups or every)
     with in_dtype(settings):
-        check_sources(settings, run)
-        return _measured(settings, run, wanted, set_stages(settings, run))
+        if settings.second:  # else the first source is checked as it is read
+            check_sources(settings, run)
+        return _measured(settings, run, wanted, set_stages(settings, run, wanted))
 
 
 def check_sources(settings: Settings, run: Run) -> None:
@@ -84,16 +85,42 @@ def runs_of(settings: Settings, run: Run) -> list[Run]:
     return [dataclasses.replace(run, seed=run.seed + DEALS + number) for number in range(count)]
 
 
-def set_stages(settings: Settings, run: Run) -> list[Stage]:
-    """The stage of every network, the first with n_random unguided samples, the others with n_samples."""
+def set_stages(settings: Settings, run: Run, wanted: Container[str] = (), controls: bool = True) -> list[Stage]:
+    """The stage of every network, the first with n_random unguided samples, the others with n_samples.
+
+    Networks are trained side by side, and what the wanted groups need of one is cached while the next one trains.
+    """
     runs = runs_of(settings, run)
-    run.each("network", ready, [(settings, one) for one in runs])  # trains and samples them side by side
-    return [set_stage(*prepare(settings, one), settings, one, first=one == runs[0]) for one in runs]
+    sources = read(settings, runs[0])
+    calls = [(dealt(sources, settings, one), sources.foreign, settings, one) for one in runs]
+    stages: dict[int, Stage] = {}
+
+    def then(number: int) -> list[tuple]:
+        stages[number] = set_stage(*calls[number], first=number == 0)
+        return following(settings, stages[number], number, wanted, controls)
+
+    run.cascade([("network", ready, one) for one in calls], then)
+    return [stages[number] for number in range(len(calls))]
 
 
-def ready(settings: Settings, run: Run) -> int:
+def following(settings: Settings, stage: Stage, number: int, wanted: Container[str], controls: bool) -> list[tuple]:
+    """The calls that the wanted groups need of a network, which are independent of one another."""
+    bench, own, calls = stage.bench, stage.run, []
+    if "arms" in wanted:
+        named = attack_calls(settings, stage, arms_of(number, controls))
+        calls += [("arms", attack, one) for one in named.values()]
+    if "theory" in wanted and number < max(1, settings.theories):
+        calls += [("theory", theory.of_labelling, one) for one in theory_calls(settings, stage).values()]
+    if "labels" in wanted and number == 0:
+        calls.append(("labels", measure_labels, (bench, own)))
+    if "thresholds" in wanted and number == 0:
+        calls.append(("planted", planted_copies, (bench.world, bench.measure, own)))
+    return calls
+
+
+def ready(world: World, foreign: Discrete | None, settings: Settings, run: Run) -> int:
     """Fill the cache with one network and its samples; the seed, so that there is something to keep."""
-    set_stage(*prepare(settings, run), settings, run)
+    set_stage(world, foreign, settings, run)
     return run.seed
 
 
@@ -134,21 +161,40 @@ def attacks(
     settings: Settings, stages: list[Stage], wanted: Sequence[Sequence[str]], run: Run
 ) -> list[dict[str, Found]]:
     """Attack each network with its wanted arms, all side by side; what is found by arm, for each network."""
-    calls, places = [], []
-    for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True)):
-        for arm in sorted(arms, key=lambda arm: arm not in SWEPT):  # the longest first
-            at = weights_of(arm, settings), weight_of(arm, settings)
-            calls.append((arm, stage.bench, *at, settings.n_samples, stage.run))
-            places.append((number, arm))
+    calls = {
+        (number, arm): one
+        for number, (stage, arms) in enumerate(zip(stages, wanted, strict=True))
+        for arm, one in attack_calls(settings, stage, arms).items()
+    }
     found: list[dict[str, Found]] = [{} for _ in stages]
-    for (number, arm), one in zip(places, run.each("arms", attack, calls), strict=True):
+    for (number, arm), one in zip(calls, run.each("arms", attack, calls.values()), strict=True):
         found[number][arm] = one
     return found
 
 
+def attack_calls(settings: Settings, stage: Stage, arms: Sequence[str]) -> dict[str, tuple]:
+    """The arguments of `attack` by arm, the longest first."""
+    return {
+        arm: (arm, stage.bench, weights_of(arm, settings), weight_of(arm, settings), settings.n_samples, stage.run)
+        for arm in sorted(arms, key=lambda arm: arm not in SWEPT)
+    }
+
+
+def arms_of(number: int, controls: bool = True) -> tuple[str, ...]:
+    """The arms that a network is attacked with: every arm for the first one, if the controls are wanted."""
+    return tuple(ARMS) if controls and number == 0 else COMPARED
+
+
+def theory_calls(settings: Settings, stage: Stage) -> dict[str, tuple]:
+    """The arguments of `theory.of_labelling` by labelling."""
+    fixed = settings.n_samples, settings.weight, stage.run
+    named = theory.labellings(stage.bench, settings.class_sizes)
+    return {name: (stage.bench, labels, *fixed) for name, labels in named.items()}
+
+
 def compared(settings: Settings, stages: list[Stage], run: Run, controls: bool = True) -> tuple[Arms, list]:
     """`Arms` of all networks, and what every arm found in each."""
-    arms = [tuple(ARMS) if controls else COMPARED, *[COMPARED] * (len(stages) - 1)]
+    arms = [arms_of(number, controls) for number in range(len(stages))]
     found = attacks(settings, stages, arms, run)
     every = [
         {"Random": measure_plain(stage.bench, stage.judge)} | {arm: one[arm] for arm in named}
@@ -165,35 +211,44 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
     bench, judge, own = stage.bench, stage.judge, stage.run
     if "thresholds" in wanted:
         held = [held_out(one.judge, one.plain) for one in stages]
-        measured["thresholds"] = measure_thresholds(bench.world, judge, bench.measure, stage.plain, held, own)
+        planted = run.cached("planted", planted_copies, bench.world, bench.measure, own)
+        measured["thresholds"] = measure_thresholds(bench.world, judge, bench.measure, stage.plain, held, planted)
     if "weights" in wanted:
         measured["weights"] = swept(settings, stages, run)
     if "labels" in wanted:
-        measured["labels"] = measure_labels(bench, own)
+        measured["labels"] = run.cached("labels", measure_labels, bench, own)
     if "arms" in wanted:
         measured["arms"] = compared(settings, stages, run)[0]
     if "second" in wanted and settings.second:
         other = second_of(settings)
-        measured["second"] = compared(other, set_stages(other, run), run, controls=False)[0]
+        others = set_stages(other, run, ("arms", "theory"), controls=False)
+        measured["second"] = compared(other, others, run, controls=False)[0]
+        measured["second_theory"] = theory_of(other, others, run)
     if "theory" in wanted:
-        some = stages[: max(1, settings.theories)]
-        calls = [(one.bench, settings.class_sizes, settings.n_samples, settings.weight, one.run) for one in some]
-        found = run.each("theory", theory.of_network, calls)
-        top = [one.judge.edges["high"] for one in some]
-        plain = [int((one.plain.hits(e)[: settings.n_samples] >= 0).sum()) for one, e in zip(some, top, strict=True)]
-        measured["theory"] = theory.measure_theory(
-            [one.bench for one in stages], found, settings.n_samples, settings.weight, plain
-        )
+        measured["theory"] = theory_of(settings, stages, run)
     if "model" in wanted:
         hits = stage.plain.hits(judge.edges["high"])
         measured["model"] = measure_model(bench.world, bench.target, judge, hits, stage.foreign, settings, own)
     if "seconds" in wanted:
         found = attacks(settings, [stage], [TIMED], run)[0]
         hits = {arm: one.hits[weights_of(arm, settings).index(weight_of(arm, settings))] for arm, one in found.items()}
-        measured["seconds"] = measure_seconds(bench, judge, {arm: weight_of(arm, settings) for arm in TIMED}, hits, own)
+        weights, known = {arm: weight_of(arm, settings) for arm in TIMED}, stage.plain.hits(judge.edges["high"])
+        measured["seconds"] = measure_seconds(bench, judge, weights, hits, known, own)
     if "training" in wanted and settings.pairs:
         measured["training"] = measure_training(Design(), settings.half, settings.pairs, run)
     return Results(bench.world.description, **measured)
+
+
+def theory_of(settings: Settings, stages: list[Stage], run: Run) -> Theory:
+    """`Theory` of the networks that the settings want it on."""
+    some, n = stages[: max(1, settings.theories)], settings.n_samples
+    calls = {(i, name): one for i, stage in enumerate(some) for name, one in theory_calls(settings, stage).items()}
+    found: list[dict[str, tuple]] = [{} for _ in some]
+    for (number, name), one in zip(calls, run.each("theory", theory.of_labelling, calls.values()), strict=True):
+        found[number][name] = one
+    plain = [int((one.plain.hits(one.judge.edges["high"])[:n] >= 0).sum()) for one in some]
+    benches = [one.bench for one in stages]
+    return theory.measure_theory(benches, found, n, settings.weight, plain)
 
 
 def swept(settings: Settings, stages: list[Stage], run: Run) -> Weights:

@@ -176,7 +176,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Results:
-    """All groups; None for one that was not run."""
+    """All groups; None for one that was not run. `second` and `second_theory` are one group."""
 
     description: str = ""
     thresholds: Thresholds | None = None
@@ -185,6 +185,7 @@ class Results:
     arms: Arms | None = None
     second: Arms | None = None
     theory: Theory | None = None
+    second_theory: Theory | None = None
     model: Model | None = None
     seconds: Seconds | None = None
     training: TrainedArms | None = None

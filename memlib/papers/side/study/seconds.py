@@ -23,10 +23,11 @@ MOST = 50_000  # plain samples that are drawn at the most
 
 
 def measure_seconds(
-    bench: Bench, judge: Judge, weights: dict[str, float], hits: dict[str, Tensor], run: Run
+    bench: Bench, judge: Judge, weights: dict[str, float], hits: dict[str, Tensor], known: Tensor, run: Run
 ) -> Seconds:
     """Time samples of each kind, now and alone on this machine, and draw as many plain ones as the seconds of the
-    dearest arm buy; `hits` (N,) by arm are those of the attacks, `weights` theirs."""
+    dearest arm buy; `hits` (N,) by arm are those of the attacks, `weights` theirs. `known` (M,) are the members copied
+    by the first M plain samples, which were drawn before."""
     target, few, world = bench.target, torch.arange(STARTS), bench.world
     like, decode = target.like, coders(world)[1]
     x = sample.start(target.sigmas, few, like.shape[1:], dtype=like.dtype, device=like.device)
@@ -45,8 +46,11 @@ def measure_seconds(
         before[arm] = len(bench.synthetic) * plain + bench.recipe.steps * step * trainings
     spent = max(before[arm] + len(hits[arm]) * each[arm] for arm in TIMED)
     n = min(MOST, max(STARTS, int(spent / plain)))
-    drawn = (decode(unguided(target, seeds)) for seeds in torch.arange(n).split(ROWS))
-    found = {"Random": judge.compare(drawn).hits(judge.edges["high"]).int()} | hits
+    plainly = known[:n]
+    if n > len(plainly):
+        drawn = (decode(unguided(target, seeds)) for seeds in torch.arange(len(plainly), n).split(ROWS))
+        plainly = torch.cat([plainly, judge.compare(drawn).hits(judge.edges["high"])])
+    found = {"Random": plainly.int()} | hits
     return Seconds(plain, before, each, len(world.members), {name: one.cpu() for name, one in found.items()})
 
 

@@ -63,31 +63,26 @@ def spread(bench: Bench) -> Tensor:
     return torch.stack([one.var(0).sum() / whole for one in classes if len(one) > 1]).cpu()
 
 
-def of_network(
-    bench: Bench, sizes: list[int], n: int, weight: float, run: Run
-) -> dict[str, tuple[float, int, int, int]]:
-    """By labelling: the ratio of theorem 1, classes, copies and distinct members of n samples guided at `weight`.
+def of_labelling(bench: Bench, labels: Tensor, n: int, weight: float, run: Run) -> tuple[float, int, int, int]:
+    """The ratio of theorem 1 of labels (N,), classes, copies and distinct members of n samples guided at `weight`.
 
     A teacher learns the labels of the members, and a student its labels on generated images: all labellings are treated
     alike. Each start wants a label drawn from those in use.
     """
     world, judge = bench.world, judge_of(bench.world, bench.measure, run)
     encode, decode = coders(world)
-    z, found = encode(world.members), {}
-    for name, labels in labellings(bench, sizes).items():
-        classes = int(labels.max()) + 1
-        given = surrogates.teacher_labels(teacher(z, labels, max(2, classes), bench, run), bench.synthetic)
-        shards = guided_samples(bench, student(given, bench, run), in_use(given.targets), [weight], n, run)
-        seen = judge.compare(decode(shard["images"][:, 0].to(bench.target.like)) for shard in shards)
-        hits = seen.hits(judge.edges["high"])
-        found[name] = ratio(z, labels), len(labels.unique()), int((hits >= 0).sum()), metrics.ums(hits, n).k
-    return found
+    z, classes = encode(world.members), int(labels.max()) + 1
+    given = surrogates.teacher_labels(teacher(z, labels, max(2, classes), bench, run), bench.synthetic)
+    shards = guided_samples(bench, student(given, bench, run), in_use(given.targets), [weight], n, run)
+    seen = judge.compare(decode(shard["images"][:, 0].to(bench.target.like)) for shard in shards)
+    hits = seen.hits(judge.edges["high"])
+    return ratio(z, labels), len(labels.unique()), int((hits >= 0).sum()), metrics.ums(hits, n).k
 
 
 def measure_theory(
     benches: list[Bench], found: list[dict[str, tuple[float, int, int, int]]], n: int, weight: float, plain: list[int]
 ) -> Theory:
-    """`Theory` from `of_network` of some benches; `plain` are the copies of n unguided samples of each."""
+    """`Theory` from `of_labelling` of some benches, by name; `plain` are the copies of n unguided samples of each."""
     ratios = [{name: values[0] for name, values in one.items()} for one in found]
     classes, copies, distinct = (
         [{name: int(values[place]) for name, values in one.items()} for one in found] for place in (1, 2, 3)

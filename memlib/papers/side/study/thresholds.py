@@ -12,9 +12,15 @@ from memlib.run import Run
 
 
 def measure_thresholds(
-    world: World, judge: Judge, measure: Measure, plain: Similarities, held: list[Held], run: Run
+    world: World,
+    judge: Judge,
+    measure: Measure,
+    plain: Similarities,
+    held: list[Held],
+    planted: dict[str, dict[str, int]],
 ) -> Thresholds:
-    """Thresholds of the first network and what passes them; `held` of every network. `plain` (N,) are unguided."""
+    """Thresholds of the first network and what passes them; `held` of every network. `plain` (N,) are unguided samples,
+    `planted` the copies that `planted_copies` counts."""
     return Thresholds(
         descriptor=measure.descriptor,
         members=len(world.members),
@@ -25,7 +31,7 @@ def measure_thresholds(
         null_distance=judge.null.distance.cpu(),
         check=judge.check.similarity.cpu(),
         check_distance=judge.check.distance.cpu(),
-        planted=planted_copies(world, measure, run),
+        planted=planted,
         plain=plain.similarity.cpu(),
         plain_distance=plain.distance.cpu(),
         held=held,

@@ -38,7 +38,7 @@ def s8(found: TrainedArms) -> Claim:
         interval=metrics.mean_interval(apart["class"], bounds=(-1, 1)) if pairs > 1 else None,
         n=pairs,
         text=f"fraction of {found.samples} samples that copy one of {found.members} members, mean over pairs; interval "
-        f"of class labels less none; labels with which networks copy more: {', '.join(more) or 'none'}",
+        f"of class less unconditional; labels with which networks copy more: {', '.join(more) or 'none'}",
     )
 
 
@@ -70,7 +70,8 @@ def of_training(found: TrainedArms) -> list[list[str]]:
 
     The last row compares the two arms with ten labels; it was added after looking and decides nothing.
     """
-    rows, most = [["labels", "ratio (50)", "AMS", "less none", "UMS", "EMM", "non-members"]], found.members
+    head = ["labels", "ratio of eq. 50", "AMS", "less unconditional", "UMS", "EMM", "copies of non-members"]
+    rows, most = [head], found.members
     ums, emm = found.distinct.double() / found.samples, found.emm.double()
     for i, arm in enumerate(ARMS):
         less = mean_of(found.fraction[i] - found.fraction[0], 3, (-1, 1)) if i else ""
@@ -83,7 +84,7 @@ def of_training(found: TrainedArms) -> list[list[str]]:
                 less,
                 mean_of(ums[i], 3, (0, min(1, most / found.samples))),
                 open_end + mean_of(emm[i], 0, (0, most)),
-                f"{int(found.non_members[i].sum())}/{found.samples * found.copied.shape[1]}",
+                f"{int(found.non_members[i].sum())} of {found.samples * found.copied.shape[1]}",
             ]
         )
     ratio, ams, ums, emm = (values[1] - values[2] for values in (found.ratio, found.fraction, ums, emm))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,11 +39,28 @@ class World:
     latent: int
 
 
+class Sources(NamedTuple):
+    """The images of `data`, those of `held_out`, and the model to attack, None where there is none."""
+
+    images: Images
+    others: Images | None
+    foreign: adapters.Discrete | None
+
+
 def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | None]:
     """The world, and the foreign model to attack, None where one is to be trained.
 
-    Raises Refused, before anything is trained, for settings that do not fit one another, for images or a model that
-    cannot be read, and for a model that makes images of another shape than the data.
+    Raises Refused, before anything is trained, as `read` and `dealt`.
+    """
+    sources = read(settings, run)
+    return dealt(sources, settings, run), sources.foreign
+
+
+def read(settings: Settings, run: Run) -> Sources:
+    """Read the images and the model.
+
+    Raises Refused for settings that do not fit one another, for images or a model that cannot be read, and for a model
+    that makes images of another shape than the data.
     """
     if settings.n_random < settings.n_samples:
         raise Refused(
@@ -62,6 +79,12 @@ def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | No
     if others and others.images.shape[1:] != images.images.shape[1:]:
         shapes = (" x ".join(map(str, one.images.shape[1:])) for one in (images, others))
         raise Refused("data has images of {}, and held_out of {}: give images of one kind".format(*shapes))
+    return Sources(images, others, foreign)
+
+
+def dealt(sources: Sources, settings: Settings, run: Run) -> World:
+    """The four parts of the images, dealt by the run's seed. Raises Refused for images that are too few."""
+    images, others, foreign = sources
     try:
         parts = data.audit_split(images, settings.n_train, settings.half, run.seed, others, reference=settings.latent)
     except Refused as error:
@@ -74,7 +97,7 @@ def prepare(settings: Settings, run: Run) -> tuple[World, adapters.Discrete | No
             f"{settings.held_out or settings.data} must leave {CALIBRATION} and 2, so give more distinct images"
             + (f", or n_train below {members}" if members > 2 else "")
         )
-    return _world(settings, run, images, parts, foreign is not None), foreign
+    return _world(settings, run, images, parts, foreign is not None)
 
 
 def _foreign(settings: Settings, run: Run) -> adapters.Discrete:

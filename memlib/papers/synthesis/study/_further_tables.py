@@ -12,7 +12,7 @@ Rows = list[list[str]]
 
 def tuning(regime: Regime) -> Rows:
     """Arms of one regime; a gain is against no term, its interval over networks, and for accuracy over images too."""
-    rows = [["arm", "MMD2", "gain in MMD2", "Frechet", "gain in Frechet", "accuracy", "gain in accuracy"]]
+    rows = [["arm", "MMD²", "gain", "Fréchet distance", "gain", "accuracy", "gain"]]
     none = regime.arms[NONE]
     named = {"before tuning": regime.before, **regime.arms, "a real sample": regime.floor}
     return rows + [[name, *_against(one, none if one is not none else None)] for name, one in named.items()]
@@ -20,7 +20,7 @@ def tuning(regime: Regime) -> Rows:
 
 def energy(regime: Regime) -> Rows:
     """The share of the residual's energy in its mean, by noise level, before and after tuning without the term."""
-    rows = [["sigma, in the spread", "before", "interval over networks", "after", "interval over networks"]]
+    rows = [["σ, in deviations of the data", "before", "interval over networks", "after", "interval over networks"]]
     for k, level in enumerate(regime.levels):
         cells = [f"{level:g}"]
         for one in (regime.start[k], regime.end[k]):
@@ -33,7 +33,7 @@ def energy(regime: Regime) -> Rows:
 
 def ablation(part: Ablation) -> Rows:
     """Accuracy of every combination, and the main effect of each of the three, over networks and images."""
-    rows = [["what", "accuracy", "interval"]]
+    rows = [["parts used", "accuracy", "interval"]]
     for arm, right in part.arms.items():
         used = [name for name, flag in zip(FACTORS, arm, strict=True) if flag == "1"]
         rows.append([" + ".join(used) or "none", f"{float(right.double().mean()):.3f}", ""])

@@ -16,8 +16,8 @@ def tables(results: Results) -> dict[str, Rows]:
     for name, part in (results.membership or {}).items():
         for rate in sorted({rate for one in part.attacks for rate in one.rates}, reverse=True):
             found[threats_title(name, rate)] = _threats(part.attacks, rate)
-        found[f"Ways to use shadows, classifiers, at 1 %: {name}"] = _ways(part.attacks)
-        found[f"Shadows: members found of real training, {name}"] = _shadows(part)
+        found[f"Members found by way to use shadows, at 1 % false positives: {name}"] = _ways(part.attacks)
+        found[f"Members found by number of shadows, real training: {name}"] = _shadows(part)
         found[f"Utility and privacy: {name}"] = _frontier(part)
     for name, part in (results.prior or {}).items():
         found[f"The latent prior: {name}"] = _prior(part)
@@ -30,19 +30,19 @@ def tables(results: Results) -> dict[str, Rows]:
     for name, regimes in (results.fine_tuning or {}).items():
         for regime, part in regimes.items():
             found[f"The matching term, {regime}: {name}"] = _further_tables.tuning(part)
-            found[f"Residual energy in its mean, {regime}: {name}"] = _further_tables.energy(part)
+            found[f"Residual, share in its mean, {regime}: {name}"] = _further_tables.energy(part)
     for name, part in (results.ablation or {}).items():
         found[f"Latent prior, visual guidance, matching: {name}"] = _further_tables.ablation(part)
     if results.attributes:
-        found["Attributes of cartoon faces"] = _further_tables.attributes(results.attributes)
+        found["Attributes of faces"] = _further_tables.attributes(results.attributes)
     for name, part in (results.utility or {}).items():
-        found[f"Real and synthetic data on changed images: {name}"] = _further_tables.utility(part)
+        found[f"Accuracy on changed test images: {name}"] = _further_tables.utility(part)
     return found | theory_words.tables(results)
 
 
 def threats_title(name: str, rate: float) -> str:
     """The title of the table of attackers for a source and a false-positive rate."""
-    return f"Four attackers, members found at {100 * rate:g} %: {name}"
+    return f"Members found by four attackers at {100 * rate:g} % false positives: {name}"
 
 
 def told(rate: Rate) -> str:
@@ -52,7 +52,8 @@ def told(rate: Rate) -> str:
 
 def _threats(attacks: list[Attack], rate: float) -> Rows:
     """Each statistic raw, calibrated, and in LiRA; the canaries and the resulting rate are those of LiRA."""
-    rows = [["attacker", "trained on", "statistic", "raw", "calibrated", "LiRA", "mislabelled", "repeated", "FPR"]]
+    head = ["raw", "calibrated", "LiRA", "mislabelled", "repeated", "false positives"]
+    rows = [["attacker", "trained on", "statistic", *head]]
     seen = dict.fromkeys((one.threat, one.trained, one.statistic) for one in attacks)
     for key in seen:
         ways = {one.way: one.rates[rate] for one in attacks if (one.threat, one.trained, one.statistic) == key}
@@ -94,7 +95,7 @@ def _frontier(part: Membership) -> Rows:
 
 def _prior(part: Prior) -> Rows:
     rows = [
-        ["strength", "accuracy", "A", "A, mislabelled", "B", "B, mislabelled", "nearer to a member", "label agrees"]
+        ["strength", "accuracy", "A finds", "mislabelled", "B finds", "mislabelled", "near a member", "label right"]
     ]
     for x in sorted(part.right):
         rates = [
@@ -107,7 +108,7 @@ def _prior(part: Prior) -> Rows:
 
 
 def _sizes(part: Sizes) -> Rows:
-    rows = [["images a member", "accuracy", "members found at 1 %", "mislabelled", "repeated"]]
+    rows = [["images for each member", "accuracy", "members found at 1 %", "mislabelled", "repeated"]]
     for size in sorted(part.right):
         rates = [told(part.rates[size][who]) for who in ("all", "mislabelled", "repeated")]
         rows.append([str(size), f"{accuracy_by_pair(part.right[size]).mean():.3f}", *rates])

@@ -63,7 +63,7 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
         "utility": not settings.utility,
     }
     wanted = [name for name in groups or GROUPS if not off.get(name)]
-    worlds = sources.load(settings, run)
+    worlds = _checked(settings, run)
     everywhere = [name for name in wanted if name not in _FIRST]
     mine_of = {one.name: wanted if one is worlds[0] else everywhere for one in worlds}
     plans = {one.name: _calls(one, settings, run, mine_of[one.name], one is worlds[0]) for one in worlds}
@@ -86,7 +86,14 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
 
 def check_sources(settings: Settings, run: Run) -> None:
     """Refuse images that this study cannot work with, as `run` would."""
-    sources.load(settings, run)
+    _checked(settings, run)
+
+
+def _checked(settings: Settings, run: Run) -> list[World]:
+    """The worlds of all sources. Raises Refused for images that do not fit, those of the attributes among them."""
+    for name in settings.attributes:
+        attributes.check(name, faces_of(settings))
+    return sources.load(settings, run)
 
 
 def recipe_of(settings: Settings) -> Recipe:
@@ -175,11 +182,14 @@ def _calls(one: World, settings: Settings, run: Run, wanted: Sequence[str], draw
     return calls
 
 
+def faces_of(settings: Settings) -> attributes.Faces:
+    """What faces the settings use for attributes."""
+    return attributes.Faces(settings.half, 32, settings.n_faces, settings.n_faces, settings.face_latent, settings.pairs)
+
+
 def _of_faces(settings: Settings, run: Run) -> dict[Any, Call]:
     """The calls of the attributes, which have faces of their own."""
-    which = attributes.Faces(
-        settings.half, 32, settings.n_faces, settings.n_faces, settings.face_latent, settings.pairs
-    )
+    which = faces_of(settings)
     base = Training(settings.base_steps, settings.batch, settings.lr)
     tuned = Training(settings.base_steps, settings.batch, settings.lr)
     how = (settings.tuned_width, base, tuned, recipe_of(settings), settings.guidance, settings.strength)

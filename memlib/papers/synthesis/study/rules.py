@@ -121,9 +121,9 @@ def r5(found: Retrieval) -> Claim:
     """R5, retrieval by a copy descriptor shows no copies among the published images.
 
     *Needs data or scale* unless the search finds 90 % of planted copies (slightly noisy members). *Not reproduced* if
-    more published images are nearer to a member than to a ghost (interval of the fraction over pairs above one half),
-    or more pass for copies of members than of ghosts. *Reproduced* if neither, and the interval of the fraction ends
-    below .55. Otherwise *needs data or scale*.
+    more published images are nearer to a member than to a non-member (interval of the fraction over pairs above one
+    half), or more pass for copies of members than of non-members. *Reproduced* if neither, and the interval of the
+    fraction ends below .55. Otherwise *needs data or scale*.
     """
     nearer = _by_pair(found.nearer)
     interval = metrics.mean_interval(nearer, bounds=(0, 1))
@@ -136,10 +136,12 @@ def r5(found: Retrieval) -> Claim:
         verdict = "reproduced"
     else:
         verdict = "needs data or scale"
-    names = ("nearer to a member", "copies of members", "copies of ghosts", "planted copies found")
+    names = ("nearer to a member", "copies of members", "copies of non-members", "planted copies found")
     values = (found.nearer, found.of_members, found.of_ghosts, found.planted)
     figure = {name: float(value.mean()) for name, value in zip(names, values, strict=True)}
-    return Claim("R5", verdict, figure, len(nearer), interval, "published images nearer to a member than to any ghost")
+    return Claim(
+        "R5", verdict, figure, len(nearer), interval, "published images nearer to a member than to any non-member"
+    )
 
 
 def r7(found: Seeds) -> Claim:

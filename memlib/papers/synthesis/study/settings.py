@@ -75,7 +75,8 @@ class Settings:
     rank: Annotated[int, Between(1, 4096)] = 4  # of low-rank adapters; table 7 gives none
     guidances: Annotated[tuple[float, ...], Between(0, 100)] = ()  # of the ablation; effects are at the first
     ablation_steps: Annotated[int, Between(1, 10**7)] = 700  # of its generators, `tuned_width` wide
-    attributes: tuple[str, ...] = ()  # of cartoon faces, `data.faces.ATTRIBUTES`; the paper has three of CelebA
+    # Attributes of drawn faces, `data.faces.ATTRIBUTES`, or sources with two labels such as celeba:PATH,label=Smiling
+    attributes: tuple[str, ...] = ()
     n_faces: Annotated[int, Between(100, 10**6)] = 800  # of each part: base, training, test; half with the attribute
     face_latent: Annotated[int, Between(2, 3072)] = 64  # principal components of a face of 32 pixels
     utility: bool = False  # whether real and synthetic sets are compared on changed test images

@@ -44,8 +44,8 @@ def headline(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
     text = (
         f"At the {kept['R4']['scale']} scale a likelihood-ratio attack finds {r4['real']:.0%} of the members of a "
         f"classifier trained on real digits, and {r4['synthetic']:.1%} where the same classifier is trained on a "
-        f"synthetic set, at a false-positive rate of 1 % (R4: {kept['R4']['verdict']}). Of images that the generator "
-        f"saw eight times as often, it finds {r4['synthetic, repeated']:.0%} even so. Of the published images, "
+        f"synthetic set, at a false-positive rate of 1 % (R4: {kept['R4']['verdict']}). Of the members with a wrong "
+        f"label it still finds {r4['synthetic, mislabelled']:.0%}. Of the published images, "
         f"{r5['nearer to a member']:.0%} lie nearer to a member than to any image that the generator did not see "
         f"(R5: {kept['R5']['verdict']})."
     )
@@ -77,7 +77,7 @@ def _copies(found: Retrieval) -> list[str]:
     claim = rules.r5(found)
     assert claim.interval is not None
     return [
-        f"more published images nearer to a member than to a ghost: {_yes(claim.interval[0] > 0.5)}",
+        f"more published images nearer to a member than to a non-member: {_yes(claim.interval[0] > 0.5)}",
         f"planted copies found: {float(found.planted.mean()):.0%}",
         f"R5: {claim.verdict}",
     ]
@@ -92,8 +92,8 @@ def _sizes(found: Sizes) -> list[str]:
     assert claim.interval is not None
     more = found.rates[sizes[-1]]["all"].tpr > found.rates[sizes[0]]["all"].tpr
     return [
-        f"accuracy gained at {sizes[-1]} images a member: {_yes(claim.interval[0] > 0)}",
-        f"more members found there than at one image a member: {'yes' if more else 'no'}",
+        f"accuracy gained at {sizes[-1]} images for each member: {_yes(claim.interval[0] > 0)}",
+        f"more members found there than at one image for each: {'yes' if more else 'no'}",
         f"R10: {claim.verdict}",
     ]
 
@@ -138,6 +138,6 @@ def _utility(found: Utility) -> list[str]:
 def _blind(found: Blind) -> list[str]:
     low, high = metrics.mean_interval(found.coin, bounds=(0, 1))
     return [
-        f"without a model, members told from others by a coin: {'no' if low <= 0.5 <= high else 'yes'}",
-        f"from images moved by a pixel: {'yes' if float(found.moved.mean()) > 0.9 else 'no'}",
+        f"without a model, members told from non-members of the same coin: {'no' if low <= 0.5 <= high else 'yes'}",
+        f"told from non-members moved by a pixel: {'yes' if float(found.moved.mean()) > 0.9 else 'no'}",
     ]
