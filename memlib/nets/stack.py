@@ -71,5 +71,5 @@ class Stack(nn.Module):
         with torch.no_grad():
             for i, net in enumerate(nets):
                 for name, own in (*net.named_parameters(), *net.named_buffers()):
-                    own.copy_(stacked[name][i])
+                    own.copy_(stacked[name][i]).requires_grad_(stacked[name].requires_grad)
         return nets

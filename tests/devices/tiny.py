@@ -38,6 +38,11 @@ SMALL = {
         "adapter_steps": 3, "rank": 1, "guidances": [2.0], "ablation_steps": 3, "attributes": ["smiling"],
         "n_faces": 100, "face_latent": 8,
     },
+    "loop": {
+        "kinds": ["images", "label"], "n_pool": 80, "n_test": 100, "n_reference": 30, "pairs": 4, "width": 8,
+        "train_steps": 10, "batch": 8, "forget": 3, "tune_steps": 2, "n_samples": 50, "sampling_steps": 3,
+        "levels": [0.5], "draws": 1, "known": 1, "relearn_steps": 2, "rates": [1e-2], "looks": [5, 10],
+    },
 }  # fmt: skip
 PAPERS = list(SMALL)
 

@@ -1,0 +1,90 @@
+"""What the study finds, in plain tensors on the CPU. No image is among it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memlib.papers.loop.study.measures import Copies
+
+
+@dataclass(frozen=True)
+class Arm:
+    """T models after one way of unlearning.
+
+    Attributes:
+        copies, relearned: (T, S), the member that each sample copies, or -1; before and after relearning.
+        others: (T, N), forgotten images that were not shown for relearning.
+        restored: (T,), forgotten images that come back from a noisy view, as a fraction.
+        precision, distance, loss: (T,), the quality of samples, and the denoising loss of held-out images.
+        hits: (T, N), what LiRA takes for members; shadows were not unlearned.
+        area: (T,), LiRA's area, forgotten images against images that the model never saw.
+        revealed: (T,), the area of the change of the loss since the original, forgotten against other members.
+    """
+
+    copies: Tensor
+    relearned: Tensor
+    others: Tensor
+    restored: Tensor
+    precision: Tensor
+    distance: Tensor
+    loss: Tensor
+    hits: Tensor
+    area: Tensor
+    revealed: Tensor
+
+    def share(self, gone: Tensor) -> Tensor:
+        """Samples that copy a forgotten image, as a fraction, (T,)."""
+        return Copies(self.copies).share_of(gone)
+
+    def distinct(self, gone: Tensor) -> Tensor:
+        """Forgotten images that are copied at least once, (T,)."""
+        return Copies(self.copies).distinct_of(gone)
+
+    def share_relearned(self) -> Tensor:
+        """Samples that copy a forgotten image that was not shown, after relearning, as a fraction, (T,)."""
+        return Copies(self.relearned).share_of(self.others)
+
+    def share_before(self) -> Tensor:
+        """The same images before relearning, (T,)."""
+        return Copies(self.copies).share_of(self.others)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """C1, one kind of forgetting: the arms by name, and what each model was asked to forget, (T, N)."""
+
+    gone: Tensor
+    inside: Tensor
+    arms: dict[str, Arm]
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """C2: by learning rate, (L, T) at each look; see `rounds.trained`. The claim compares `large` with `usual`."""
+
+    usual: float
+    large: float
+    looks: tuple[int, ...]
+    chosen: dict[float, Tensor]
+    quality: dict[float, Tensor]
+    share: dict[float, Tensor]
+
+    def stopped(self, rate: float) -> tuple[Tensor, Tensor]:
+        """Precision and share of copies of each model at the look that it would be stopped at, (T,) each."""
+        at = self.chosen[rate].argmax(0, keepdim=True)
+        return self.quality[rate].gather(0, at)[0], self.share[rate].gather(0, at)[0]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured; None for groups that were not run."""
+
+    description: str
+    loop: dict[str, Loop] | None = None
+    frontier: Frontier | None = None
+
+
+def by_pair(values: Tensor) -> list[float]:
+    """The mean of each pair of complements, of (T,) values: the pair is the unit."""
+    return torch.as_tensor(values).double().unflatten(0, (-1, 2)).mean(1).tolist()

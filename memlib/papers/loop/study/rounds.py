@@ -1,0 +1,110 @@
+"""One round of the loop: train, attack, unlearn, attack again. Each function is a call that the cache keeps."""
+
+import torch
+from torch import Tensor, nn
+
+from memlib import losses
+from memlib.papers.loop.study import measures
+from memlib.papers.loop.study.measures import Attack, Judge
+from memlib.papers.loop.study.world import World, descriptor
+from memlib.papers.loop.unlearning import Recipe, fit, originals
+from memlib.papers.sgu import ForgetLoss
+from memlib.random import keyed
+
+Weights = dict[str, Tensor]
+
+LOSSES: dict[str, ForgetLoss | None] = {
+    "original": None,  # trained on all members
+    "retrained": None,  # trained anew without what is forgotten
+    "rest": None,  # fine-tuned, as those below: on what is kept alone
+    "ascent": losses.ascent,
+    "orthogonal": losses.orthogonal,
+    "obtuse": losses.obtuse,
+}
+SGU = ("orthogonal", "obtuse")
+TUNED = ("rest", "ascent", *SGU)
+
+
+def trained(
+    world: World, width: int, how: Recipe, kept: Tensor, looks: tuple[int, ...], attack: Attack, seed: int
+) -> tuple[Weights, dict[str, Tensor]]:
+    """Weights of models trained from scratch, with quality and extraction on the way.
+
+    Arguments:
+        kept: (T, N), how often a model sees each image, in proportion.
+        looks: L steps at which it is judged.
+
+    Returns:
+        The weights; and `chosen` (L, T), the precision among half of the held-out images, by which a training would be
+        stopped, `quality` (L, T), that among the other half, by which it is judged, and `share` (L, T), the samples
+        that copy a member.
+    """
+    torch.manual_seed(seed)
+    embed = descriptor(world)
+    judge, found = Judge(world, embed, attack.fpr), {"chosen": [], "quality": [], "share": []}
+
+    def look(step: int, average: nn.Module) -> None:
+        if step not in looks:
+            return
+        samples = measures.drawn(average, world, attack, seed)
+        for name, images in (("chosen", world.test[::2]), ("quality", world.test[1::2])):
+            found[name].append(measures.precision(samples, images, embed))
+        found["share"].append(judge.copies(samples).share().cpu())
+
+    average = fit(_empty(world, width), world.pool, kept, how, seed, look=look, title=f"rate {how.lr:g}")
+    return dict(average.state_dict()), {name: torch.stack(rows) for name, rows in found.items() if rows}
+
+
+def attacked(
+    world: World, width: int, weights: Weights, gone: Tensor, how: Attack, relearn: Recipe, known: int, seed: int
+) -> dict[str, Tensor]:
+    """What models with these weights give away, and how good their samples are.
+
+    Arguments:
+        gone: (T, N), the images that each was, or will be, asked to forget.
+        relearn: how an adversary fine-tunes a model on `known` of these, to get at the others.
+
+    Returns:
+        `copies` and `relearned`, (T, S), the member that each sample copies, before and after relearning; `others`
+        (T, N), what relearning is after; `statistic` (T, N); `restored`, `precision`, `distance` and `loss`, (T,).
+    """
+    stack, embed = _empty(world, width), descriptor(world)
+    stack.load_state_dict(weights)
+    stack.eval().requires_grad_(False)
+    judge, samples = Judge(world, embed, how.fpr), measures.drawn(stack, world, how, seed)
+    found = {
+        "copies": judge.copies(samples).of,
+        "statistic": measures.statistic(stack, world, how, seed),
+        "restored": measures.restored(stack, judge, gone, how, seed),
+        "precision": measures.precision(samples, world.test, embed),
+        "distance": measures.distance(samples, world.test, embed),
+        "loss": measures.held_out_loss(stack, world, how, seed),
+    }
+    shown = _some_of(gone, known, seed)
+    taught = fit(stack.requires_grad_(True), world.pool, shown, relearn, seed, title="relearning")
+    again = measures.drawn(taught, world, how, seed + 50)
+    return found | {"relearned": judge.copies(again).of, "others": gone & ~shown}
+
+
+def unlearned(world: World, width: int, weights: Weights, arm: str, gone: Tensor, how: Recipe, seed: int) -> Weights:
+    """Weights after unlearning: each model keeps its members without `gone` (T, N), and forgets these."""
+    stack = _empty(world, width)
+    stack.load_state_dict(weights)
+    kept, loss = world.inside & ~gone, LOSSES[arm]
+    forgets = {} if loss is None else {"forgotten": gone, "forget_loss": loss}
+    return dict(fit(stack, world.pool, kept, how, seed, **forgets, title=arm).state_dict())
+
+
+def _empty(world: World, width: int) -> nn.Module:
+    shape, models = tuple(world.pool.shape[1:]), len(world.inside)
+    return originals(shape, models, width, float(world.reference.std())).to(world.pool)
+
+
+def _some_of(gone: Tensor, count: int, seed: int) -> Tensor:
+    """`count` of the images that each model forgot, (T, N); at least one is left."""
+    shown = torch.zeros_like(gone)
+    for model, row in enumerate(gone):
+        places = row.nonzero()[:, 0].cpu()
+        order = torch.randperm(len(places), generator=keyed(seed, 1001 + model))[: min(count, len(places) - 1)]
+        shown[model, places[order].to(shown.device)] = True
+    return shown

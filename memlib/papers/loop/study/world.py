@@ -1,0 +1,103 @@
+"""The images of the study: a pool that a coin deals to the models, held-out images, and a reference."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from memlib import data, features, membership
+from memlib.errors import Refused
+from memlib.features import Embed
+from memlib.papers.loop.study.settings import Settings
+from memlib.random import keyed
+from memlib.run import Run
+
+Kind = Literal["images", "label"]
+
+
+@dataclass(frozen=True)
+class World:
+    """Images in the coordinates of the models, and who sees what.
+
+    Attributes:
+        description: one line for the page.
+        pool: (N, *S), no two of them copies.
+        labels: (N,).
+        inside: (T, N), whether a model is trained on an image; model 2k + 1 on what model 2k is not.
+        test: (M, *S), held-out images.
+        reference: (R, C, H, W), images that fit coordinates and descriptor.
+        latent: principal components, where pixels are more.
+    """
+
+    description: str
+    pool: Tensor
+    labels: Tensor
+    inside: Tensor
+    test: Tensor
+    reference: Tensor
+    latent: int
+
+
+def load(settings: Settings, run: Run) -> World:
+    """The images of the settings, on the device of the run.
+
+    Raises Refused for images that are too few, before anything is trained.
+    """
+    kind = settings.data.partition(":")[0]
+    images = data.load(settings.data, settings.size or (None if kind == "digits" else 16))
+    half = len(images) // 2
+    wanted = {"pool": min(settings.n_pool, half // 3), "reference": min(settings.n_reference, half // 5)}
+    wanted["test"] = min(settings.n_test, half - sum(wanted.values()))
+    if wanted["test"] < 100 or wanted["pool"] < 80:
+        raise Refused(
+            f"{settings.data} has {len(images)} images, half of which are set aside: they leave {wanted['pool']} to "
+            f"deal and {wanted['test']} to test; give 600 or more"
+        )
+    parts = data.split(images, wanted, settings.half, run.seed, flexible="test")
+    first = data.copies(parts["pool"].images).unique()
+    chosen = parts["pool"][first[: len(first) // 2 * 2]]
+    placed = {
+        role: part.images.to(run.device, torch.get_default_dtype()) for role, part in (parts | {"pool": chosen}).items()
+    }
+    encode, _ = coders_of(placed["reference"], settings.latent)
+    inside = membership.halves(len(chosen), settings.pairs, keyed(run.seed, 0)).to(run.device)
+    told = (
+        f"{settings.data}, {settings.half} half: {len(chosen)} images dealt to {len(inside)} models, "
+        f"{len(chosen) // 2} each; {len(placed['test'])} held out"
+    )
+    pool, test = encode(placed["pool"]), encode(placed["test"])
+    return World(told, pool, chosen.labels.to(run.device), inside, test, placed["reference"], settings.latent)
+
+
+def coders_of(reference: Tensor, latent: int) -> tuple[Embed, Embed]:
+    """Encode and decode, fitted on a reference (R, C, H, W): images (N, C, H, W) to coordinates (N, *S), and back."""
+    if reference[0].numel() > latent:
+        return features.latents(reference, latent)
+    centre = reference.mean(0)
+    return (lambda images: images - centre), (lambda z: z + centre)
+
+
+def descriptor(world: World) -> Embed:
+    """Coordinates (N, *S) -> descriptors (N, k) whose cosine compares images; fitted on the reference."""
+    _, decode = coders_of(world.reference, world.latent)
+    embed = features.half_whitened(world.reference, min(40, len(world.reference) // 2))
+    return lambda z: embed(decode(z).clamp(-1, 1))
+
+
+def forgotten(world: World, kind: Kind, count: int, seed: int) -> Tensor:
+    """Which of its members each model is asked to forget, (T, N): `count` by chance, or of one label.
+
+    The two models of a pair have the same label, and labels take turns; those with fewer than `count` members in some
+    model give what they have.
+    """
+    gone = torch.zeros_like(world.inside)
+    names = world.labels.unique().tolist()
+    for model, inside in enumerate(world.inside):
+        among = inside if kind == "images" else inside & (world.labels == names[(model // 2) % len(names)])
+        places = among.nonzero()[:, 0].cpu()
+        order = torch.randperm(len(places), generator=keyed(seed, 1 + model))[:count]
+        gone[model, places[order].to(gone.device)] = True
+    if not gone.any(1).all():
+        raise Refused("a model has no member of the label that it is to forget: give more images, or kinds=['images']")
+    return gone
