@@ -9,7 +9,7 @@ from memlib import losses, membership, nets
 from memlib.errors import Refused
 from memlib.papers.loop import forgetting, originals, study, unlearning
 from memlib.papers.loop.study import experiment, measures, rounds, rules, world
-from memlib.papers.loop.study.results import Arm, Frontier, Loop
+from memlib.papers.loop.study.results import Arm, Frontier, Loop, counted
 from memlib.run import begin
 from memlib.settings import changed
 
@@ -40,10 +40,10 @@ def loop(draw, shares, precision=None):
     one = torch.ones(len(inside)).double()
     arms = {}
     for name in rounds.LOSSES:
-        of = copies(draw, shares.get(name, 0.0), gone)
+        of = counted(copies(draw, shares.get(name, 0.0), gone), IMAGES)
         good = 0.9 * one + 0.01 * torch.randn(len(one), generator=draw)
         good = good - (precision or {}).get(name, 0.0)
-        arms[name] = Arm(of, of, gone, one, good, one, one, inside, one, one)
+        arms[name] = Arm(SAMPLES, of, of, gone, one, good, one, one, inside, one, one)
     return Loop(gone, inside, arms)
 
 
@@ -169,6 +169,11 @@ def test_copies_are_counted_by_the_image_they_copy():
     assert found.share_of(some).tolist() == [0.5, 0.25] and found.distinct_of(some).tolist() == [1, 1]
 
 
+def test_counts_of_copies_by_image():
+    of = torch.tensor([[0, 0, 2, -1], [1, -1, -1, -1]])
+    assert counted(of, 3).tolist() == [[2, 0, 1], [0, 1, 0]]
+
+
 def test_the_judge_knows_copies_from_held_out_images():
     settings = changed(study.SCALES["fast"], {"pairs": 4, "n_pool": 80})
     dealt = world.load(settings, begin("test"))
@@ -190,7 +195,9 @@ def test_a_small_run_measures_everything(tmp_path, monkeypatch):
     for kind in ("images", "label"):
         arms = results.loop[kind].arms
         assert list(arms) == list(rounds.LOSSES)
-        assert all(arm.copies.shape == (8, 50) and arm.hits.shape == (8, 80) for arm in arms.values())
+        assert all(
+            arm.copies.shape == (8, 80) and arm.samples == 50 and arm.hits.shape == (8, 80) for arm in arms.values()
+        )
         assert (arms["original"].revealed == 0.5).all()  # nothing has changed yet
     part = study.run(settings, begin("test", processes=1), ["frontier"])
     assert part.loop is None and torch.equal(part.frontier.share[1e-2], results.frontier.share[1e-2])

@@ -9,7 +9,7 @@ from torch import Tensor
 from memlib import membership
 from memlib.papers.loop.study import measures, rounds
 from memlib.papers.loop.study.measures import Attack
-from memlib.papers.loop.study.results import Arm, Frontier, Loop, Results
+from memlib.papers.loop.study.results import Arm, Frontier, Loop, Results, counted
 from memlib.papers.loop.study.settings import Settings
 from memlib.papers.loop.study.world import World, forgotten, load
 from memlib.papers.loop.unlearning import Recipe
@@ -111,8 +111,9 @@ def _judged(world: World, gone: Tensor, kind: str, found: dict[tuple[str, str], 
         rest = inside & ~gone
         change = before - answer["statistic"]
         arms[arm] = Arm(
-            *(answer[name].cpu() for name in ("copies", "relearned", "others", "restored")),
-            *(answer[name].cpu() for name in ("precision", "distance", "loss")),
+            answer["copies"].shape[1],
+            *(counted(answer[name], inside.shape[1]).cpu() for name in ("copies", "relearned")),
+            *(answer[name].cpu() for name in ("others", "restored", "precision", "distance", "loss")),
             hits=membership.transferred(scores, inside, fpr).hits.cpu(),
             area=measures.area(scores, gone, ~inside),
             revealed=measures.area(change, gone, rest),

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memlib.papers.loop.study.measures import Copies
-
 
 @dataclass(frozen=True)
 class Arm:
     """T models after one way of unlearning.
 
     Attributes:
-        copies, relearned: (T, S), the member that each sample copies, or -1; before and after relearning.
+        samples: S, drawn from each model.
+        copies, relearned: (T, N), how many of the samples copy each image; before and after relearning.
         others: (T, N), forgotten images that were not shown for relearning.
         restored: (T,), forgotten images that come back from a noisy view, as a fraction.
         precision, distance, loss: (T,), the quality of samples, and the denoising loss of held-out images.
@@ -22,6 +21,7 @@ class Arm:
         revealed: (T,), the area of the change of the loss since the original, forgotten against other members.
     """
 
+    samples: int
     copies: Tensor
     relearned: Tensor
     others: Tensor
@@ -35,19 +35,19 @@ class Arm:
 
     def share(self, gone: Tensor) -> Tensor:
         """Samples that copy a forgotten image, as a fraction, (T,)."""
-        return Copies(self.copies).share_of(gone)
+        return (self.copies * gone).sum(1).double() / self.samples
 
     def distinct(self, gone: Tensor) -> Tensor:
         """Forgotten images that are copied at least once, (T,)."""
-        return Copies(self.copies).distinct_of(gone)
+        return (gone & (self.copies > 0)).sum(1)
 
     def share_relearned(self) -> Tensor:
         """Samples that copy a forgotten image that was not shown, after relearning, as a fraction, (T,)."""
-        return Copies(self.relearned).share_of(self.others)
+        return (self.relearned * self.others).sum(1).double() / self.samples
 
     def share_before(self) -> Tensor:
         """The same images before relearning, (T,)."""
-        return Copies(self.copies).share_of(self.others)
+        return self.share(self.others)
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,9 @@ class Results:
 def by_pair(values: Tensor) -> list[float]:
     """The mean of each pair of complements, of (T,) values: the pair is the unit."""
     return torch.as_tensor(values).double().unflatten(0, (-1, 2)).mean(1).tolist()
+
+
+def counted(of: Tensor, images: int) -> Tensor:
+    """How many samples copy each of N images, (T, N), from the image that each copies, or -1, (T, S)."""
+    counts = torch.zeros(len(of), images + 1, dtype=torch.int32, device=of.device)
+    return counts.scatter_add_(1, of % (images + 1), torch.ones_like(of, dtype=torch.int32))[:, :images]
