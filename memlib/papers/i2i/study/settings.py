@@ -35,7 +35,7 @@ class Settings:
     batch: Annotated[int, Between(1, 4096)] = 12  # retain and as many forget images a step; training takes twice
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
-    diffusion_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for diffusion (paper: 1e-5)
+    diffusion_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # for diffusion (paper: 1e-5)
     weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.25, 2.0, 0.5, 0.5, 0.5, 2.0)  # alpha, by method
     factors: Annotated[tuple[float, ...], Between(0.0, 100.0)] = ()  # multiples of its own that each tries; empty: 1
     margin: Annotated[float, Between(0.0, 1.0)] = 0.05  # cosine: a smaller loss counts as none, a larger as some
@@ -53,7 +53,7 @@ _WHOLE = replace(
 
 SCALES: dict[str, Settings] = {
     "fast": Settings(),
-    "book": replace(_WHOLE, train_steps=1500, unlearn_steps=300),
+    "book": replace(_WHOLE, n_seeds=3, train_steps=1200, unlearn_steps=300, diffusion_steps=(800, 200)),
     "gpu": replace(_WHOLE, factors=(0.5, 1.0, 2.0), n_seeds=5, train_steps=4000, unlearn_steps=500),
     # Appendix C.3 for the MAE: 100 + 100 classes, 100 images each to unlearn, 5 epochs of 16 a GPU on 4 GPUs.
     "paper": replace(
