@@ -14,6 +14,7 @@ from memlib.papers.i2i.evaluation import Judge
 from memlib.papers.i2i.study.judging import Judges, Scores, best_filling, judge_of, scored, stacked
 from memlib.papers.i2i.study.models import (
     METHODS,
+    OURS,
     RETAIN_ONLY,
     Hole,
     Plan,
@@ -120,9 +121,11 @@ def alone(run: Run) -> Run:
 
 
 def _tried(settings: Settings, family: str, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """The weights of the methods of a family: the positive control has the paper's method as released alone."""
+    """The weights of the methods of a family: all in the first, both readings of the paper's method in the others, and
+    the released one alone in the positive control."""
     tried = weights_tried(settings)
-    return {name: tried[name] for name in names if family != CONTROL or name == RELEASED}
+    kept = {settings.families[0]: names, CONTROL: (RELEASED,)}.get(family, OURS)
+    return {name: tried[name] for name in names if name in kept}
 
 
 def main_hole(plan: Plan, judges: Judges) -> Hole:

@@ -26,9 +26,9 @@ def i1(results: Results) -> Claim:
     """*Needs data or scale* if, in some family of the paper, an original completes forget images no better than the
     fillings (by twice the margin, in every repetition); or if no family decides, that is, if the method as released
     neither keeps and forgets nor is shown to fail (it damages or remembers) in any. *Reproduced* if it keeps and
-    *destroys* in all three families and every baseline is shown to fail in at least one: it damages, remembers, or
-    forgets less by a paired interval. *Trend only* if it keeps and forgets in some family. Else *not reproduced*. The
-    diffusion model with a code of the masked image is a control and decides nothing."""
+    *destroys* in all three families and every baseline is shown to fail in at least one of those where it is an arm: it
+    damages, remembers, or forgets less by a paired interval. *Trend only* if it keeps and forgets in some family. Else
+    *not reproduced*. The diffusion model with a code of the masked image is a control and decides nothing."""
     families, margin = papers_families(_present(results.methods)), results.margin
     words = words_of(families, margin)
     good = [name for name, word in words.items() if word.holds]
@@ -70,7 +70,8 @@ def failures(families: dict[str, Family], margin: float) -> dict[str, list[str]]
         name: [
             f
             for f, family in families.items()
-            if compare(family.losses(name), family.losses(RELEASED), family.above, margin) == "fails"
+            if name in family.best
+            and compare(family.losses(name), family.losses(RELEASED), family.above, margin) == "fails"
         ]
         for name in baselines
     }
@@ -99,7 +100,7 @@ def i2(results: Results) -> Claim:
 
 def i3(results: Results) -> Claim:
     """*Needs data or scale* unless the gate is open. A weight *balances* if the paper's method keeps and forgets with
-    it. The sweep has the paper's seven weights, as released and as printed. *Reproduced* if 0.25 balances as released,
+    it. The sweep has five of the paper's weights as released, and three as printed. *Reproduced* if 0.25 balances as released,
     *trend only* if another weight does, or one as printed. Else *not reproduced*."""
     losses, margin = _present(results.alpha).losses, results.margin
     paper = f"{RELEASED} {PAPER_WEIGHT:g}"
@@ -115,8 +116,8 @@ def i3(results: Results) -> Claim:
 
 def i4(results: Results) -> Claim:
     """*Needs data or scale* unless the gate is open. A source of retain data *works* if the upper end of the loss on
-    retain images is below twice the margin and the method forgets. The sources are proxies and 1, 5, 20 and 50 retain
-    images a class. *Reproduced* if all work, *trend only* if some do. Else *not reproduced*."""
+    retain images is below twice the margin and the method forgets. The sources are proxies and 1 and 20 retain images
+    a class. *Reproduced* if all work, *trend only* if some do. Else *not reproduced*."""
     losses, margin = _present(results.data).losses, results.margin
     if not results.gate.open(margin):
         verdict = "needs data or scale"

@@ -53,7 +53,15 @@ _WHOLE = replace(
 
 SCALES: dict[str, Settings] = {
     "fast": Settings(),
-    "book": replace(_WHOLE, n_seeds=3, train_steps=1200, unlearn_steps=300, diffusion_steps=(800, 300)),
+    "book": replace(
+        _WHOLE,
+        families=("mae", "diffusion", "masked code"),
+        n_seeds=3,
+        train_steps=1000,
+        unlearn_steps=300,
+        diffusion_steps=(500, 200),
+        ablations=("crops", "alpha", "noise", "data"),
+    ),
     "gpu": replace(_WHOLE, factors=(0.5, 1.0, 2.0), n_seeds=5, train_steps=4000, unlearn_steps=500),
     # Appendix C.3 for the MAE: 100 + 100 classes, 100 images each to unlearn, 5 epochs of 16 a GPU on 4 GPUs.
     "paper": replace(
