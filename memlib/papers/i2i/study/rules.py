@@ -100,8 +100,8 @@ def i2(results: Results) -> Claim:
 
 def i3(results: Results) -> Claim:
     """*Needs data or scale* unless the gate is open. A weight *balances* if the paper's method keeps and forgets with
-    it. The sweep has five of the paper's weights as released, and three as printed. *Reproduced* if 0.25 balances as released,
-    *trend only* if another weight does, or one as printed. Else *not reproduced*."""
+    it. The sweep has five of the paper's weights as released, and three as printed. *Reproduced* if 0.25 balances as
+    released, *trend only* if another weight does, or one as printed. Else *not reproduced*."""
     losses, margin = _present(results.alpha).losses, results.margin
     paper = f"{RELEASED} {PAPER_WEIGHT:g}"
     if not results.gate.open(margin):
