@@ -34,8 +34,8 @@ SWEEP = (0.01, 0.1, PAPER_WEIGHT, 0.5, 1.0)  # weights of table 3, without 0.05 
 class Crops:
     """I2: one model for all sizes of hole.
 
-    losses: k -> method -> loss of cosine (S, 2) with the k x k patches in the centre hidden; the paper's method at every
-    hole, two baselines at the paper's smaller one. above: k -> (S,), cosine of the original on forget images
+    losses: k -> method -> loss of cosine (S, 2) with the k x k patches in the centre hidden; the paper's method at
+    every hole, two baselines at the paper's smaller one. above: k -> (S,), cosine of the original on forget images
     above the best filling. order: all k, the main one first, the paper's smaller one second.
     """
 

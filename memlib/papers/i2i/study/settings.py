@@ -27,11 +27,11 @@ class Settings:
     patch: Annotated[int, Between(0, 64)] = 0  # pixels a side of a token; 0: a quarter of the image (paper: 16)
     crops: Annotated[tuple[int, ...], Between(1, 64)] = (2, 1, 3)  # k of the k x k hidden patches; the first is main
     width: Annotated[int, Between(8, 2048)] = 64  # units of the transformers; the U-Net has a quarter and a half
-    n_seeds: Annotated[int, Between(2, 50)] = 4  # repetitions; the arms are paired within each
-    train_steps: Annotated[int, Between(1, 10**6)] = 700  # optimiser steps of an original model
-    diffusion_steps: Annotated[tuple[int, ...], Between(1, 10**6)] = (700, 150)  # to train and to unlearn, diffusion
+    n_seeds: Annotated[int, Between(2, 50)] = 3  # repetitions; the arms are paired within each
+    train_steps: Annotated[int, Between(1, 10**6)] = 1000  # optimiser steps of an original model
+    diffusion_steps: Annotated[tuple[int, ...], Between(1, 10**6)] = (500, 200)  # to train and to unlearn, diffusion
     train_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam's, falling along a cosine
-    unlearn_steps: Annotated[int, Between(1, 10**6)] = 200  # optimiser steps of each unlearning arm
+    unlearn_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of each unlearning arm
     batch: Annotated[int, Between(1, 4096)] = 12  # retain and as many forget images a step; training takes twice
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
@@ -56,13 +56,9 @@ SCALES: dict[str, Settings] = {
     "book": replace(
         _WHOLE,
         families=("mae", "diffusion", "masked code"),
-        n_seeds=3,
-        train_steps=1000,
-        unlearn_steps=300,
-        diffusion_steps=(500, 200),
         ablations=("crops", "alpha", "noise", "data"),
     ),
-    "gpu": replace(_WHOLE, factors=(0.5, 1.0, 2.0), n_seeds=5, train_steps=4000, unlearn_steps=500),
+    "gpu": replace(_WHOLE, factors=(0.5, 1.0, 2.0), n_seeds=5, train_steps=4000, diffusion_steps=(4000, 500)),
     # Appendix C.3 for the MAE: 100 + 100 classes, 100 images each to unlearn, 5 epochs of 16 a GPU on 4 GPUs.
     "paper": replace(
         Settings(),
