@@ -36,7 +36,7 @@ class Settings:
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
     diffusion_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # for diffusion (paper: 1e-5)
-    weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.25, 2.0, 0.5, 0.5, 0.5, 2.0)  # alpha, by method
+    weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.25, 2.0, 0.5, 0.5, 0.5, 4.0)  # alpha, by method
     factors: Annotated[tuple[float, ...], Between(0.0, 100.0)] = ()  # multiples of its own that each tries; empty: 1
     margin: Annotated[float, Between(0.0, 1.0)] = 0.05  # cosine: a smaller loss counts as none, a larger as some
     judge_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of the classifier that judges
