@@ -48,7 +48,7 @@ def _every(results: Results) -> dict[str, Rows]:
         small = crops.order[1]
         found[_losses("Smaller and larger holes")] = _arms(sizes)
         others = {name: (loss, crops.above[small]) for name, loss in crops.losses[small].items()}
-        found[_losses(f"Every method at {small} x {small}")] = _arms(others)
+        found[_losses(f"Two baselines beside it at {small} x {small}")] = _arms(others)
     for title, part in (
         ("Weight of the forget term", results.alpha),
         ("Kinds of noise", results.noise),
