@@ -10,12 +10,23 @@ from scipy.stats import binom
 from memlib.cache import store
 from memlib.errors import Refused
 from memlib.papers.i2i import evaluation, study
-from memlib.papers.i2i.study import ablations, comparison, judging, knowledge, models, rules, tasks, theory, world
+from memlib.papers.i2i.study import (
+    ablations,
+    comparison,
+    judging,
+    knowledge,
+    models,
+    rules,
+    tasks,
+    theory,
+    theory_rules,
+    world,
+)
 from memlib.papers.i2i.study.comparison import CONTROL, PRINTED, RELEASED
 from memlib.run import Run
 from memlib.settings import changed
 
-MARGIN, S = 0.05, 4
+MARGIN, S = 0.05, 3
 BASELINES = [name for name in models.METHODS if name not in models.OURS]
 ABOVE = 0.4  # how far the original lies above the floor
 # Deviations over repetitions of the kept run at `book`: of losses on retain and on forget images, and of probabilities.
@@ -35,7 +46,7 @@ def uneven(*shape):
 
 def losses(retain, forget, spread=0.001):
     """Losses (S, 2) about two means."""
-    around = spread * torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    around = spread * torch.tensor([-1.0, 0.0, 1.0])
     return torch.stack([retain + around, forget + around], 1) + uneven(2)
 
 
@@ -230,28 +241,28 @@ class TestI10:
         return rule(results(noise=kinds(GOOD, GOOD, exact, off, chance, other), **of)).verdict
 
     def test_the_premise(self):
-        assert self.verdict(rules.i10a) == "reproduced"
-        assert self.verdict(rules.i10a, off=0.3) == "not reproduced"
-        assert self.verdict(rules.i10a, off=0.2) == "needs data or scale"  # twice the chance itself
-        assert self.verdict(rules.i10a, chance=None) == "needs data or scale"
-        assert self.verdict(rules.i10a, opened=False, able=False) == "reproduced"  # images alone
+        assert self.verdict(theory_rules.i10a) == "reproduced"
+        assert self.verdict(theory_rules.i10a, off=0.3) == "not reproduced"
+        assert self.verdict(theory_rules.i10a, off=0.2) == "needs data or scale"  # twice the chance itself
+        assert self.verdict(theory_rules.i10a, chance=None) == "needs data or scale"
+        assert self.verdict(theory_rules.i10a, opened=False, able=False) == "reproduced"  # images alone
 
     def test_the_consequence(self):
-        assert self.verdict(rules.i10b, losses(0, 0.35)) == "reproduced"
-        assert self.verdict(rules.i10b, losses(0, 0.2)) == "reproduced"  # the identity forgets more
-        assert self.verdict(rules.i10b, losses(0, 0.45)) == "not reproduced"
-        assert self.verdict(rules.i10b, losses(0, 0.4, 0.1)) == "needs data or scale"
-        assert self.verdict(rules.i10b, opened=False) == "needs data or scale"
+        assert self.verdict(theory_rules.i10b, losses(0, 0.35)) == "reproduced"
+        assert self.verdict(theory_rules.i10b, losses(0, 0.2)) == "reproduced"  # the identity forgets more
+        assert self.verdict(theory_rules.i10b, losses(0, 0.45)) == "not reproduced"
+        assert self.verdict(theory_rules.i10b, losses(0, 0.4, 0.1)) == "needs data or scale"
+        assert self.verdict(theory_rules.i10b, opened=False) == "needs data or scale"
 
     def test_the_whole_counts_its_parts(self):
         like = losses(0, 0.35)
-        assert self.verdict(rules.i10, like) == "reproduced"
-        assert self.verdict(rules.i10, like, off=0.3) == "trend only"
-        assert self.verdict(rules.i10, losses(0, 0.45), off=0.3) == "not reproduced"
-        assert self.verdict(rules.i10, like, chance=None) == "needs data or scale"
+        assert self.verdict(theory_rules.i10, like) == "reproduced"
+        assert self.verdict(theory_rules.i10, like, off=0.3) == "trend only"
+        assert self.verdict(theory_rules.i10, losses(0, 0.45), off=0.3) == "not reproduced"
+        assert self.verdict(theory_rules.i10, like, chance=None) == "needs data or scale"
 
     def test_without_an_exact_covariance(self):
-        found = rules.i10b(results(noise=kinds(GOOD, GOOD, losses(0, 0.35), chance=None, other="rank 8")))
+        found = theory_rules.i10b(results(noise=kinds(GOOD, GOOD, losses(0, 0.35), chance=None, other="rank 8")))
         assert found.verdict == "reproduced" and "rank 8" in found.text
 
     def test_null_of_an_exact_covariance_that_is_better_by_the_margin(self):
@@ -259,14 +270,14 @@ class TestI10:
             exact = GOOD + noisy(0, MARGIN, generator)
             return results(noise=kinds(GOOD, GOOD, exact))
 
-        assert rate(simulate, rules.i10b) <= AT_MOST
+        assert rate(simulate, theory_rules.i10b) <= AT_MOST
 
     def test_null_of_a_covariance_twice_as_full_as_chance(self):
         def simulate(generator):
             found = kinds(GOOD, GOOD, chance=0.1)
             return results(noise=dataclasses.replace(found, off_diagonal=spread(0.2, 0.02, generator)))
 
-        assert rate(simulate, rules.i10a) <= AT_MOST
+        assert rate(simulate, theory_rules.i10a) <= AT_MOST
 
 
 SEVEN = ("centre", "random", "up", "down", "left", "right", "outpaint")
@@ -308,7 +319,7 @@ class TestI6:
 
 class TestI7:
     def verdict(self, unlearned, original=0.6, another=0.4, wobble=0.0, first=GOOD, **of):
-        around = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+        around = torch.tensor([-1.0, 0.0, 1.0])
         centres = {"truth": 0.7, "original": original, "unlearned": unlearned, "another class": another}
         found = {(g, name): value + uneven() for g in "RF" for name, value in centres.items()}
         found["F", "unlearned"] = found["F", "unlearned"] + wobble * around
@@ -340,7 +351,7 @@ class TestI8:
 
     def test_each_word(self):
         assert self.verdict([0.0] * S, [0.3] * S) == "reproduced"
-        assert self.verdict([0.0] * S, [0.3, 0.3, 0.3, 0.249]) == "trend only"  # not above 0.75 in all
+        assert self.verdict([0.0] * S, [0.3, 0.3, 0.249]) == "trend only"  # not above 0.75 in all
         assert self.verdict([0.0] * S, [0.0] * S) == "not reproduced"
         assert self.verdict([0.0] * S, [0.3] * S, able=False) == "needs data or scale"
         assert self.verdict([0.0] * S, [0.3] * S, opened=False) == "reproduced"  # the gate is the original's alone
@@ -368,11 +379,11 @@ class TestI9:
     """Lemma 1 and the order of the bounds are identities: wrong values must not pass."""
 
     def verdict(self, **of):
-        return rules.i9b(results(theory=bounds(**of))).verdict
+        return theory_rules.i9b(results(theory=bounds(**of))).verdict
 
     def test_each_word(self):
-        assert rules.i9a(results(theory=bounds())).verdict == "not reproduced"  # lemma 1 is false
-        assert rules.i9a(results(theory=bounds(far="gaussian"))).verdict == "reproduced"
+        assert theory_rules.i9a(results(theory=bounds())).verdict == "not reproduced"  # lemma 1 is false
+        assert theory_rules.i9a(results(theory=bounds(far="gaussian"))).verdict == "reproduced"
         assert self.verdict() == "reproduced"
         assert self.verdict(printed=(-0.5, -0.5)) == "not reproduced"  # no rise
         assert self.verdict(distance=(1.0, 1.2)) == "not reproduced"  # farther
@@ -380,15 +391,15 @@ class TestI9:
         assert self.verdict(infonce=1.0) == "not reproduced"  # above the maximum
 
     def test_the_whole_counts_its_parts(self):
-        assert rules.i9(results(theory=bounds())).verdict == "trend only"
-        assert rules.i9(results(theory=bounds(far="gaussian"))).verdict == "reproduced"
-        assert rules.i9(results(theory=bounds(printed=(-0.5, -0.5)))).verdict == "not reproduced"
+        assert theory_rules.i9(results(theory=bounds())).verdict == "trend only"
+        assert theory_rules.i9(results(theory=bounds(far="gaussian"))).verdict == "reproduced"
+        assert theory_rules.i9(results(theory=bounds(printed=(-0.5, -0.5)))).verdict == "not reproduced"
 
     def test_room_for_rounding(self):
         assert self.verdict(printed=(-1.0, 0.1 + 5e-10), infonce=0.1) == "reproduced"
 
     def test_needs_data_or_scale_is_never_said_as_nothing_is_estimated(self):
-        assert rules.i9b(results(opened=False, able=False, theory=bounds())).verdict == "reproduced"
+        assert theory_rules.i9b(results(opened=False, able=False, theory=bounds())).verdict == "reproduced"
 
     def test_lemma_1_is_false_on_the_line(self):
         laws, kl = theory.lemma1()
@@ -402,7 +413,7 @@ class TestI9:
             ends[:, 1, 0] = ends[:, 0, 0] + spread(0, 0.05, generator).double()
             return results(theory=dataclasses.replace(bounds(), ends=ends))
 
-        assert rate(simulate, rules.i9b) <= AT_MOST
+        assert rate(simulate, theory_rules.i9b) <= AT_MOST
 
 
 def test_a_rule_without_its_measurements_says_so():
@@ -511,7 +522,7 @@ def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
     )
     assert found.methods["diffusion"].stages[:, 0].sum() == pytest.approx(1, abs=1e-5)
     claims = study.verdicts(found)
-    assert [claim.id for claim in claims] == CLAIMS and all(claim.n in (2, 4) for claim in claims)
+    assert [claim.id for claim in claims] == CLAIMS and {claim.n for claim in claims} == {2, 4}
     store.save(cache / "results.safetensors", found)
     assert (cache / "results.safetensors").stat().st_size < 2**20
     again = store.load(cache / "results.safetensors")

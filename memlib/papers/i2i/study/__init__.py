@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memlib.claim import Claim
-from memlib.papers.i2i.study import ablations, comparison, findings, knowledge, pictures, rules, tasks, theory
+from memlib.papers.i2i.study import (
+    ablations,
+    comparison,
+    findings,
+    knowledge,
+    pictures,
+    rules,
+    tasks,
+    theory,
+    theory_rules,
+)
 from memlib.papers.i2i.study._tables import mean_and_interval, tables
 from memlib.papers.i2i.study.comparison import RELEASED
 from memlib.papers.i2i.study.results import Gate, Results
@@ -103,11 +113,11 @@ def verdicts(results: Results) -> list[Claim]:
         "crops": [rules.i2],
         "alpha": [rules.i3],
         "data": [rules.i4],
-        "noise": [rules.i5, rules.i10, rules.i10a, rules.i10b],
+        "noise": [rules.i5, theory_rules.i10, theory_rules.i10a, theory_rules.i10b],
         "tasks": [rules.i6],
         "second": [rules.i7],
         "distances": [rules.i8],
-        "theory": [rules.i9, rules.i9a, rules.i9b],
+        "theory": [theory_rules.i9, theory_rules.i9a, theory_rules.i9b],
     }
     found = [rule(results) for name, group in measured.items() if getattr(results, name) is not None for rule in group]
     return sorted(found, key=lambda claim: (int(claim.id[1:].rstrip("ab")), claim.id))

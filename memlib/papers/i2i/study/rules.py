@@ -29,7 +29,7 @@ def i1(results: Results) -> Claim:
     *destroys* in all three families and every baseline is shown to fail in at least one of those where it is an arm: it
     damages, remembers, or forgets less by a paired interval. *Trend only* if it keeps and forgets in some family. Else
     *not reproduced*. The diffusion model with a code of the masked image is a control and decides nothing."""
-    families, margin = papers_families(_present(results.methods)), results.margin
+    families, margin = papers_families(present(results.methods)), results.margin
     words = words_of(families, margin)
     good = [name for name, word in words.items() if word.holds]
     bad = [name for name, word in words.items() if word.on_retain == "damages" or word.on_forget == "remembers"]
@@ -43,7 +43,7 @@ def i1(results: Results) -> Claim:
     figure = {f"{f} {name}": shares(families[f], name) for f in words for name in families[f].best}
     share = words[first].share if first in words else interval(families[first].losses(RELEASED)[:, 1])
     text = "loss of cosine on retain images, then share lost on forget images; 90 % interval: share lost, as released, "
-    return _claim("I1", verdict, figure or {"nothing to lose": families[first].above}, share, text + first)
+    return claim_of("I1", verdict, figure or {"nothing to lose": families[first].above}, share, text + first)
 
 
 def papers_families(families: dict[str, Family]) -> dict[str, Family]:
@@ -83,7 +83,7 @@ def i2(results: Results) -> Claim:
     (lower end above the margin). *Reproduced* if it keeps and forgets with the smaller hole too, and loses less cosine
     on forget images than with the larger (lower end of the difference above 0). *Trend only* if more is lost on forget
     than on retain images (lower end above 0). Else *not reproduced*."""
-    crops, margin = _present(results.crops), results.margin
+    crops, margin = present(results.crops), results.margin
     first, second = crops.order[:2]
     large, small = (crops.losses[k][RELEASED] for k in (first, second))
     weaker, apart = interval((large - small)[:, 1])[0] > 0, interval(_apart(small))[0] > 0
@@ -95,14 +95,14 @@ def i2(results: Results) -> Claim:
         verdict = "reproduced" if word.holds and weaker else "trend only" if apart else "not reproduced"
     figure = {f"{k} x {k}": crops.losses[k][RELEASED] for k in sorted(crops.losses)}
     text = f"loss of cosine, retain then forget, {results.gate.family}; 90 % interval: share lost, second crop"
-    return _claim("I2", verdict, figure, share, text)
+    return claim_of("I2", verdict, figure, share, text)
 
 
 def i3(results: Results) -> Claim:
     """*Needs data or scale* unless the gate is open. A weight *balances* if the paper's method keeps and forgets with
     it. The sweep has five of the paper's weights as released, and three as printed. *Reproduced* if 0.25 balances as
     released, *trend only* if another weight does, or one as printed. Else *not reproduced*."""
-    losses, margin = _present(results.alpha).losses, results.margin
+    losses, margin = present(results.alpha).losses, results.margin
     paper = f"{RELEASED} {PAPER_WEIGHT:g}"
     if not results.gate.open(margin):
         verdict, share = "needs data or scale", interval(losses[paper][:, 1])
@@ -111,14 +111,14 @@ def i3(results: Results) -> Claim:
         share, balanced = words[paper].share, [name for name, word in words.items() if word.holds]
         verdict = "reproduced" if paper in balanced else "trend only" if balanced else "not reproduced"
     text = f"loss of cosine, retain then forget, {results.gate.family}; 90 % interval: share lost at {paper}"
-    return _claim("I3", verdict, losses, share, text)
+    return claim_of("I3", verdict, losses, share, text)
 
 
 def i4(results: Results) -> Claim:
     """*Needs data or scale* unless the gate is open. A source of retain data *works* if the upper end of the loss on
     retain images is below twice the margin and the method forgets. The sources are proxies and 1 and 20 retain images
     a class. *Reproduced* if all work, *trend only* if some do. Else *not reproduced*."""
-    losses, margin = _present(results.data).losses, results.margin
+    losses, margin = present(results.data).losses, results.margin
     if not results.gate.open(margin):
         verdict = "needs data or scale"
     else:
@@ -126,7 +126,7 @@ def i4(results: Results) -> Claim:
         whole = len(works) == len(losses) - 1
         verdict = "reproduced" if whole else "trend only" if works else "not reproduced"
     text = "loss of cosine, retain then forget; 90 % interval: retain with proxies"
-    return _claim("I4", verdict, losses, interval(losses["proxy"][:, 0]), text)
+    return claim_of("I4", verdict, losses, interval(losses["proxy"][:, 0]), text)
 
 
 def sources_that_work(losses: dict[str, Tensor], above: Tensor, margin: float) -> list[str]:
@@ -139,14 +139,14 @@ def i5(results: Results) -> Claim:
     """*Needs data or scale* unless the gate is open. The loss on forget images by N(0, I) minus that by U[-1, 1]:
     *reproduced* if its lower end is above 0, *not reproduced* if its upper end is below the margin. Else *needs data or
     scale*."""
-    noise, margin = _present(results.noise), results.margin
+    noise, margin = present(results.noise), results.margin
     low, high = interval((noise.losses["N(0, I)"] - noise.losses["U[-1, 1]"])[:, 1])
     if not results.gate.open(margin) or (low <= 0 and high >= margin):
         verdict = "needs data or scale"
     else:
         verdict = "reproduced" if low > 0 else "not reproduced"
     figure = {kind: loss[:, 1:] for kind, loss in noise.losses.items()}
-    return _claim("I5", verdict, figure, (low, high), "loss on forget images; 90 % interval: Gaussian over uniform")
+    return claim_of("I5", verdict, figure, (low, high), "loss on forget images; 90 % interval: Gaussian over uniform")
 
 
 def i6(results: Results) -> Claim:
@@ -155,7 +155,7 @@ def i6(results: Results) -> Claim:
     forgets (lower end of the share lost of the mean distance above 0.5). *Reproduced* if all seven count and the method
     keeps and forgets in each. *Trend only* if, over the tasks that count, more is lost on forget than on retain images
     (lower end of the mean difference above 0). Else *not reproduced*."""
-    tasks, margin = _present(results.tasks), results.margin
+    tasks, margin = present(results.tasks), results.margin
     larger = tasks.larger()
     losses = {task: tasks.losses[job] for task, job in larger.items()}
     counts = tasks_that_count(results)
@@ -167,18 +167,18 @@ def i6(results: Results) -> Claim:
     else:
         verdict = "reproduced" if len(held) == TASKS else "trend only" if gap[0] > 0 else "not reproduced"
     text = "loss of cosine, retain then forget, larger hole; 90 % interval: the difference where it counts"
-    return _claim("I6", verdict, losses, gap, text)
+    return claim_of("I6", verdict, losses, gap, text)
 
 
 def tasks_that_count(results: Results) -> list[str]:
     """The tasks in which the original, with the larger hole, beats the best filling by more than the margin."""
-    tasks = _present(results.tasks)
+    tasks = present(results.tasks)
     return [task for task, job in tasks.larger().items() if interval(tasks.above[job])[0] > results.margin]
 
 
 def over_tasks_forgot(results: Results) -> bool:
     """Whether the model of all tasks forgets, on the mean of the tasks that count."""
-    tasks = _present(results.tasks)
+    tasks = present(results.tasks)
     jobs = [tasks.larger()[task] for task in tasks_that_count(results)]
     if not jobs:
         return False
@@ -192,7 +192,7 @@ def i7(results: Results) -> Claim:
     more than one of another class (lower end above 0). *Reproduced* if the centre that the unlearned model made helps
     less than the margin more than one of another class (upper end) and less than the original's (lower end of the
     difference above 0). *Trend only* if only the latter holds. Else *not reproduced*."""
-    second, margin = _present(results.second), results.margin
+    second, margin = present(results.second), results.margin
     cosine = second.cosine
     left = interval(cosine["F", "unlearned"] - cosine["F", "another class"])
     lower = interval(cosine["F", "original"] - cosine["F", "unlearned"])[0] > 0
@@ -203,7 +203,7 @@ def i7(results: Results) -> Claim:
         verdict = "reproduced" if left[1] < margin and lower else "trend only" if lower else "not reproduced"
     figure = {f"{group} {name}": value for (group, name), value in cosine.items()}
     text = "cosine of the second completion; 90 % interval: the unlearned centre over another class's"
-    return _claim("I7", verdict, figure, left, text)
+    return claim_of("I7", verdict, figure, left, text)
 
 
 def i8(results: Results) -> Claim:
@@ -211,7 +211,7 @@ def i8(results: Results) -> Claim:
     The figure is the probability that a forget completion lies farther from its truth than a retain completion from
     its own. *Reproduced* if unlearning raises it (lower end above 0) to more than 0.75 in every repetition, *trend
     only* if it raises it. Else *not reproduced*."""
-    found = _present(results.distances)
+    found = present(results.distances)
     rise = interval(found.unlearned - found.original)
     if not results.gate.able:
         verdict = "needs data or scale"
@@ -220,72 +220,7 @@ def i8(results: Results) -> Claim:
     else:
         verdict = "reproduced" if found.unlearned.min() > FAR else "trend only"
     text = "probability that a forget completion lies farther from its truth than a retain one; 90 % interval: the rise"
-    return _claim("I8", verdict, {"original": found.original, "unlearned": found.unlearned}, rise, text)
-
-
-def i9(results: Results) -> Claim:
-    """Both parts: *reproduced* if I9a and I9b are, *trend only* if one of them is, else *not reproduced*."""
-    return _whole("I9", i9a(results), i9b(results))
-
-
-def i9a(results: Results) -> Claim:
-    """Lemma 1, on four laws of one mean and variance on the line: *reproduced* if the Gaussian is the law farthest from
-    each, else *not reproduced*. A check of arithmetic."""
-    found = _present(results.theory)
-    verdict = "reproduced" if found.lemma1() else "not reproduced"
-    figure = {law: found.to_gaussian(law) for law in found.laws}
-    return Claim("I9a", verdict, figure, len(found.laws), None, "divergence from each law to the Gaussian, nats")
-
-
-def i9b(results: Results) -> Claim:
-    """Theorem 1, a check of arithmetic: *reproduced* if the printed bound stays below InfoNCE, and InfoNCE below its
-    maximum, at every moment of the first repetition; if forget codes come nearer to those of noise in every repetition;
-    and if the bound of equation 9 rises (lower end above 0). Else *not reproduced*."""
-    found = _present(results.theory)
-    printed, infonce, maximum, distance, _ = found.along.unbind(-1)
-    ordered = bool((printed <= infonce + 1e-9).all() and (infonce <= maximum).all())
-    nearer = bool((found.ends[:, 1, 3] < found.ends[:, 0, 3]).all())
-    rises = found.ends[:, 1, 0] - found.ends[:, 0, 0]
-    verdict = "reproduced" if ordered and nearer and interval(rises)[0] > 0 else "not reproduced"
-    text = "a smaller distance goes with a larger bound, below InfoNCE throughout; 90 % interval: the rise"
-    return _claim("I9b", verdict, {"rise of the bound on forget images, nats": rises}, interval(rises), text)
-
-
-def i10(results: Results) -> Claim:
-    """Both parts: *needs data or scale* if I10a or I10b does, *reproduced* if both are, *trend only* if one of them is,
-    else *not reproduced*."""
-    return _whole("I10", i10a(results), i10b(results))
-
-
-def i10a(results: Results) -> Claim:
-    """The premise: the fraction of the squared covariance of the forget images that lies off the diagonal. *Reproduced*
-    if its upper end is below twice what shuffled pixels show by chance, *not reproduced* if its lower end is above
-    that. Else *needs data or scale*, as where images are too large for their covariance."""
-    noise = _present(results.noise)
-    low, high = interval(noise.off_diagonal)
-    figure = {"off the diagonal": noise.off_diagonal}
-    if noise.by_chance is None:
-        return _claim("I10a", "needs data or scale", figure, (low, high), "fraction of the squared covariance")
-    twice = 2 * float(noise.by_chance.mean())
-    verdict = "reproduced" if high < twice else "not reproduced" if low > twice else "needs data or scale"
-    text = "fraction of the squared covariance; 90 % interval: off the diagonal"
-    return _claim("I10a", verdict, figure | {"by chance": noise.by_chance}, (low, high), text)
-
-
-def i10b(results: Results) -> Claim:
-    """The consequence. *Needs data or scale* unless the gate is open. The loss on forget images by N(0, I) minus that
-    by the exact covariance of the images (by rank 8 where the images are too large for it): *not reproduced* if it is
-    shown to be below minus the margin, *reproduced* if it is shown to be above that. Else *needs data or scale*."""
-    noise, margin = _present(results.noise), results.margin
-    other = "exact covariance" if "exact covariance" in noise.losses else "rank 8"
-    low, high = interval((noise.losses["N(0, I)"] - noise.losses[other])[:, 1])
-    if not results.gate.open(margin):
-        verdict = "needs data or scale"
-    else:
-        verdict = "reproduced" if low > -margin else "not reproduced" if high < -margin else "needs data or scale"
-    figure = {kind: noise.losses[kind][:, 1:] for kind in ("N(0, I)", other)}
-    text = f"loss on forget images; 90 % interval: by the identity over that by the {other}"
-    return _claim("I10b", verdict, figure, (low, high), text)
+    return claim_of("I8", verdict, {"original": found.original, "unlearned": found.unlearned}, rise, text)
 
 
 def _forgot(losses: Tensor, above: Tensor, margin: float) -> bool:
@@ -293,23 +228,12 @@ def _forgot(losses: Tensor, above: Tensor, margin: float) -> bool:
     return interval(above)[0] > margin and interval(share_lost(losses, above))[0] > FORGOTTEN
 
 
-def _whole(name: str, first: Claim, second: Claim) -> Claim:
-    """A claim of two parts; the figure counts the parts that are reproduced."""
-    parts = (first, second)
-    held = [part.id for part in parts if part.verdict == "reproduced"]
-    if any(part.verdict == "needs data or scale" for part in parts):
-        verdict = "needs data or scale"
-    else:
-        verdict = ("not reproduced", "trend only", "reproduced")[len(held)]
-    return Claim(name, verdict, len(held), second.n, None, f"parts reproduced: {', '.join(held) or 'none'}")
-
-
 def _apart(losses: Tensor) -> Tensor:
     """Loss on forget minus loss on retain images, (S,), of losses (S, 2)."""
     return losses[:, 1] - losses[:, 0]
 
 
-def _claim(name: str, verdict: str, figure: dict[str, Tensor], ends: tuple[float, float], text: str) -> Claim:
+def claim_of(name: str, verdict: str, figure: dict[str, Tensor], ends: tuple[float, float], text: str) -> Claim:
     """The claim with means over repetitions as its figure; n is the number of repetitions."""
     count = len(next(iter(figure.values())))
     means = {key: values.mean(0).tolist() for key, values in figure.items()}
@@ -317,7 +241,7 @@ def _claim(name: str, verdict: str, figure: dict[str, Tensor], ends: tuple[float
     return Claim(name, verdict, plain, count, ends, text)
 
 
-def _present(found: T | None) -> T:
+def present(found: T | None) -> T:
     """The measurements that a rule needs. Raises Refused where they were not made."""
     if found is None:
         raise Refused("this claim was not measured in this run: run the study with its group")
