@@ -516,6 +516,7 @@ def test_a_whole_run_saves_loads_and_gives_every_verdict(cache, monkeypatch):
     monkeypatch.setattr(ablations, "PER_CLASS", (1,))
     families = ["mae", "diffusion", "masked code"]
     settings = changed(study.SCALES["book"], TINY | THREE | {"factors": [1.0], "families": families})
+    settings = dataclasses.replace(settings, ablations=study.SCALES["gpu"].ablations)
     found = study.run(settings, Run("03", "book"), tuple(study.GROUPS))
     assert (
         list(found.methods) == ["mae", "diffusion", "masked code"] and found.methods["diffusion"].stages.shape[1] == 3

@@ -69,7 +69,9 @@ def sentences(tables: Tables) -> str:
         return "no run is kept here; `memlib study i2i --scale book` makes one."
     told = "; ".join(f"{NAMES[family]}: {word[RELEASED]}" for family, word in words.items())
     first, *_ = words
-    share = {method: f"{100 * value[1][0]:.0f} %" for method, value in methods_in(tables, first).items()}
+    nothing = dict.fromkeys((RELEASED, PRINTED, BARE), "nothing measurable")  # there was nothing to lose
+    lost = {method: f"{100 * value[1][0]:.0f} %" for method, value in methods_in(tables, first).items()}
+    share = nothing | lost
     found = [
         f"as released, the paper's method does this to retain and to forget images. {told}.",
         f"In the {NAMES[first]} it takes {share[RELEASED]} of what there was to lose on forget images; as printed, "
