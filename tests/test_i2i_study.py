@@ -598,7 +598,8 @@ class TestFindings:
         assert study.findings.words_in(tables, "mae")[RELEASED] == "keeps, destroys"
         said = study.findings.sentences(tables)
         assert "MAE: keeps, destroys." in said
-        assert "takes 90 % of what there was to lose" in said and "as printed, 40 %" in said and "term, 20 %" in said
+        assert "takes 90 % (weight 0.25) of what there was to lose" in said
+        assert "as printed, 40 % (weight 2)" in said and "term, 20 % (weight 0)" in said
 
     def test_without_a_kept_run(self):
         assert "memlib study i2i --scale book" in study.findings.sentences({}) and not study.findings.in_families({})

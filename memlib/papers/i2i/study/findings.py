@@ -70,7 +70,11 @@ def sentences(tables: Tables) -> str:
     told = "; ".join(f"{NAMES[family]}: {word[RELEASED]}" for family, word in words.items())
     first, *_ = words
     nothing = dict.fromkeys((RELEASED, PRINTED, BARE), "nothing measurable")  # there was nothing to lose
-    lost = {method: f"{100 * value[1][0]:.0f} %" for method, value in methods_in(tables, first).items()}
+    weights = {row[1]: row[2] for row in rows_of(tables, MAIN) if row[0] == first}
+    lost = {
+        method: f"{100 * value[1][0]:.0f} % (weight {weights[method]})"
+        for method, value in methods_in(tables, first).items()
+    }
     share = nothing | lost
     found = [
         f"as released, the paper's method does this to retain and to forget images. {told}.",
