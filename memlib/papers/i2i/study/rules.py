@@ -234,7 +234,7 @@ def _apart(losses: Tensor) -> Tensor:
 
 
 def claim_of(name: str, verdict: str, figure: dict[str, Tensor], ends: tuple[float, float], text: str) -> Claim:
-    """The claim with means over repetitions as its figure; n is the number of repetitions."""
+    """The claim with means over repetitions, of values (S,) or (S, 2), as its figure; n is S."""
     count = len(next(iter(figure.values())))
     means = {key: values.mean(0).tolist() for key, values in figure.items()}
     plain = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in means.items()}
