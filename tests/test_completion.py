@@ -13,7 +13,7 @@ from torch import nn
 
 from memlib import noise, train
 from memlib.errors import Refused
-from memlib.papers.i2i import MAE, VQGAN, Inpainter, i2i, mae, masks, methods, unlearn
+from memlib.papers.i2i import MAE, VQGAN, Inpainter, MaskedCodeInpainter, i2i, mae, masks, methods, unlearn
 from memlib.papers.i2i.diffusion import Noisy
 from memlib.papers.i2i.evaluation import Judge, quality
 from memlib.papers.i2i.masks import hidden_tokens, hide, paste
@@ -24,10 +24,13 @@ FAMILIES = {
     "mae": lambda: MAE.small(SHAPE, PATCH, width=16, depth=2, heads=2),
     "vqgan": lambda: VQGAN.small(SHAPE, PATCH, codes=16, channels=8, width=16, depth=2, heads=2),
     "diffusion": lambda: Inpainter.small(SHAPE, widths=(8, 16)),
+    "masked code": lambda: MaskedCodeInpainter.small(SHAPE, widths=(8, 16)),
 }
 METHODS = [
-    methods.li2024, methods.max_loss, methods.noisy_label, methods.retain_label, methods.random_encoder,
+    methods.li2024, methods.li2024_released, methods.max_loss, methods.noisy_label, methods.retain_label,
+    methods.random_encoder, methods.random_encoder_released,
 ]  # fmt: skip
+ENCODER_ALONE = {name for name in METHODS if name.__name__.startswith(("li2024", "random_encoder"))}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -94,7 +97,7 @@ class TestFamilies:
         shown = methods.flatten_codes(model.encode(model.initial_inputs(images.flip(0), CENTRE, generator())))
         assert ((first - shown).norm(dim=1) > 1e-3 * first.norm(dim=1)).all()  # what is known does
         trained = [methods.flatten_codes(model.encode(model.inputs(x, CENTRE, generator()))) for x in (images, other)]
-        assert torch.equal(*trained) != isinstance(model, Inpainter)
+        assert torch.equal(*trained) != (type(model) is Inpainter)
 
     def test_an_inpainter_begins_with_pure_noise_at_the_highest_level(self, images):
         model = FAMILIES["diffusion"]()
@@ -122,7 +125,10 @@ class TestFamilies:
     def test_the_noise_target_is_noise_masked_alike(self, model, images):
         inputs = model.inputs(images[:4], CENTRE, generator())
         with_noise = model.with_noise(inputs, images[4:8])
-        if isinstance(model, Inpainter):  # eq. C.25: the noisy image is replaced, T(x) and the level are not
+        if isinstance(model, MaskedCodeInpainter):
+            assert torch.equal(with_noise.known, hide(images[4:8], CENTRE))
+            assert torch.equal(with_noise.noisy, inputs.noisy) and torch.equal(with_noise.t, inputs.t)
+        elif isinstance(model, Inpainter):  # eq. C.25: the noisy image is replaced, T(x) and the level are not
             assert torch.equal(with_noise.noisy, images[4:8]) and torch.equal(
                 with_noise.known, hide(images[:4], CENTRE)
             )
@@ -130,6 +136,39 @@ class TestFamilies:
         else:
             fresh = model.inputs(images[4:8], CENTRE, generator())
             assert all(torch.equal(a, b) for a, b in zip(with_noise, fresh, strict=True))
+
+    def test_the_released_target_differs_from_the_printed_one_in_an_inpainter_alone(self, model, images):
+        inputs = model.inputs(images[:4], CENTRE, generator())
+        printed, released = model.with_noise(inputs, images[4:8]), model.with_hidden_noise(inputs, images[4:8])
+        if type(model) is Inpainter:
+            assert torch.equal(released.noisy, torch.where(CENTRE, images[4:8], inputs.noisy))
+            printed, released = printed._replace(noisy=0), released._replace(noisy=0)
+        for a, b in zip(printed, released, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+class TestMaskedCode:
+    @pytest.fixture
+    def painter(self):
+        torch.manual_seed(0)
+        return FAMILIES["masked code"]().eval()
+
+    def test_the_code_is_of_the_masked_image_alone(self, painter, images):
+        inputs = painter.inputs(images, CENTRE, generator())
+        other = inputs._replace(noisy=inputs.noisy + 1, t=inputs.t.flip(0))
+        assert all(map(torch.equal, painter.encode(inputs), painter.encode(other)))
+        assert not torch.equal(painter.predict(inputs), painter.predict(other))
+        shown = painter.encode(inputs._replace(known=inputs.known.flip(0)))
+        assert all((a != b).any() for a, b in zip(shown, painter.encode(inputs), strict=True))
+
+    def test_the_code_reaches_the_prediction(self, painter, images):
+        inputs = painter.inputs(images, CENTRE, generator())
+        hidden = inputs._replace(known=torch.zeros_like(inputs.known))
+        assert not torch.allclose(painter.predict(inputs), painter.predict(hidden))
+
+    def test_odd_sizes_are_refused(self):
+        with pytest.raises(Refused, match="give fewer widths"):
+            MaskedCodeInpainter.small((1, 6, 6), widths=(8, 8, 8))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
@@ -173,8 +212,7 @@ class TestMethods:
         assert step.index == 2 and drawn == [6, 6, 6]
         assert moved(before, model) == set()
         rooms = {name.split(".")[0] for name in moved(before, unlearned)}
-        encoder_alone = method in (methods.li2024, methods.random_encoder)
-        assert rooms == ({"encoder"} if encoder_alone else {"encoder", "decoder"}) == set(method.trains)
+        assert rooms == ({"encoder"} if method in ENCODER_ALONE else {"encoder", "decoder"}) == set(method.trains)
 
     def test_unlearning_repeats_itself(self, model, images, method):
         runs = []
@@ -195,6 +233,13 @@ class TestI2I:
         for i in range(4):
             assert kept[i] == pytest.approx(math.dist((weight @ retain[i]).tolist(), (eye @ retain[i]).tolist()))
             assert lost[i] == pytest.approx(math.dist((weight @ forget[i]).tolist(), (eye @ target[i]).tolist()))
+
+    def test_the_distances_by_hand(self):
+        a = (torch.tensor([[3.0, 4.0]]), torch.tensor([[[1.0], [2.0]]]))
+        zero = tuple(torch.zeros_like(stage) for stage in a)
+        assert methods.joint_norm(a, zero).tolist() == pytest.approx([math.sqrt(30)])
+        assert methods.mean_square(a, zero).tolist() == pytest.approx([25 / 2 + 5 / 2])  # stage by stage
+        assert methods.mean_square(a[0], zero[0]).tolist() == pytest.approx([12.5])
 
     def test_joins_stages_and_gives_the_original_no_gradient(self):
         scale = torch.tensor(2.0, requires_grad=True)
@@ -230,7 +275,7 @@ class TestTerms:
         return (self.rows(a) - self.rows(b)).square().sum(1).sqrt()
 
     @pytest.mark.parametrize(("method", "truth", "sign"), [
-        (methods.max_loss, "forget", -1), (methods.noisy_label, "noise", 1), (methods.retain_label, "retain", 1),
+        (methods.max_loss, "forget", -1), (methods.retain_label, "retain", 1),
     ])  # fmt: skip
     def test_a_baseline_trains_forget_images_towards_its_own_truth(self, model, frozen, images, method, truth, sign):
         part = batch(images)
@@ -238,6 +283,30 @@ class TestTerms:
         follow = generator()
         torch.testing.assert_close(terms[0], model.loss(part.retain, part.retain, CENTRE, follow))
         torch.testing.assert_close(terms[1], sign * model.loss(part.forget, getattr(part, truth), CENTRE, follow))
+
+    def test_noisy_label_predicts_the_noise_that_it_shows(self, model, frozen, images):
+        part = batch(images)
+        lost = methods.noisy_label(model, frozen, part, generator())[1]
+        follow = generator()
+        model.loss(part.retain, part.retain, CENTRE, follow)
+        if not isinstance(model, Inpainter):
+            return torch.testing.assert_close(lost, model.loss(part.forget, part.noise, CENTRE, follow))
+        t = torch.randint(len(model.alphas_cumprod), (4,), generator=generator(9))
+        lost = model.loss_to_noise(part.forget, part.noise, CENTRE, generator(9))
+        shown = Noisy(hide(part.forget, CENTRE), CENTRE, part.noise, t)
+        return torch.testing.assert_close(lost, (model.predict(shown) - part.noise).flatten(1).norm(dim=1))
+
+    def test_the_released_random_encoder_has_the_codes_mean_and_deviation(self, model, frozen, images):
+        part = batch(images)
+        kept, lost = methods.random_encoder_released(model, frozen, part, generator())
+        follow = generator()
+        retain, forget = (model.inputs(x, CENTRE, follow) for x in (part.retain, part.forget))
+        stages = [codes if isinstance(codes, tuple) else (codes,) for codes in map(frozen.encode, (retain, forget))]
+        aims = [s.mean() + s.std() * torch.randn(s.shape, generator=follow) for s in stages[1]]
+        made = [codes if isinstance(codes, tuple) else (codes,) for codes in map(model.encode, (retain, forget))]
+        for term, mine, aim in ((kept, made[0], stages[0]), (lost, made[1], aims)):
+            squares = [(a - b).square().flatten(1).mean(1) for a, b in zip(mine, aim, strict=True)]
+            torch.testing.assert_close(term, sum(squares))
 
     def test_random_encoder_aims_at_what_its_generator_draws(self, model, frozen, images):
         part = batch(images)
@@ -255,7 +324,9 @@ class TestTerms:
         kept, lost = methods.li2024(model, frozen, part, generator())
         follow = generator()
         retain, forget = (model.inputs(x, CENTRE, follow) for x in (part.retain, part.forget))
-        if isinstance(model, Inpainter):
+        if isinstance(model, MaskedCodeInpainter):
+            target = forget._replace(known=hide(part.noise, CENTRE))
+        elif isinstance(model, Inpainter):
             target = Noisy(part.forget.masked_fill(CENTRE, 0), CENTRE, part.noise, forget.t)
         else:
             target = frozen.inputs(part.noise, CENTRE, follow)

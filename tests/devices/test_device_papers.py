@@ -143,7 +143,8 @@ def small(family):
             return i2i.MAE.small((1, 8, 8), 2, width=16, depth=1, heads=2).eval()
         if family == "vqgan":
             return i2i.VQGAN.small((1, 8, 8), 2, codes=16, channels=8, width=16, depth=1, heads=2).eval()
-        return i2i.Inpainter.small((1, 8, 8), widths=(8, 16)).eval()
+        kind = i2i.Inpainter if family == "diffusion" else i2i.MaskedCodeInpainter
+        return kind.small((1, 8, 8), widths=(8, 16)).eval()
 
 
 def completed(family):
@@ -252,6 +253,8 @@ CASES = {
     "i2i.masks.hidden_tokens": lambda to: masks.hidden_tokens(to(HALF), 12, 2),
     "i2i.methods.flatten_codes": lambda to: methods.flatten_codes((to(X), to(X))),
     "i2i.methods.i2i": lambda to: methods.i2i(torch.sin, torch.cos, to(X), to(X), to(X)),
+    "i2i.methods.joint_norm": lambda to: methods.joint_norm(to(X), to(X.flip(0))),
+    "i2i.methods.mean_square": lambda to: methods.mean_square((to(X), to(X)), (to(X.flip(0)), to(X))),
     "i2i.targets.gaussian": drawn(targets.gaussian),
     "i2i.targets.uniform": drawn(targets.uniform),
     "i2i.targets.covariance": drawn(targets.covariance),
@@ -266,8 +269,9 @@ CASES = {
     "i2i.evaluation.region": lambda to: evaluation.region(to(IMAGES), to(HALF)),
     "i2i.evaluation.quality": quality,
     "i2i.evaluation.interval": lambda to: evaluation.interval(to(SIGMA)),
-    "i2i.evaluation.outcome": lambda to: evaluation.outcome(to(SCORES), 0.1),
-    "i2i.evaluation.compare": lambda to: evaluation.compare(to(SCORES), to(SCORES.flip(0)), 0.1),
+    "i2i.evaluation.outcome": lambda to: evaluation.outcome(to(SCORES), to(SIGMA), 0.1),
+    "i2i.evaluation.share_lost": lambda to: evaluation.share_lost(to(SCORES), to(SIGMA)),
+    "i2i.evaluation.compare": lambda to: evaluation.compare(to(SCORES), to(SCORES.flip(0)), to(SIGMA), 0.1),
     "i2i.evaluation.counted": lambda to: evaluation.counted(to(LABELS > 0), to(LABELS), [0, 1]),
     "i2i.evaluation.truth_separation": lambda to: evaluation.truth_separation(
         *map(to, (X, X.flip(0), X, X.roll(1, 0)))
@@ -275,6 +279,7 @@ CASES = {
 }  # fmt: skip
 TRAINED = {"learning_rate.descend", "learning_rate.deep", "learning_rate.Deep", "learning_rate.sharpness"}
 BY_FAMILY = {"li2024", "max_loss", "noisy_label", "retain_label", "random_encoder", "unlearn"}
+BY_FAMILY |= {"li2024_released", "random_encoder_released"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -303,7 +308,7 @@ def test_a_teacher_and_a_student_learn_on_the_device(device):
         check(case, device, LOOSE)
 
 
-@pytest.mark.parametrize("family", ["mae", "vqgan", "diffusion"])
+@pytest.mark.parametrize("family", ["mae", "vqgan", "diffusion", "masked code"])
 def test_a_completer_on_the_device(family, device):
     check(completed(family), device, LOOSE)
 

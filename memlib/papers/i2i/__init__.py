@@ -10,6 +10,7 @@ out what a model still knows. `study` is the experiment behind claims I1 to I10.
 from memlib.papers.i2i import bound, evaluation, masks, methods, targets
 from memlib.papers.i2i.diffusion import Inpainter
 from memlib.papers.i2i.mae import MAE
+from memlib.papers.i2i.masked_code import MaskedCodeInpainter
 from memlib.papers.i2i.methods import i2i, unlearn
 from memlib.papers.i2i.vqgan import VQGAN
 
@@ -17,6 +18,7 @@ __all__ = [
     "MAE",
     "VQGAN",
     "Inpainter",
+    "MaskedCodeInpainter",
     "bound",
     "evaluation",
     "i2i",

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 
+LARGEST = 3.0  # standard deviations: no pixel of a standardised image lies much farther out
+
+
 class Noisy(NamedTuple):
     """What the encoder is given: T(x) (B, C, H, W), the mask, the noisy image (B, C, H, W) and its level t (B,)."""
 
@@ -109,6 +112,10 @@ class Inpainter(nn.Module):
         """The same with noise (B, C, H, W) in place of the noisy image; T(x) and the level stay. I2I eq. C.25."""
         return inputs._replace(noisy=noise)
 
+    def with_hidden_noise(self, inputs: Noisy, noise: Tensor) -> Noisy:
+        """The same with noise (B, C, H, W) in the hidden part of the noisy image alone, as the authors' code has it."""
+        return inputs._replace(noisy=torch.where(inputs.mask, noise, inputs.noisy))
+
     def encode(self, inputs: Noisy) -> tuple[Tensor, ...]:
         """Codes (B, D_i, H_i, W_i): the bottom of the U-Net last, before it every skip connection to the decoder."""
         x = [inputs.noisy, inputs.known]
@@ -120,28 +127,49 @@ class Inpainter(nn.Module):
         """The predicted noise (B, C, H, W) from codes and levels t (B,)."""
         return self.decoder(codes, self._time(t, codes[0]))
 
+    def predict(self, inputs: Noisy) -> Tensor:
+        """The predicted noise (B, C, H, W) in the noisy image."""
+        return self.decode(self.encode(inputs), inputs.t)
+
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """|D(E(T(seen), truth noised, t)) - its noise|_2, (B,), unsquared as in I2I eq. C.26; images (B, C, H, W).
 
-        In training truth = seen. Retain Label gives retain images as the truth (C.29). Noisy Label gives noise n, the
-        ground truth of sec. 4.1, which is noised like an image. C.32 instead has n itself as the noisy image, in
-        formula and text, and calls it eta; but then gamma does not enter, and only its mean could be learned.
+        In training truth = seen. Retain Label gives retain images as the truth (C.29).
         """
         inputs, gamma = self._noised(seen, truth, mask, generator)
-        error = self.decode(self.encode(inputs), inputs.t) - gamma
+        return torch.linalg.vector_norm((self.predict(inputs) - gamma).flatten(1), dim=1)
+
+    def loss_to_noise(self, seen: Tensor, noise: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """|D(E(T(seen), n, t)) - n|_2, (B,), for noise n (B, C, H, W): Noisy Label, I2I eq. C.32.
+
+        C.32 has n as the noisy image and an independent gamma as what is to be predicted, of which only the mean could
+        be learned. In the authors' code both are the same draw, as here.
+        """
+        t = torch.randint(len(self.alphas_cumprod), (len(seen),), generator=generator).to(seen.device)
+        error = self.predict(Noisy(hide(seen, mask), mask, noise, t)) - noise
         return torch.linalg.vector_norm(error.flatten(1), dim=1)
 
     @torch.no_grad()
     def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, steps: int = 20) -> Tensor:
-        """Images (B, C, H, W) with the hidden pixels filled in, by DDIM in `steps`, and the others untouched."""
+        """Images (B, C, H, W) with the hidden pixels filled in, by DDIM in `steps`, and the others untouched.
+
+        At every step the estimate of the image has the known pixels where they are known, and elsewhere stays within 3
+        standard deviations. Without that a small network's errors add up, and the colour drifts.
+        """
         known = hide(images, mask)
 
         def net(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.decode(self.encode(Noisy(known, mask, x_t, t)), t)
+            return self.predict(Noisy(known, mask, x_t, t))
 
         denoiser = adapters.from_discrete(net, self.alphas_cumprod, "eps")
         grid = denoiser.grid(min(steps, len(denoiser.sigmas) - 1))
-        return paste(images, sample.ancestral(denoiser, float(grid[0]) * noise(images), grid), mask)
+        drawn = sample.ancestral(
+            denoiser,
+            float(grid[0]) * noise(images),
+            grid,
+            limit=lambda x: paste(known, x.clamp(-LARGEST, LARGEST), mask),
+        )
+        return paste(images, drawn, mask)
 
     def _noised(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Noisy, Tensor]:
         """T(seen) and noisy `truth`, its levels drawn from `generator`; and the noise gamma in it."""

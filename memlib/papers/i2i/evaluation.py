@@ -77,14 +77,23 @@ def quality(made: Tensor, truth: Tensor, mask: Tensor, judge: Judge) -> Quality:
 
 # From losses to words.
 
+FORGOTTEN = 0.5  # share of what there was to lose, from which on images count as forgotten
+DESTROYED = 0.8  # and from which on nothing worth the name is left
+
 
 class Outcome(NamedTuple):
-    """What happened to both groups: the interval of each mean loss, and the word for it, given the margin."""
+    """What happened to both groups: intervals of the mean loss on retain images and of the share lost on forget images,
+    and the word for each."""
 
     retain: tuple[float, float]
-    forget: tuple[float, float]
+    share: tuple[float, float]
     on_retain: Literal["keeps", "damages", "unclear"]
-    on_forget: Literal["forgets", "remembers", "unclear"]
+    on_forget: Literal["destroys", "forgets", "remembers", "unclear"]
+
+    @property
+    def holds(self) -> bool:
+        """Whether retain images are kept, and forget images forgotten or destroyed."""
+        return self.on_retain == "keeps" and self.on_forget in ("forgets", "destroys")
 
 
 def interval(values: Tensor, level: float = 0.9) -> tuple[float, float]:
@@ -101,23 +110,50 @@ def interval(values: Tensor, level: float = 0.9) -> tuple[float, float]:
     return metrics.mean_interval(values, level)
 
 
-def outcome(losses: Tensor, margin: float, level: float = 0.9) -> Outcome:
-    """The words for losses (S, 2), on retain and on forget images, of S repetitions.
+def share_lost(losses: Tensor, above: Tensor) -> Tensor:
+    """The share (S,) that was lost of what there was to lose on forget images: 1 is the floor.
 
-    keeps: the upper end on retain is below the margin; damages: the lower end is above it. forgets: the lower end on
-    forget is above the margin; remembers: the upper end is below it.
+    Each repetition's loss is divided by the mean distance, since one repetition's own distance may be near 0.
+
+    Arguments:
+        losses: (S, 2), on retain and on forget images.
+        above: (S,), how far the original lay above the best filling on forget images.
 
     Raises:
-        Refused: for another shape and as `interval`.
+        Refused: where the originals lay no higher than the filling, and for losses of another shape.
     """
-    kept, lost = (interval(column, level) for column in _pairs(losses).T)
+    distance = float(above.mean())
+    if not distance > 0:
+        raise Refused(f"there is nothing to lose: the originals lie {distance:.3f} above the best filling")
+    return _pairs(losses)[:, 1] / distance
+
+
+def outcome(losses: Tensor, above: Tensor, margin: float, level: float = 0.9) -> Outcome:
+    """The words for losses (S, 2), on retain and on forget images, of S repetitions.
+
+    keeps: the upper end of the loss on retain is below the margin; damages: its lower end is above it. Of the share of
+    the distance above the floor that was lost on forget images: destroys, the lower end is above 0.8; forgets, it is
+    above 0.5; remembers, the upper end is below 0.5.
+
+    Arguments:
+        losses: (S, 2).
+        above: (S,), how far the original lay above the best filling on forget images.
+        margin: the loss on retain images that still counts as none.
+
+    Raises:
+        Refused: as `share_lost` and `interval`.
+    """
+    kept, share = interval(_pairs(losses)[:, 0], level), interval(share_lost(losses, above), level)
     on_retain = "keeps" if kept[1] < margin else "damages" if kept[0] > margin else "unclear"
-    on_forget = "forgets" if lost[0] > margin else "remembers" if lost[1] < margin else "unclear"
-    return Outcome(kept, lost, on_retain, on_forget)
+    if share[0] > FORGOTTEN:
+        on_forget = "destroys" if share[0] > DESTROYED else "forgets"
+    else:
+        on_forget = "remembers" if share[1] < FORGOTTEN else "unclear"
+    return Outcome(kept, share, on_retain, on_forget)
 
 
 def compare(
-    losses: Tensor, reference: Tensor, margin: float, level: float = 0.9
+    losses: Tensor, reference: Tensor, above: Tensor, margin: float, level: float = 0.9
 ) -> Literal["succeeds", "fails", "unclear"]:
     """Whether a method succeeds, compared with a reference such as the paper's own.
 
@@ -127,6 +163,8 @@ def compare(
     Arguments:
         losses: of the method, (S, 2), on retain and on forget images.
         reference: the same of the reference; row s of both comes from one repetition.
+        above: (S,), how far the original lay above the best filling on forget images.
+        margin: the loss on retain images that still counts as none.
 
     Raises:
         Refused: for losses that do not pair up and as `outcome`.
@@ -134,11 +172,11 @@ def compare(
     if losses.shape != reference.shape:
         shapes = f"{tuple(losses.shape)} and {tuple(reference.shape)}"
         raise Refused(f"losses pair up by repetition as (S, 2), not {shapes}")
-    _, _, on_retain, on_forget = outcome(losses, margin, level)
+    word = outcome(losses, above, margin, level)
     less = interval((losses - reference)[:, 1], level)[1] < 0
-    if on_retain == "damages" or on_forget == "remembers" or less:
+    if word.on_retain == "damages" or word.on_forget == "remembers" or less:
         return "fails"
-    return "succeeds" if (on_retain, on_forget) == ("keeps", "forgets") else "unclear"
+    return "succeeds" if word.holds else "unclear"
 
 
 def frontier(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -115,6 +115,10 @@ class MAE(nn.Module):
         """The same with noise (B, C, H, W) instead of the images, under the same mask: the target of I2I eq. 10."""
         return Masked(noise, inputs.mask)
 
+    def with_hidden_noise(self, inputs: Masked, noise: Tensor) -> Masked:
+        """The same as `with_noise`, noise (B, C, H, W): in this family the authors' code agrees with the paper."""
+        return self.with_noise(inputs, noise)
+
     def encode(self, inputs: Masked) -> Tensor:
         """Codes (B, 1 + K, D) of the K known patches, a class token before them."""
         hidden = hidden_tokens(inputs.mask, len(inputs.images), self.patch)
@@ -147,6 +151,12 @@ class MAE(nn.Module):
         """
         error = (self.decode(self.encode(self.inputs(seen, mask)), mask) - truth).masked_fill(~mask, 0.0)
         return torch.linalg.vector_norm(error.flatten(1), dim=1)
+
+    def loss_to_noise(
+        self, seen: Tensor, noise: Tensor, mask: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss, (B,), with noise (B, C, H, W) as the truth: Noisy Label."""
+        return self.loss(seen, noise, mask)
 
     @torch.no_grad()
     def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like) -> Tensor:

@@ -4,6 +4,10 @@ Each is a loss of the model, a frozen copy of it, a retain and a forget batch, a
 The mean of retain + alpha * forget is minimised, for the baselines too (the appendix says so before C.26, and prints
 arg max in three places: see `vqgan.VQGAN.loss`). Every baseline has its retain term, as in the appendix. The paper's
 method and Random Encoder move the encoder alone (eq. 10, C.35, C.36: argmin over theta), the others the decoder too.
+
+Eq. 10 prints an unsquared norm of all codes at once; the authors' public code minimises mean squares, stage by stage.
+Both readings are here: `li2024` and `random_encoder` as printed, `li2024_released` and `random_encoder_released` as in
+the code. A norm has a kink at 0, and a square has none, so the two weigh the same alpha quite differently.
 """
 
 import copy
@@ -20,6 +24,8 @@ from memlib.random import choose
 
 Codes = Tensor | tuple[Tensor, ...]
 Terms = tuple[Tensor, Tensor]
+Distance = Callable[[Codes, Codes], Tensor]
+"""Two sets of codes (B, ...), of one stage or of several -> how far they lie apart, (B,)."""
 
 
 class Completer(Protocol):
@@ -40,12 +46,20 @@ class Completer(Protocol):
         """The same with noise (B, C, H, W) as the content."""
         ...
 
+    def with_hidden_noise(self, inputs: Any, noise: Tensor) -> Any:
+        """The same with noise (B, C, H, W) as the content where the authors' code puts it."""
+        ...
+
     def encode(self, inputs: Any) -> Codes:
         """Codes (B, ...), several where the encoder has several stages."""
         ...
 
     def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """The family's training loss, (B,), when T(seen) should become `truth`."""
+        ...
+
+    def loss_to_noise(self, seen: Tensor, noise: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """The family's training loss, (B,), when T(seen) should become noise (B, C, H, W)."""
         ...
 
     def complete(self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like) -> Tensor:
@@ -97,27 +111,57 @@ def trains(*parts: str) -> Callable[[Loss], Loss]:
     return noted
 
 
-def i2i(encode: Callable[[Any], Codes], frozen: Callable[[Any], Codes], retain: Any, forget: Any, target: Any) -> Terms:
-    """|E(retain) - E0(retain)|_2 and |E(forget) - E0(target)|_2, each (B,), unsquared. I2I eq. 10; C.25.
+def joint_norm(a: Codes, b: Codes) -> Tensor:
+    """|a - b|_2, (B,), unsquared, of the stages of codes (B, ...) joined: as I2I eq. 10 and C.25 print it."""
+    return torch.linalg.vector_norm(flatten_codes(a) - flatten_codes(b), dim=1)
+
+
+def mean_square(a: Codes, b: Codes) -> Tensor:
+    """The mean square of a - b, (B,), summed over the stages of codes (B, ...): as the authors' public code has it."""
+    pairs = zip(_stages(a), _stages(b), strict=True)
+    return torch.stack([(x - y).square().flatten(1).mean(1) for x, y in pairs]).sum(0)
+
+
+def i2i(
+    encode: Callable[[Any], Codes],
+    frozen: Callable[[Any], Codes],
+    retain: Any,
+    forget: Any,
+    target: Any,
+    distance: Distance = joint_norm,
+) -> Terms:
+    """The distances of E(retain) from E0(retain) and of E(forget) from E0(target), each (B,). I2I eq. 10; C.25.
 
     Arguments:
-        encode: the encoder in training, a function of the family's inputs. Several stages of codes (B, ...) are
-            flattened and joined.
+        encode: the encoder in training, a function of the family's inputs.
         frozen: the original encoder, which gets no gradient.
         retain, forget: inputs of the family.
         target: the forget inputs with noise as the content.
+        distance: `joint_norm`, as printed, or `mean_square`, as released.
     """
     with torch.no_grad():
-        kept, noise = flatten_codes(frozen(retain)), flatten_codes(frozen(target))
-    return _distance(flatten_codes(encode(retain)), kept), _distance(flatten_codes(encode(forget)), noise)
+        kept, noise = frozen(retain), frozen(target)
+    return distance(encode(retain), kept), distance(encode(forget), noise)
 
 
 @trains("encoder")
 def li2024(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
-    """Send the codes of forget images to those of noise, (B,) and (B,): algorithm 1; C.25 for diffusion."""
+    """Send the codes of forget images to those of noise, (B,) and (B,), as printed: algorithm 1; C.25 for diffusion."""
     retain = model.inputs(batch.retain, batch.mask, generator)
     forget = model.inputs(batch.forget, batch.mask, generator)
     return i2i(model.encode, frozen.encode, retain, forget, model.with_noise(forget, batch.noise))
+
+
+@trains("encoder")
+def li2024_released(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
+    """Send the codes of forget images to those of noise, (B,) and (B,), by mean squares, as the public code does.
+
+    For diffusion the noise takes the place of the hidden part of the noisy image alone.
+    """
+    retain = model.inputs(batch.retain, batch.mask, generator)
+    forget = model.inputs(batch.forget, batch.mask, generator)
+    target = model.with_hidden_noise(forget, batch.noise)
+    return i2i(model.encode, frozen.encode, retain, forget, target, mean_square)
 
 
 @trains("encoder", "decoder")
@@ -129,7 +173,8 @@ def max_loss(model: Completer, frozen: Completer, batch: UnlearningBatch, genera
 @trains("encoder", "decoder")
 def noisy_label(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
     """Train the model to complete forget images to noise, (B,) and (B,): C.32-C.34."""
-    return _taught(model, batch, batch.retain, generator), _untaught(model, batch, batch.noise, generator)
+    lost = model.loss_to_noise(batch.forget, batch.noise, batch.mask, generator)
+    return _taught(model, batch, batch.retain, generator), lost
 
 
 @trains("encoder", "decoder")
@@ -141,13 +186,29 @@ def retain_label(model: Completer, frozen: Completer, batch: UnlearningBatch, ge
 
 @trains("encoder")
 def random_encoder(model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator) -> Terms:
-    """Send the codes of forget images to Gaussian noise, (B,) and (B,): C.35-C.36. It is noise in the space of codes,
-    which the decoder need not know."""
+    """Send the codes of forget images to N(0, I), (B,) and (B,), as printed: C.35-C.36. It is noise in the space of
+    codes, which the decoder need not know."""
     retain = model.inputs(batch.retain, batch.mask, generator)
     with torch.no_grad():
-        kept = flatten_codes(frozen.encode(retain))
+        kept = frozen.encode(retain)
     codes = flatten_codes(model.encode(model.inputs(batch.forget, batch.mask, generator)))
-    return _distance(flatten_codes(model.encode(retain)), kept), _distance(codes, noise_from(generator)(codes))
+    return joint_norm(model.encode(retain), kept), joint_norm(codes, noise_from(generator)(codes))
+
+
+@trains("encoder")
+def random_encoder_released(
+    model: Completer, frozen: Completer, batch: UnlearningBatch, generator: torch.Generator
+) -> Terms:
+    """Send the codes of forget images to Gaussian noise, (B,) and (B,), by mean squares, as the public code does.
+
+    The noise has the mean and the deviation of the frozen encoder's codes of the same images, stage by stage.
+    """
+    retain = model.inputs(batch.retain, batch.mask, generator)
+    forget = model.inputs(batch.forget, batch.mask, generator)
+    with torch.no_grad():
+        kept, before = frozen.encode(retain), _stages(frozen.encode(forget))
+    aims = tuple(stage.mean() + stage.std() * noise_from(generator)(stage) for stage in before)
+    return mean_square(model.encode(retain), kept), mean_square(model.encode(forget), aims)
 
 
 def unlearn(
@@ -228,8 +289,8 @@ def _untaught(model: Completer, batch: UnlearningBatch, truth: Tensor, generator
 
 def flatten_codes(codes: Codes) -> Tensor:
     """Codes of one stage or of several as rows, (B, D)."""
-    return torch.cat([stage.flatten(1) for stage in ((codes,) if isinstance(codes, Tensor) else codes)], 1)
+    return torch.cat([stage.flatten(1) for stage in _stages(codes)], 1)
 
 
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a - b, dim=1)
+def _stages(codes: Codes) -> tuple[Tensor, ...]:
+    return (codes,) if isinstance(codes, Tensor) else codes

@@ -148,6 +148,10 @@ class VQGAN(nn.Module):
         pixels = pixels.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
         return self.inputs(noise, pixels)
 
+    def with_hidden_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
+        """The same as `with_noise`, noise (B, C, H, W): in this family the authors' code agrees with the paper."""
+        return self.with_noise(inputs, noise)
+
     def encode(self, inputs: Tokens) -> Tensor:
         """Codes (B, 1 + L, D), of a class token and of every place; hidden ones went in as the mask token."""
         return self.encoder(inputs.indices.masked_fill(inputs.hidden, self.encoder.words.num_embeddings - 1))
@@ -172,6 +176,12 @@ class VQGAN(nn.Module):
         logits = self.decode(self.encode(inputs), inputs.hidden)
         surprise = F.cross_entropy(logits.movedim(2, 1), words, reduction="none")  # (B, L)
         return (surprise * inputs.hidden).sum(1) / inputs.hidden.sum(1)
+
+    def loss_to_noise(
+        self, seen: Tensor, noise: Tensor, mask: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss, (B,), with noise (B, C, H, W) as the truth: Noisy Label."""
+        return self.loss(seen, noise, mask)
 
     @torch.no_grad()
     def complete(

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from memlib.papers.i2i.evaluation import interval, outcome
-from memlib.papers.i2i.study.comparison import RETAIN_ONLY, Family
+from memlib.papers.i2i.evaluation import interval, outcome, share_lost
+from memlib.papers.i2i.study.comparison import RELEASED, RETAIN_ONLY, Family
 from memlib.papers.i2i.study.judging import Scores
 from memlib.papers.i2i.study.knowledge import STEPS
 from memlib.papers.i2i.study.results import Results
@@ -43,22 +43,33 @@ def _every(results: Results) -> dict[str, Rows]:
             rows = [[str(i), *(f"{value:.2f}" for value in row)] for i, row in enumerate(family.stages)]
             found[STAGES] = [["stage", "fraction", "forget", "retain"], *rows]
     if results.crops:
-        found[_losses("Smaller and larger holes")] = _arms(
-            {f"{k} x {k}": results.crops.losses[k] for k in sorted(results.crops.losses)}
-        )
+        crops = results.crops
+        sizes = {f"{k} x {k}": (crops.losses[k][RELEASED], crops.above[k]) for k in sorted(crops.losses)}
+        small = crops.order[1]
+        found[_losses("Smaller and larger holes")] = _arms(sizes)
+        others = {name: (loss, crops.above[small]) for name, loss in crops.losses[small].items()}
+        found[_losses(f"Two baselines beside it at {small} x {small}")] = _arms(others)
     for title, part in (
         ("Weight of the forget term", results.alpha),
         ("Kinds of noise", results.noise),
         ("Retain data", results.data),
     ):
         if part:
-            found[_losses(title)] = _arms(part.losses)
+            found[_losses(title)] = _arms({name: (loss, results.gate.above) for name, loss in part.losses.items()})
+    if results.noise and results.noise.by_chance is not None and results.noise.nearly_zero is not None:
+        noise = {
+            "squared covariance off the diagonal": results.noise.off_diagonal,
+            "the same of shuffled pixels": results.noise.by_chance,
+            "entries off the diagonal within 0.1 of 0": results.noise.nearly_zero,
+        }
+        rows = [[name, mean_and_interval(values)] for name, values in noise.items() if values is not None]
+        found["Covariance of the forget images: fractions with 90 % intervals"] = [["", "fraction"], *rows]
     if results.tasks:
         found["Tasks: losses with 90 % intervals"] = [
-            ["task", "hidden", "original above filling", "loss on retain", "loss on forget"],
+            ["task", "hidden", "original above filling", *_COLUMNS],
             *(
                 [task, f"{100 * hidden:.0f} %", mean_and_interval(results.tasks.above[task, hidden])]
-                + [mean_and_interval(column) for column in loss.T]
+                + _three(loss, results.tasks.above[task, hidden])
                 for (task, hidden), loss in results.tasks.losses.items()
             ),
         ]
@@ -82,25 +93,36 @@ def _losses(title: str) -> str:
     return f"{title}: losses with 90 % intervals"
 
 
-def _arms(losses: Mapping[str, Tensor]) -> Rows:
-    """Losses (S, 2), a row an arm."""
-    rows = [[name, *map(mean_and_interval, loss.T)] for name, loss in losses.items()]
-    return [["", "loss on retain", "loss on forget"], *rows]
+_COLUMNS = ["loss on retain", "loss on forget", "share lost"]
+
+
+def _three(loss: Tensor, above: Tensor) -> list[str]:
+    """Losses (S, 2) and the share lost on forget images, as text; a share only where there is something to lose."""
+    share = mean_and_interval(share_lost(loss, above)) if float(above.mean()) > 0 else "nothing to lose"
+    return [*map(mean_and_interval, loss.T), share]
+
+
+def _arms(losses: Mapping[str, tuple[Tensor, Tensor]]) -> Rows:
+    """Losses (S, 2) and what there was to lose (S,), a row an arm."""
+    return [["", *_COLUMNS], *([name, *_three(*both)] for name, both in losses.items())]
 
 
 def _methods(families: Mapping[str, Family], margin: float) -> Rows:
-    """The original, the retain term alone and every method at its weight, in every family."""
-    rows = [
-        ["family", "method", "alpha", "loss on retain", "loss on forget", "words", "Frechet R, F", "Inception R, F"]
-    ]
+    """Floor, original, the retain term alone and every method at its weight, in every family."""
+    rows = [["family", "method", "alpha", *_COLUMNS, "words", "Frechet R, F", "Inception R, F"]]
     for name, family in families.items():
-        cosines = [f"cosine {value:.3f}" for value in family.original.cosine.mean(0)]
-        rows.append([name, "original", "", *cosines, "", *_quality(family.original)])
+        for title, cosine in (("best filling", family.floor), ("original", family.original.cosine)):
+            words = [f"cosine {value:.3f}" for value in cosine.mean(0)]
+            quality = _quality(family.original) if title == "original" else ["", ""]
+            rows.append([name, title, "", *words, "", "", *quality])
         arms = [("retain term alone", *RETAIN_ONLY), *((method, method, best) for method, best in family.best.items())]
         for title, method, weight in arms:
             losses = family.losses(method, weight)
-            _, _, on_retain, on_forget = outcome(losses, margin)
-            row = [name, title, f"{weight:g}", *map(mean_and_interval, losses.T), f"{on_retain}, {on_forget}"]
+            word = "nothing to lose"
+            if float(family.above.mean()) > 0:
+                found = outcome(losses, family.above, margin)
+                word = f"{found.on_retain}, {found.on_forget}"
+            row = [name, title, f"{weight:g}", *_three(losses, family.above), word]
             rows.append([*row, *_quality(family.arms[method, weight])])
     return rows
 
@@ -117,5 +139,6 @@ def _beyond(families: Mapping[str, Family]) -> Rows:
         [name, method, mean_and_interval((family.losses(method) - family.retain_only())[:, 1])]
         for name, family in families.items()
         for method in ("Max Loss", "Noisy Label", "Retain Label")
+        if method in family.best
     ]
     return [["family", "method", "more"], *rows]

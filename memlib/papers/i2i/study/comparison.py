@@ -14,6 +14,7 @@ from memlib.papers.i2i.evaluation import Judge
 from memlib.papers.i2i.study.judging import Judges, Scores, best_filling, judge_of, scored, stacked
 from memlib.papers.i2i.study.models import (
     METHODS,
+    OURS,
     RETAIN_ONLY,
     Hole,
     Plan,
@@ -27,8 +28,9 @@ from memlib.papers.i2i.study.settings import Settings
 from memlib.papers.i2i.study.world import World
 from memlib.run import Run
 
-LI2024 = "Li et al."
+RELEASED, PRINTED = "as released", "as printed"  # the two readings of the paper's method
 PAPER_WEIGHT = 0.25
+CONTROL = "masked code"  # the family that is not the paper's: diffusion with a code of the masked image alone
 
 Arm = tuple[str, float]  # a method and its weight
 
@@ -38,15 +40,13 @@ class Family:
     """What came out for one family, on test images; S repetitions, retain then forget images in the last axis.
 
     original, arms: scores (S, 2). floor (S, 2): cosine of the best filling that completes nothing. best: the weight of
-    each method. paper (2,): losses of the paper's method at its own weight of 0.25, first repetition. stages (n, 3), in
-    the diffusion family: see `stages`.
+    each method. stages (n, 3), in the diffusion family: see `stages`.
     """
 
     original: Scores
     floor: Tensor
     arms: dict[Arm, Scores]
     best: dict[str, float]
-    paper: Tensor | None = None
     stages: Tensor | None = None
 
     def losses(self, method: str, weight: float | None = None) -> Tensor:
@@ -57,9 +57,14 @@ class Family:
         """Loss of cosine (S, 2) by the retain term alone."""
         return self.losses(*RETAIN_ONLY)
 
+    @property
+    def above(self) -> Tensor:
+        """How far the original lies above the floor on forget images, (S,): what there is to lose."""
+        return self.original.cosine[:, 1] - self.floor[:, 1]
+
     def able(self, margin: float) -> bool:
         """Whether the original completes forget images so well that there is something to lose."""
-        return bool((self.original.cosine[:, 1] - self.floor[:, 1] > 2 * margin).all())
+        return bool((self.above > 2 * margin).all())
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,33 @@ def judges_of(settings: Settings) -> Judges:
 
 
 def weights_tried(settings: Settings) -> dict[str, tuple[float, ...]]:
-    """The weights of each method: the list that all are tuned over, else its own single one."""
-    return {name: settings.alphas or (one,) for name, one in zip(METHODS, settings.weights, strict=True)}
+    """The weights of each method: equally many multiples of its own, which was found on the explore half."""
+    factors = settings.factors or (1.0,)
+    pairs = zip(METHODS, settings.weights, strict=True)
+    return {name: tuple(factor * one for factor in factors) for name, one in pairs}
 
 
 def compare(
     settings: Settings, run: Run, worlds: Sequence[World], names: Sequence[str] = tuple(METHODS)
 ) -> dict[str, Family]:
-    """All methods in every family or, for the paper's method alone, the first family."""
-    families = settings.families if len(names) == len(METHODS) else settings.families[:1]
-    tried = {name: weights_tried(settings)[name] for name in names}
-    arms: list[Arm] = [(name, weight) for name in names for weight in tried[name]]
-    if len(names) == len(METHODS) and RETAIN_ONLY not in arms:
-        arms.append(RETAIN_ONLY)
+    """All methods in every family or, for the paper's method as released alone, the first family."""
+    every = len(names) == len(METHODS)
+    families = settings.families if every else settings.families[:1]
+    tried = {family: _tried(settings, family, names) for family in families}
+    arms: dict[str, list[Arm]] = {
+        family: [(name, weight) for name, weights in tried[family].items() for weight in weights] for family in families
+    }
+    for found in arms.values() if every else ():
+        found.extend([] if RETAIN_ONLY in found else [RETAIN_ONLY])
     jobs = [
-        (alone(run), plan_for(settings, family, world), world, judges_of(settings), arms_of(arms, world))
+        (alone(run), plan_for(settings, family, world), world, judges_of(settings), tuple(arms[family]))
         for family in families
         for world in worlds
     ]
-    found = run.each("comparison", measure, [(*job, bool(settings.alphas)) for job in jobs])
+    found = run.each("comparison", measure, [(*job, bool(settings.factors)) for job in jobs])
     gathered = {}
     for i, family in enumerate(families):
-        gathered[family] = _gathered(found[i * len(worlds) : (i + 1) * len(worlds)], tried, arms)
+        gathered[family] = _gathered(found[i * len(worlds) : (i + 1) * len(worlds)], tried[family], arms[family])
     if "diffusion" in gathered:
         gathered["diffusion"] = replace(gathered["diffusion"], stages=stages(settings, run, worlds, gathered))
     return gathered
@@ -110,10 +120,12 @@ def alone(run: Run) -> Run:
     return Run(run.name, seed=run.seed, device=run.device)
 
 
-def arms_of(arms: Sequence[Arm], world: World) -> tuple[Arm, ...]:
-    """The arms of one repetition; the first has the paper's weight too, for a picture."""
-    extra = [(LI2024, PAPER_WEIGHT)] if world.index == 0 and (LI2024, PAPER_WEIGHT) not in arms else []
-    return (*arms, *extra)
+def _tried(settings: Settings, family: str, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """The weights of the methods of a family: all in the first, both readings of the paper's method in the others, and
+    the released one alone in the positive control."""
+    tried = weights_tried(settings)
+    kept = {settings.families[0]: names, CONTROL: (RELEASED,)}.get(family, OURS)
+    return {name: tried[name] for name in names if name in kept}
 
 
 def main_hole(plan: Plan, judges: Judges) -> Hole:
@@ -145,13 +157,11 @@ def measure(run: Run, plan: Plan, world: World, judges: Judges, arms: Sequence[A
 
 def _gathered(found: Sequence[Measured], tried: Mapping[str, Sequence[float]], arms: Sequence[Arm]) -> Family:
     """The repetitions of a family as one result."""
-    paper = found[0].original.cosine - found[0].arms[LI2024, PAPER_WEIGHT].cosine
     return Family(
         stacked(one.original for one in found),
         torch.stack([one.floor for one in found]),
         {arm: stacked(one.arms[arm] for one in found) for arm in arms},
         {name: _best(found, name, weights) for name, weights in tried.items()},
-        paper,
     )
 
 
@@ -176,7 +186,7 @@ def main_pair(run: Run, plan: Plan, world: World, judges: Judges, weight: float)
     """The two models of the main comparison."""
     hole = main_hole(plan, judges)
     first = original(run, plan, world, hole)
-    return Pair(first, unlearned(run, plan, world, first, hole, LI2024, weight))
+    return Pair(first, unlearned(run, plan, world, first, hole, RELEASED, weight))
 
 
 def stages(settings: Settings, run: Run, worlds: Sequence[World], families: Mapping[str, Family]) -> Tensor:
@@ -185,7 +195,7 @@ def stages(settings: Settings, run: Run, worlds: Sequence[World], families: Mapp
     The columns: the fraction of the squared distance from forget codes to those of noise that lies in the stage; and
     how far forget and retain codes moved, as a fraction of the way.
     """
-    weight = families["diffusion"].best[LI2024]
+    weight = families["diffusion"].best[RELEASED]
     return torch.stack([_stages(settings, run, world, weight) for world in worlds]).mean(0).T
 
 

@@ -12,7 +12,7 @@ from memlib import train
 from memlib.papers.i2i.evaluation import Judge, counted, linear_probe, relearning
 from memlib.papers.i2i.methods import Completer, flatten_codes
 from memlib.papers.i2i.study.comparison import (
-    LI2024,
+    RELEASED,
     Family,
     alone,
     judges_of,
@@ -47,7 +47,7 @@ def knowledge(settings: Settings, run: Run, worlds: Sequence[World], family: Fam
     """Original, unlearned, retrained without the forget classes, never trained, and what is shown itself."""
     calls = [
         (alone(run), plan_for(settings, settings.families[0], world), world)
-        + (judges_of(settings), family.best[LI2024])
+        + (judges_of(settings), family.best[RELEASED])
         for world in worlds
     ]
     found = run.each("knowledge", measure_knowledge, calls)

@@ -18,6 +18,7 @@ from memlib.features import alterations
 from memlib.papers.i2i import masks, methods, targets
 from memlib.papers.i2i.diffusion import Inpainter
 from memlib.papers.i2i.mae import MAE
+from memlib.papers.i2i.masked_code import MaskedCodeInpainter
 from memlib.papers.i2i.study.settings import Family, Settings
 from memlib.papers.i2i.study.world import World
 from memlib.papers.i2i.vqgan import VQGAN
@@ -25,12 +26,14 @@ from memlib.random import choose
 from memlib.run import Run
 
 METHODS: dict[str, methods.Loss] = {
-    "Li et al.": methods.li2024,
+    "as released": methods.li2024_released,
+    "as printed": methods.li2024,
     "Max Loss": methods.max_loss,
     "Noisy Label": methods.noisy_label,
     "Retain Label": methods.retain_label,
-    "Random Encoder": methods.random_encoder,
+    "Random Encoder": methods.random_encoder_released,
 }
+OURS = ("as released", "as printed")  # both readings of the paper's own method; the others are its baselines
 RETAIN_ONLY = ("Noisy Label", 0.0)  # at weight 0 a baseline is its retain term: the model is trained on, without F
 
 NOISES: dict[str, Callable[[Tensor], targets.Target]] = {
@@ -64,7 +67,9 @@ class Plan:
 
 def plan_for(settings: Settings, family: Family, world: World) -> Plan:
     """The plan of a family."""
-    rates = {"mae": settings.unlearn_lr, "vqgan": settings.vqgan_lr, "diffusion": settings.diffusion_lr}
+    rates = {"mae": settings.unlearn_lr, "vqgan": settings.vqgan_lr}
+    transformer = family in rates
+    steps = (settings.train_steps, settings.unlearn_steps) if transformer else settings.diffusion_steps
     return Plan(
         family=family,
         checkpoint=settings.checkpoint if family == settings.families[0] else "",
@@ -73,10 +78,10 @@ def plan_for(settings: Settings, family: Family, world: World) -> Plan:
         width=settings.width,
         batch=settings.batch,
         vary=not settings.checkpoint,
-        train_steps=settings.train_steps,
+        train_steps=steps[0],
         train_lr=settings.train_lr,
-        unlearn_steps=settings.unlearn_steps,
-        unlearn_lr=rates[family],
+        unlearn_steps=steps[1],
+        unlearn_lr=rates.get(family, settings.diffusion_lr),
         device=world.device,
     )
 
@@ -105,7 +110,10 @@ def any_of(holes: tuple[Hole, ...], generator: torch.Generator) -> Tensor:
 def build(plan: Plan) -> nn.Module:
     """An untrained model of the family, or the checkpoint. Raises `Refused` for one of another size of image."""
     if plan.checkpoint:
-        model = {"mae": MAE, "vqgan": VQGAN, "diffusion": Inpainter}[plan.family].load(plan.checkpoint)
+        readers = {"mae": MAE.load, "vqgan": VQGAN.load, "diffusion": Inpainter.load}
+        if plan.family not in readers:
+            raise Refused("a checkpoint is of an mae, a vqgan or a diffusion model: name one of them first in families")
+        model = readers[plan.family](plan.checkpoint)
         if tuple(model.shape) != plan.shape:
             raise Refused(f"the checkpoint completes {tuple(model.shape)} and images are {plan.shape}: give a size")
     elif plan.family == "mae":
@@ -113,7 +121,8 @@ def build(plan: Plan) -> nn.Module:
     elif plan.family == "vqgan":
         model = VQGAN.small(plan.shape, plan.patch, codes=32, channels=plan.width // 4, width=plan.width, depth=2)
     else:
-        model = Inpainter.small(plan.shape, widths=(plan.width // 4, plan.width // 2))
+        kind = Inpainter if plan.family == "diffusion" else MaskedCodeInpainter
+        model = kind.small(plan.shape, widths=(plan.width // 4, plan.width // 2))
     return model.to(plan.device)
 
 

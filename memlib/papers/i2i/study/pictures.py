@@ -7,9 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from memlib.papers.i2i.masks import hide
-from memlib.papers.i2i.study.comparison import LI2024, PAPER_WEIGHT, Family, judges_of, main_hole, main_pair
+from memlib.papers.i2i.study.comparison import (
+    PAPER_WEIGHT,
+    PRINTED,
+    RELEASED,
+    Family,
+    judges_of,
+    main_hole,
+    main_pair,
+)
 from memlib.papers.i2i.study.judging import completed
-from memlib.papers.i2i.study.models import centre, original, plan_for, unlearned
+from memlib.papers.i2i.study.models import OURS, centre, original, plan_for, unlearned
 from memlib.papers.i2i.study.settings import Family as FamilyName
 from memlib.papers.i2i.study.settings import Settings
 from memlib.papers.i2i.study.world import World, worlds
@@ -39,19 +47,20 @@ def by_family(settings: Settings, run: Run, world: World, families: dict[str, Fa
     for name, family in families.items():
         plan = plan_for(settings, cast(FamilyName, name), world)
         mask = centre(plan, settings.crops[0])
-        for title, model in main_pair(run, plan, world, judges, family.best[LI2024])._asdict().items():
+        for title, model in main_pair(run, plan, world, judges, family.best[RELEASED])._asdict().items():
             rows.append((f"{name}, {title}", completed(model, shown(world), mask)))
     return sheet(world, mask, rows)
 
 
-def by_weight(settings: Settings, run: Run, world: World, family: Family) -> dict[float, Sheet]:
-    """Completions by the first family's original and unlearned model, at each weight tried and at the paper's."""
+def by_reading(settings: Settings, run: Run, world: World, family: Family) -> dict[str, Sheet]:
+    """Completions by the first family's original and what both readings make of it, as printed also at weight 0.25."""
     plan, judges = plan_for(settings, settings.families[0], world), judges_of(settings)
     mask, hole = centre(plan, settings.crops[0]), main_hole(plan, judges)
     first = original(run, plan, world, hole)
-    weights = sorted({PAPER_WEIGHT, *(weight for method, weight in family.arms if method == LI2024)})
+    own = [arm for arm in family.arms if arm[0] in OURS]
     task = Main(world, first, mask)
-    return {weight: task.sheet(unlearned(run, plan, world, first, hole, LI2024, weight)) for weight in weights}
+    arms = {f"{method}, {weight:g}": (method, weight) for method, weight in [*own, (PRINTED, PAPER_WEIGHT)]}
+    return {name: task.sheet(unlearned(run, plan, world, first, hole, *arm)) for name, arm in arms.items()}
 
 
 class Main(NamedTuple):

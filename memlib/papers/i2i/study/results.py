@@ -14,20 +14,21 @@ from memlib.papers.i2i.study.theory import Distances, Theory
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether there is anything to ask about: the paper's method in the first family, on the main task.
+    """Whether there is anything to ask about: the paper's method as released, in the first family, on the main task.
 
     able: every original completes forget images better than the best filling by twice the margin. losses (S, 2): loss
-    of cosine, retain and forget, at `weight`.
+    of cosine, retain and forget, at `weight`. above (S,): how far the original lies above the filling.
     """
 
     family: str
     able: bool
     weight: float
     losses: Tensor
+    above: Tensor
 
     def open(self, margin: float) -> bool:
         """Whether there was something to lose, and the paper's method lost it."""
-        return self.able and outcome(self.losses, margin).on_forget == "forgets"
+        return self.able and outcome(self.losses, self.above, margin).on_forget in ("forgets", "destroys")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Seven tasks with one model (I6), and whether a second model can go on from what the first has made (I7)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from memlib.papers.i2i import masks
 from memlib.papers.i2i.evaluation import Judge
-from memlib.papers.i2i.study.comparison import LI2024, Family, alone, judges_of
+from memlib.papers.i2i.study.comparison import RELEASED, Family, alone, judges_of
 from memlib.papers.i2i.study.judging import Judges, another, best_filling, completed, cosine, judge_of
 from memlib.papers.i2i.study.models import Plan, any_of, original, plan_for, unlearned
 from memlib.papers.i2i.study.settings import Settings
@@ -17,6 +17,7 @@ from memlib.papers.i2i.study.world import World
 from memlib.run import Run
 
 RATIOS = (0.25, 0.5)  # fractions of the patches to hide, as nearly as the grid allows
+LONGER = 3  # times the steps of the main model, in training and in unlearning alike: there are seven tasks to learn
 CENTRES = ("truth", "original", "unlearned", "another class")  # where the centre of a second completion is from
 
 Job = tuple[masks.Task, float]  # a task, and the fraction of the pixels that it really hides
@@ -37,9 +38,15 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Second:
-    """I7: cosine (S,) of the rim that the original makes of a centre, by group ("R", "F") and `CENTRES`."""
+    """I7, with the model of all tasks.
+
+    cosine: (S,) of the rim that the original makes of a centre, by group ("R", "F") and `CENTRES`. losses (S, 2), above
+    (S,): of the first completion, of the centre: loss of cosine, and how far the original lay above the best filling.
+    """
 
     cosine: dict[tuple[str, str], Tensor]
+    losses: Tensor
+    above: Tensor
 
 
 def hole(
@@ -64,19 +71,19 @@ def tasks(settings: Settings, run: Run, worlds: Sequence[World], family: Family)
     seed = worlds[0].seed
     calls = [
         (alone(run), plan_for(settings, settings.families[0], world), world, judges_of(settings))
-        + (family.best[LI2024], seed)
+        + (family.best[RELEASED], seed)
         for world in worlds
     ]
-    found = run.each("tasks", measure_tasks, calls)
-    cosines, again = (torch.stack(part) for part in zip(*found, strict=True))  # (S, jobs, 3, 2), (S, 2, 4)
+    measured = run.each("tasks", measure_tasks, calls)
+    cosines, again = (torch.stack(part) for part in zip(*measured, strict=True))  # (S, jobs, 3, 2), (S, 2, 4)
     jobs = jobs_of(calls[0][1], seed)
-    return (
-        Tasks(
-            {job: cosines[:, i, 0] - cosines[:, i, 1] for i, job in enumerate(jobs)},
-            {job: cosines[:, i, 0, 1] - cosines[:, i, 2, 1] for i, job in enumerate(jobs)},
-        ),
-        Second({(g, name): again[:, i, j] for i, g in enumerate("RF") for j, name in enumerate(CENTRES)}),
+    found = Tasks(
+        {job: cosines[:, i, 0] - cosines[:, i, 1] for i, job in enumerate(jobs)},
+        {job: cosines[:, i, 0, 1] - cosines[:, i, 2, 1] for i, job in enumerate(jobs)},
     )
+    centre = found.larger()["centre"]
+    second = {(g, name): again[:, i, j] for i, g in enumerate("RF") for j, name in enumerate(CENTRES)}
+    return found, Second(second, found.losses[centre], found.above[centre])
 
 
 def measure_tasks(
@@ -85,8 +92,9 @@ def measure_tasks(
     """Mean cosines (jobs, 3, 2) by original, unlearned model and best filling; of second completions (2, centres)."""
     jobs = jobs_of(plan, seed)
     draw = partial(any_of, tuple(partial(hole, plan, task, ratio, seed) for (task, _), ratio in jobs.items()))
-    first = original(run, plan, world, draw, steps=3 * plan.train_steps)
-    last = unlearned(run, plan, world, first, draw, LI2024, weight)
+    first = original(run, plan, world, draw, steps=LONGER * plan.train_steps)
+    longer = replace(plan, unlearn_steps=LONGER * plan.unlearn_steps)
+    last = unlearned(run, longer, world, first, draw, RELEASED, weight)
     count = len(world.places["train"])
     seen = [hole(plan, task, ratio, seed, n=count) for (task, _), ratio in jobs.items()]
     judge = judge_of(run, world, judges, seen)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from memlib.papers.i2i import bound, methods, targets
 from memlib.papers.i2i.evaluation import Judge, region, truth_separation
-from memlib.papers.i2i.study.comparison import LI2024, Family, judges_of, main_hole, main_judge, main_pair
+from memlib.papers.i2i.study.comparison import RELEASED, Family, judges_of, main_hole, main_judge, main_pair
 from memlib.papers.i2i.study.judging import completed
 from memlib.papers.i2i.study.models import Hole, Plan, centre, plan_for, varied
 from memlib.papers.i2i.study.settings import Settings
@@ -47,7 +47,7 @@ def distances(settings: Settings, run: Run, worlds: Sequence[World], family: Fam
     for world in worlds:
         plan, judges = plan_for(settings, settings.families[0], world), judges_of(settings)
         judge = main_judge(run, plan, world, judges)
-        pair = main_pair(run, plan, world, judges, family.best[LI2024])
+        pair = main_pair(run, plan, world, judges, family.best[RELEASED])
         mask = centre(plan, settings.crops[0])
         sets = {name: _features(model, world, judge, mask) for name, model in pair._asdict().items()}
         rows.append([truth_separation(*four)[0] for four in sets.values()])
@@ -98,6 +98,10 @@ class Theory:
         """Whether the Gaussian is the farthest law from each, as lemma 1 says."""
         return all(name == "gaussian" for name in self.farthest().values())
 
+    def to_gaussian(self, law: str) -> float:
+        """The divergence from a law to the Gaussian, nats."""
+        return float(self.divergences[self.laws.index(law), self.laws.index("gaussian")])
+
     def farthest(self) -> dict[str, str]:
         """The law that is farthest from each."""
         return {law: self.laws[int(row.argmax())] for law, row in zip(self.laws, self.divergences, strict=True)}
@@ -105,7 +109,7 @@ class Theory:
 
 def theory(settings: Settings, run: Run, worlds: Sequence[World], family: Family) -> Theory:
     """I9, of the first family."""
-    weight, judges = family.best[LI2024], judges_of(settings)
+    weight, judges = family.best[RELEASED], judges_of(settings)
     plan, (laws, divergences) = plan_for(settings, settings.families[0], worlds[0]), lemma1()
     mask, hole = centre(plan, settings.crops[0]), main_hole(plan, judges)
     pairs = [main_pair(run, plan, world, judges, weight) for world in worlds]
@@ -140,7 +144,7 @@ def _path(
     along = {0: _bounds(frozen, frozen, world, mask)}
     path = methods.unlearn(
         model,
-        methods.li2024,
+        methods.li2024_released,
         retain,
         forget,
         hole,

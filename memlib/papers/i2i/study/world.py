@@ -75,7 +75,7 @@ def worlds(settings: Settings, run: Run) -> list[World]:
 def part_sizes(settings: Settings, total: int) -> dict[str, int]:
     """Images of each part of a half of `total`: 18 % to test and, where weights are tuned, 18 % to validate."""
     half, part = total // 2, round(0.18 * total / 2)
-    if settings.alphas:
+    if settings.factors:
         return {"train": half - 2 * part, "validation": part, "test": part}
     return {"train": half - part, "test": part}
 
@@ -99,8 +99,10 @@ def _listed(classes: tuple[int | str, ...]) -> str:
 def _loaded(settings: Settings) -> tuple[data.Images, Tensor]:
     """The images of the classes that take part, and these classes; raises `Refused` before anything is trained."""
     numbers = f"{settings.weights}, {settings.crops}, {settings.families} and {settings.width}"
-    if len(settings.weights) != 5 or len(settings.crops) < 2 or not settings.families or settings.width % 32:
-        raise Refused(f"five weights, two crops, one family and a width in steps of 32 are needed, not {numbers}")
+    if len(settings.weights) != 6 or len(settings.crops) < 2 or not settings.families or settings.width % 32:
+        raise Refused(f"six weights, two crops, one family and a width in steps of 32 are needed, not {numbers}")
+    if len(settings.diffusion_steps) != 2:
+        raise Refused(f"diffusion_steps is {settings.diffusion_steps}: give two numbers, to train and to unlearn")
     if len(set(settings.families)) < len(settings.families):
         raise Refused(f"each family is run once: give {settings.families} without repetitions")
     if settings.checkpoint and not Path(settings.checkpoint).expanduser().is_dir():
