@@ -63,6 +63,12 @@ class TestForward:
         assert torch.equal(loaded.indices(standardised(pixels)), wanted)
         torch.testing.assert_close(loaded.tokenizer.encoder(pixels), tiny.codes(state, pixels), rtol=1e-3, atol=1e-4)
 
+    def test_words_are_found_in_float32_where_the_rest_is_bfloat16(self, loaded, pixels):
+        images = standardised(pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert loaded.tokenizer.encoder(pixels).dtype == torch.bfloat16
+            assert torch.equal(loaded.indices(images), tiny.words(tiny.states()[0], pixels)[0])
+
     def test_what_lies_outside_of_0_and_1_is_clamped_as_released(self, loaded, pixels):
         far = 4 * pixels - 1.5
         wanted, margin = tiny.words(tiny.states()[0], far.clamp(0, 1))
@@ -168,6 +174,16 @@ class TestFiles:
         torch.save(saved, other / "mage.pth")
         torch.save(tokenizer, other / "vqgan.ckpt")
         self.same(other, loaded)
+
+    def test_it_comes_back_as_it_was_saved(self, tmp_path, loaded):
+        (tmp_path / "other").mkdir()
+        loaded.save(tmp_path / "other" / "mage-unlearned.safetensors")
+        self.same(tmp_path / "other", loaded)
+        tokenizer, transformer = tiny.states()
+        wanted = {f"vqgan.{name}": value for name, value in tokenizer.items()} | transformer
+        stored = read_weights(tmp_path / "other" / "mage-unlearned.safetensors")
+        assert set(wanted) - set(stored) == set(tiny.UNUSED) and set(stored) <= set(wanted)
+        assert all(torch.equal(value, wanted[name]) for name, value in stored.items())
 
     def test_half_precision_becomes_float32(self, tmp_path):
         _, transformer = tiny.states()

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memlib.cache.atomic import replace_file
 from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.errors import Refused
 from memlib.noise import Noise
@@ -129,6 +130,15 @@ class MAGE(WordCompleter):
         model._fill(state, str(file))
         return model.eval()
 
+    def save(self, file: str | Path) -> None:
+        """Write the weights, the tokenizer's among them, as one safetensors file by the authors' names.
+
+        `load` reads it from a folder where its name begins with `mage`. What their class holds and never reads is not
+        in it, and their decoder would score words by the encoder's embeddings, as the class says.
+        """
+        weights = {_theirs(name): value.contiguous() for name, value in self._published().items()}
+        replace_file(Path(file).expanduser(), lambda beside: save_file(weights, beside))
+
     @classmethod
     def _like(cls, state: Mapping[str, Tensor], place: str) -> Self:
         """An untrained one of the sizes of these weights."""
@@ -147,7 +157,7 @@ class MAGE(WordCompleter):
         return cls(Tokenizer.like(words), grid, width, depths[0], decoder_width, depths[1])
 
     def _fill(self, state: Mapping[str, Tensor], place: str) -> None:
-        own = {_theirs(name): value for name, value in self.state_dict().items() if name != "decoder.words"}
+        own = {_theirs(name): value for name, value in self._published().items()}
         told = {
             "missing_keys": [name for name in own if name not in state],
             "unexpected_keys": [name for name in state if name not in own],
@@ -155,8 +165,12 @@ class MAGE(WordCompleter):
         }
         refuse_misfits(place, told, "MAGE")
         require_finite(state, place)
-        filled = {name: state[_theirs(name)] for name in self.state_dict() if name != "decoder.words"}
+        filled = {name: state[_theirs(name)] for name in self._published()}
         self.load_state_dict(filled | {"decoder.words": filled["encoder.words.weight"][: len(self.decoder.words)]})
+
+    def _published(self) -> dict[str, Tensor]:
+        """The weights that the authors' files have, by our names."""
+        return {name: value for name, value in self.state_dict().items() if name != "decoder.words"}
 
     def indices(self, images: Tensor) -> Tensor:
         """The codebook indices (B, L) of images (B, C, H, W), in reading order; what lies outside [0, 1] is clamped."""

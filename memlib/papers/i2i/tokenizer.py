@@ -6,6 +6,7 @@ image. Only what completion needs is here: no training loss, no discriminator.
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,10 +62,14 @@ class Tokenizer(nn.Module):
         return book
 
     def encode(self, images: Tensor) -> Tensor:
-        """The words (B, L) of images (B, C, H, W) in [0, 1]: the nearest codebook entries, in reading order."""
-        codes = self.encoder(images).flatten(2).transpose(1, 2)  # (B, L, width)
-        book = self._book.weight
-        return (book.square().sum(1) - 2 * codes @ book.T).argmin(2)  # |c - e|^2 without |c|^2, which ranks nothing
+        """The words (B, L) of images (B, C, H, W) in [0, 1]: the nearest codebook entries, in reading order.
+
+        In float32 always: bfloat16, in which `train.fit` runs on a GPU, would choose other words than completion does.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            codes = self.encoder(images.float()).flatten(2).transpose(1, 2)  # (B, L, width)
+            book = self._book.weight
+            return (book.square().sum(1) - 2 * codes @ book.T).argmin(2)  # |c - e|^2 without |c|^2, which ranks nothing
 
     def decode(self, words: Tensor) -> Tensor:
         """Images (B, C, H, W), about [0, 1], of words (B, L) on a square grid."""
