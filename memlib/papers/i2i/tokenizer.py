@@ -5,6 +5,7 @@ image. Only what completion needs is here: no training loss, no discriminator.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,8 @@ class Tokenizer(nn.Module):
 
         In float32 always: bfloat16, in which `train.fit` runs on a GPU, would choose other words than completion does.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        kind = images.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             codes = self.encoder(images.float()).flatten(2).transpose(1, 2)  # (B, L, width)
             book = self._book.weight
             return (book.square().sum(1) - 2 * codes @ book.T).argmin(2)  # |c - e|^2 without |c|^2, which ranks nothing
