@@ -46,6 +46,7 @@ class Asset:
         count: images of the whole set, or folders if the first pattern has a pattern for folders.
         hub: its name on the Hugging Face Hub.
         loose: whether its files have unique names and may be directly in MEMLIB_WEIGHTS.
+        setting: the chapter's parameter that takes its folder, if that is not `model`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Asset:
     count: int | None = None
     hub: str = ""
     loose: bool = False
+    setting: str = ""
 
 
 _FILES = """
@@ -179,11 +181,13 @@ ASSETS = (
         "mage", "weights", "https://github.com/LTH14/mage", "MIT", None,
         (("mage-vitb-1600.pth", "vqgan_jax_strongaug.ckpt"),),
         "download the ViT-Base checkpoint and the VQGAN tokenizer linked there into $MEMLIB_WEIGHTS", loose=True,
+        setting="checkpoint",
     ),
     Asset(
         "vit-mae-base", "weights", "https://huggingface.co/facebook/vit-mae-base",
         "Apache-2.0 (first CC BY-NC 4.0)", 448_000_000, (("config.json", "model.safetensors"),),
         "hf download facebook/vit-mae-base config.json model.safetensors", hub="facebook/vit-mae-base",
+        setting="checkpoint",
     ),
     Asset(
         "ddpm-cifar10-32", "weights", "https://huggingface.co/google/ddpm-cifar10-32", "Apache-2.0", 143_000_000,

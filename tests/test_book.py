@@ -197,7 +197,14 @@ def test_building_the_book_does_not_import_torch():
     subprocess.run([sys.executable, "-c", check], check=True, cwd=BOOK / "_ext")
 
 
-@pytest.mark.parametrize("page", ["book/howto-library.md", "book/howto-models.md", "book/conformance.md", "README.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *(f"book/howto-{name}.md" for name in ("library", "models", "unlearn-inpainter")),
+        "book/conformance.md",
+        "README.md",
+    ],
+)
 def test_the_code_on_the_page_runs(page, tmp_path):
     """The Python blocks of a page, in order, in one namespace. PATH has 400 digits, and training is short."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf8"), re.S | re.M)
@@ -211,6 +218,14 @@ def test_the_code_on_the_page_runs(page, tmp_path):
         exec(compile(block, page, "exec"), namespace)
     if page == "README.md":
         assert len(blocks) == 2 and namespace["made"].shape[0::2] == (100, 8) and namespace["made"].isfinite().all()
+    if "unlearned" in namespace:  # forget completions become worse, and only these
+        worse = {
+            name: namespace["error"](namespace["unlearned"], classes) / namespace["error"](namespace["model"], classes)
+            for name, classes in (("retain", namespace["retain"]), ("forget", namespace["forget"]))
+        }
+        assert worse["retain"] < 1.15 and worse["forget"] > 1.3 and namespace["moved"] == {"encoder"}
+        back = namespace["checkpoints"].load("mae", Path(namespace["shelf"].name) / "unlearned").state_dict()
+        assert all(value.equal(back[name]) for name, value in namespace["unlearned"].state_dict().items())
     if "copies" in namespace:  # the perfect memorizer, as the page says
         assert namespace["copies"].k == namespace["copies"].n == 100
 

@@ -301,6 +301,17 @@ def test_loose_files_of_others_do_not_confuse(bare, capsys, monkeypatch):
     assert states(capsys)["mage"]["state"] == "found"
 
 
+def test_it_says_how_chapter_3_takes_the_papers_own_models(bare, capsys, monkeypatch):
+    monkeypatch.setenv("MEMLIB_WEIGHTS", str(bare / "weights"))
+    for name in ("mage-vitb-1600.pth", "vqgan_jax_strongaug.ckpt"):
+        put(bare / "weights" / name)
+    for name in ("config.json", "model.safetensors"):
+        put(bare / "weights" / "vit-mae-base" / name)
+    text = told(capsys)
+    for place in (bare / "weights", bare / "weights" / "vit-mae-base"):
+        assert f"-p checkpoint={place}\n" in text
+
+
 def test_torchs_cache_is_looked_into(bare, capsys, monkeypatch):
     name = "weights-inception-2015-12-05-6726825d.pth"  # under this name torch-fidelity keeps the same file
     put(bare / "torch" / "hub" / "checkpoints" / name, b"cut short")

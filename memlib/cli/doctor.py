@@ -112,7 +112,7 @@ def _row(asset: assets.Asset, hashes: bool) -> dict[str, Any]:
         "name": asset.name, "kind": asset.kind, "state": found.state, "path": found.path and str(found.path),
         "detail": found.detail, "files": files, "size": asset.size, "licence": asset.licence,
         "origin": asset.origin, "obtain": asset.obtain, "published": published, "unlocks": wanted,
-        "model": asset.layouts == assets.DIFFUSERS,
+        "model": asset.layouts == assets.DIFFUSERS, "setting": asset.setting,
     }  # fmt: skip
 
 
@@ -169,8 +169,8 @@ def _seen(row: dict[str, Any]) -> list[str]:
         return lines
     if row["kind"] == "data":
         lines.append(f"{_IN}-p data={row['name']}" + ("" if row["name"] in ("olivetti", "lfw") else f":{row['path']}"))
-    elif row["model"]:
-        lines.append(f"{_IN}-p model={row['path']}")
+    elif row["model"] or row["setting"]:
+        lines.append(f"{_IN}-p {row['setting'] or 'model'}={row['path']}")
     for file in row["files"]:
         name = Path(file["path"]).name
         if file["sha256"] is None:

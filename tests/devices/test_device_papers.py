@@ -13,6 +13,7 @@ from memlib.features import pixels
 from memlib.papers import gaussian, i2i, learning_rate, sgu, side
 from memlib.papers.gaussian import toys
 from memlib.papers.i2i import bound, evaluation, masks, methods, targets
+from memlib.papers.i2i.tokenizer import Tokenizer
 from memlib.papers.side import attack
 
 POINTS = torch.randn(12, 2, generator=seeded(1), dtype=torch.float64)
@@ -145,6 +146,26 @@ def small(family):
             return i2i.VQGAN.small((1, 8, 8), 2, codes=16, channels=8, width=16, depth=1, heads=2).eval()
         kind = i2i.Inpainter if family == "diffusion" else i2i.MaskedCodeInpainter
         return kind.small((1, 8, 8), widths=(8, 16)).eval()
+
+
+def tokenizer():
+    return made(lambda: Tokenizer(3, (32, 32), 1, 8, 16))
+
+
+def mage(to):
+    model = to(made(lambda: i2i.MAGE(tokenizer(), 4, 64, 1, 16, 1)))
+    images, mask = to(IMAGES.expand(-1, 3, -1, -1)), to(HALF)
+    codes = model.encode(model.initial_inputs(images, mask, seeded()))
+    rest = images, images[:3], lambda _: mask, targets.gaussian(images)
+    run = methods.unlearn(model, methods.li2024, *rest, steps=2, batch=4)
+    filled = model.complete(images, mask, noise.seeded(range(12)))
+    return filled, model.loss(images, images, mask, seeded()), codes, [step.loss for _, step in run]
+
+
+def words(to):
+    model, images = to(tokenizer()), to(IMAGES.expand(-1, 3, -1, -1))
+    indices = model.encode((images + 1) / 2)
+    return indices, model.decode(indices)
 
 
 def completed(family):
@@ -313,6 +334,11 @@ def test_a_completer_on_the_device(family, device):
     check(completed(family), device, LOOSE)
 
 
+@pytest.mark.parametrize(("case", "notes"), [(mage, [ROUGH]), (words, [])], ids=["mage", "tokenizer"])
+def test_mage_on_the_device(case, notes, device):
+    check(case, device, *notes)
+
+
 @pytest.mark.parametrize("method", [getattr(methods, name) for name in sorted(BY_FAMILY - {"unlearn"})])
 @pytest.mark.parametrize("family", ["mae", "diffusion"])
 def test_unlearning_on_the_device(family, method, device):
@@ -320,7 +346,7 @@ def test_unlearning_on_the_device(family, method, device):
 
 
 ROOMS = ["gaussian", "side", "side.attack", "sgu", "learning_rate"]
-ROOMS += [f"i2i.{room}" for room in ("masks", "methods", "targets", "bound", "evaluation")]
+ROOMS += [f"i2i.{room}" for room in ("masks", "methods", "targets", "bound", "evaluation", "mage", "tokenizer")]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -330,6 +356,8 @@ def test_no_function_that_takes_tensors_is_forgotten(room):
         "side.teach",
         "side.distil",
         "i2i.evaluation.linear_probe",
+        "i2i.mage.MAGE",
+        "i2i.tokenizer.Tokenizer",
         *(f"i2i.methods.{name}" for name in BY_FAMILY),
     }
     tuples = {"Clusters", "Surrogate", "Similarities", "NoisyBatch", "Problem", "Progress", "UnlearningBatch", "Judge"}

@@ -43,7 +43,7 @@ class Inpainter(nn.Module):
         alphas_cumprod: eta_t, (T,).
 
     Raises:
-        Refused: for a network of other channels.
+        Refused: for a network of other channels, of images that are not square, or of other parts.
     """
 
     def __init__(self, net: "UNet2DModel", alphas_cumprod: Tensor) -> None:
@@ -55,6 +55,11 @@ class Inpainter(nn.Module):
                 f"an inpainter takes the noisy image and the known one, {2 * channels} channels or with the mask "
                 f"{2 * channels + 1}, and no label; this U-Net takes {inner}: give another"
             )
+        if not isinstance(size, int):
+            raise Refused(f"an inpainter's sample_size is one number, as its images are square, not {size}")
+        blocks = (*config.down_block_types, *config.up_block_types)
+        if any("Skip" in block for block in blocks) or net.mid_block is None or config.center_input_sample:
+            raise Refused("a U-Net with Skip blocks, without a mid block or with center_input_sample: give a plain one")
         self.shape, self.tells_mask = (channels, size, size), inner == 2 * channels + 1
         self.alphas_cumprod = alphas_cumprod.detach().double().cpu()
         self.waves = net.time_proj

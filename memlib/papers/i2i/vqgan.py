@@ -34,12 +34,120 @@ class Tokens(NamedTuple):
     hidden: Tensor
 
 
-class VQGAN(nn.Module):
-    """A completer of standardised square images: `tokenizer`, then the transformer's `encoder` and `decoder`.
+class WordCompleter(nn.Module):
+    """A completer of standardised square images that works on their words; `VQGAN` and `mage.MAGE` are two.
 
-    T(x) is tokenised, not x: the convolutions of the tokenizer look past the edge of a patch and would otherwise let
-    hidden pixels change known tokens. `VQGAN.small` makes one to train, `VQGAN.load` reads a folder.
+    T(x) is tokenised, not x: the convolutions of a tokenizer look past the edge of a patch and would otherwise let
+    hidden pixels change known tokens. A subclass sets these:
+
+    tokenizer: between images and words; unlearning leaves it as it is.
+    encoder: words (B, L), `mask_word` where hidden, to codes (B, 1 + L, D), of a class token and of every place.
+    decoder: codes (B, 1 + L, D) and the hidden places (B, L) to logits (B, L, words).
+    patch: pixels a side of a word's place. grid: words a side. shape: (C, H, W) of an image.
     """
+
+    tokenizer: nn.Module
+    encoder: nn.Module
+    decoder: nn.Module
+    mask_word: int
+    patch: int
+    grid: int
+    shape: tuple[int, int, int]
+
+    def indices(self, images: Tensor) -> Tensor:
+        """The codebook indices (B, L) of images (B, C, H, W), in reading order."""
+        raise NotImplementedError
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Images (B, C, H, W) of codebook indices (B, L)."""
+        raise NotImplementedError
+
+    def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
+        """What the encoder is given for images (B, C, H, W): the words of T(x); nothing is drawn."""
+        with torch.no_grad():
+            indices = self.indices(hide(images, mask))
+        return Tokens(indices, hidden_tokens(mask, len(images), self.patch))
+
+    def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
+        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
+        return self.inputs(images, mask)
+
+    def with_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
+        """The same for the words of noise (B, C, H, W), under the same mask: the target of I2I eq. 10."""
+        pixels = inputs.hidden.unflatten(1, (1, self.grid, self.grid))
+        pixels = pixels.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+        return self.inputs(noise, pixels)
+
+    def with_hidden_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
+        """The same as `with_noise`, noise (B, C, H, W): in this family the authors' code agrees with the paper."""
+        return self.with_noise(inputs, noise)
+
+    def encode(self, inputs: Tokens) -> Tensor:
+        """Codes (B, 1 + L, D), of a class token and of every place; hidden ones went in as the mask token."""
+        return self.encoder(inputs.indices.masked_fill(inputs.hidden, self.mask_word))
+
+    def decode(self, codes: Tensor, hidden: Tensor) -> Tensor:
+        """Logits (B, L, words) from codes (B, 1 + L, D) and the hidden places (B, L)."""
+        return self.decoder(codes, hidden)
+
+    def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Cross-entropy of the words of `truth` at the hidden places, nats a place, (B,); images (B, C, H, W).
+
+        In training truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
+        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 have the cross-entropy of a discriminator of the generated image
+        instead; words are discrete, so no gradient would reach the encoder through it. They also print arg max, where
+        the appendix says that losses are minimised and has arg min for the other families. That is right for a
+        generator against a discriminator, but not for a training loss such as this, which is minimised, with the signs
+        as printed.
+        """
+        inputs = self.inputs(seen, mask)
+        with torch.no_grad():
+            words = self.indices(truth)
+        logits = self.decode(self.encode(inputs), inputs.hidden)
+        surprise = F.cross_entropy(logits.movedim(2, 1), words, reduction="none")  # (B, L)
+        return (surprise * inputs.hidden).sum(1) / inputs.hidden.sum(1)
+
+    def loss_to_noise(
+        self, seen: Tensor, noise: Tensor, mask: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss, (B,), with noise (B, C, H, W) as the truth: Noisy Label."""
+        return self.loss(seen, noise, mask)
+
+    @torch.no_grad()
+    def complete(
+        self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4, temperature: float = 1.0
+    ) -> Tensor:
+        """Images (B, C, H, W) with the hidden pixels filled in and the others untouched.
+
+        MaskGIT's decoding (Chang et al. 2022): each of `rounds` draws every hidden word and keeps those that the model
+        was surest of, so that after round r a fraction 1 - cos(pi r / 2 rounds) of them is filled in.
+        """
+        with evaluating():
+            return self._complete(images, mask, noise, rounds, temperature)
+
+    def _complete(self, images: Tensor, mask: Tensor, noise: Noise, rounds: int, temperature: float) -> Tensor:
+        indices, hidden = self.inputs(images, mask)
+        total, still = int(hidden[0].sum()), hidden
+        for r in range(1, rounds + 1):
+            logits = self.decode(self.encode(Tokens(indices, still)), still) / temperature
+            uniform = torch.special.ndtr(noise(logits)).clamp(1e-6, 1 - 1e-6)
+            drawn = (logits - (-uniform.log()).log()).argmax(2)  # Gumbel's trick: a draw each
+            sure = logits.log_softmax(2).gather(2, drawn[..., None])[..., 0].masked_fill(~still, -math.inf)
+            left = int(total * math.cos(math.pi / 2 * r / rounds)) if r < rounds else 0
+            kept = sure.argsort(descending=True).argsort() < int(still[0].sum()) - left
+            indices, still = torch.where(kept & still, drawn, indices), still & ~kept
+        return paste(images, self.pixels(indices), mask)
+
+
+class VQGAN(WordCompleter):
+    """A `WordCompleter` on diffusers' VQModel. `VQGAN.small` makes one to train, `VQGAN.load` reads a folder.
+
+    The authors' own checkpoints are read by `mage.MAGE`.
+    """
+
+    tokenizer: "VQModel"
+    encoder: "_Blocks"
+    decoder: "_Head"
 
     def __init__(self, tokenizer: "VQModel", size: int, width: int, depth: int, heads: int, decoder: int) -> None:
         super().__init__()
@@ -48,6 +156,7 @@ class VQGAN(nn.Module):
         self.patch = 2 ** (len(config.block_out_channels) - 1)
         self.grid, codes = size // self.patch, config.num_vq_embeddings
         self.shape = (config.in_channels, size, size)
+        self.mask_word = codes
         self.encoder = _Blocks(codes + 1, self.grid**2, width, depth, heads)
         self.decoder = _Head(codes, self.grid**2, width, decoder, heads)
 
@@ -131,82 +240,6 @@ class VQGAN(nn.Module):
         """
         output = self.tokenizer(images)
         return F.mse_loss(output.sample, images) + output.commit_loss
-
-    def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
-        """What the encoder is given for images (B, C, H, W): the words of T(x); nothing is drawn."""
-        with torch.no_grad():
-            indices = self.indices(hide(images, mask))
-        return Tokens(indices, hidden_tokens(mask, len(images), self.patch))
-
-    def initial_inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
-        """What it is given when completion of images (B, C, H, W) begins: `inputs`; the hidden part is not read."""
-        return self.inputs(images, mask)
-
-    def with_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
-        """The same for the words of noise (B, C, H, W), under the same mask: the target of I2I eq. 10."""
-        pixels = inputs.hidden.unflatten(1, (1, self.grid, self.grid))
-        pixels = pixels.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
-        return self.inputs(noise, pixels)
-
-    def with_hidden_noise(self, inputs: Tokens, noise: Tensor) -> Tokens:
-        """The same as `with_noise`, noise (B, C, H, W): in this family the authors' code agrees with the paper."""
-        return self.with_noise(inputs, noise)
-
-    def encode(self, inputs: Tokens) -> Tensor:
-        """Codes (B, 1 + L, D), of a class token and of every place; hidden ones went in as the mask token."""
-        return self.encoder(inputs.indices.masked_fill(inputs.hidden, self.encoder.words.num_embeddings - 1))
-
-    def decode(self, codes: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (B, L, words) from codes (B, 1 + L, D) and the hidden places (B, L)."""
-        return self.decoder(codes, hidden)
-
-    def loss(self, seen: Tensor, truth: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Cross-entropy of the words of `truth` at the hidden places, nats a place, (B,); images (B, C, H, W).
-
-        In training truth = seen; the baselines give noise, or other images, as the truth. This is MAGE's own training
-        loss (its eq. 1). I2I eq. C.27, C.30 and C.33 have the cross-entropy of a discriminator of the generated image
-        instead; words are discrete, so no gradient would reach the encoder through it. They also print arg max, where
-        the appendix says that losses are minimised and has arg min for the other families. That is right for a
-        generator against a discriminator, but not for a training loss such as this, which is minimised, with the signs
-        as printed.
-        """
-        inputs = self.inputs(seen, mask)
-        with torch.no_grad():
-            words = self.indices(truth)
-        logits = self.decode(self.encode(inputs), inputs.hidden)
-        surprise = F.cross_entropy(logits.movedim(2, 1), words, reduction="none")  # (B, L)
-        return (surprise * inputs.hidden).sum(1) / inputs.hidden.sum(1)
-
-    def loss_to_noise(
-        self, seen: Tensor, noise: Tensor, mask: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The loss, (B,), with noise (B, C, H, W) as the truth: Noisy Label."""
-        return self.loss(seen, noise, mask)
-
-    @torch.no_grad()
-    def complete(
-        self, images: Tensor, mask: Tensor, noise: Noise = torch.randn_like, rounds: int = 4, temperature: float = 1.0
-    ) -> Tensor:
-        """Images (B, C, H, W) with the hidden pixels filled in and the others untouched.
-
-        MaskGIT's decoding (Chang et al. 2022): each of `rounds` draws every hidden word and keeps those that the model
-        was surest of, so that after round r a fraction 1 - cos(pi r / 2 rounds) of them is filled in.
-        """
-        with evaluating():
-            return self._complete(images, mask, noise, rounds, temperature)
-
-    def _complete(self, images: Tensor, mask: Tensor, noise: Noise, rounds: int, temperature: float) -> Tensor:
-        indices, hidden = self.inputs(images, mask)
-        total, still = int(hidden[0].sum()), hidden
-        for r in range(1, rounds + 1):
-            logits = self.decode(self.encode(Tokens(indices, still)), still) / temperature
-            uniform = torch.special.ndtr(noise(logits)).clamp(1e-6, 1 - 1e-6)
-            drawn = (logits - (-uniform.log()).log()).argmax(2)  # Gumbel's trick: a draw each
-            sure = logits.log_softmax(2).gather(2, drawn[..., None])[..., 0].masked_fill(~still, -math.inf)
-            left = int(total * math.cos(math.pi / 2 * r / rounds)) if r < rounds else 0
-            kept = sure.argsort(descending=True).argsort() < int(still[0].sum()) - left
-            indices, still = torch.where(kept & still, drawn, indices), still & ~kept
-        return paste(images, self.pixels(indices), mask)
 
 
 class _Blocks(nn.Module):

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memlib import train
 from memlib.errors import Refused
 from memlib.features import alterations
-from memlib.papers.i2i import masks, methods, targets
+from memlib.papers.i2i import checkpoints, masks, methods, targets
 from memlib.papers.i2i.diffusion import Inpainter
 from memlib.papers.i2i.mae import MAE
 from memlib.papers.i2i.masked_code import MaskedCodeInpainter
@@ -110,12 +110,9 @@ def any_of(holes: tuple[Hole, ...], generator: torch.Generator) -> Tensor:
 def build(plan: Plan) -> nn.Module:
     """An untrained model of the family, or the checkpoint. Raises `Refused` for one of another size of image."""
     if plan.checkpoint:
-        readers = {"mae": MAE.load, "vqgan": VQGAN.load, "diffusion": Inpainter.load}
-        if plan.family not in readers:
-            raise Refused("a checkpoint is of an mae, a vqgan or a diffusion model: name one of them first in families")
-        model = readers[plan.family](plan.checkpoint)
-        if tuple(model.shape) != plan.shape:
-            raise Refused(f"the checkpoint completes {tuple(model.shape)} and images are {plan.shape}: give a size")
+        model = checkpoints.load(plan.family, plan.checkpoint)
+        if (shape := tuple(cast(Any, model).shape)) != plan.shape:  # every family has one
+            raise Refused(f"the checkpoint completes {shape} and images are {plan.shape}: give a size")
     elif plan.family == "mae":
         model = MAE.small(plan.shape, plan.patch, width=plan.width, depth=2)
     elif plan.family == "vqgan":

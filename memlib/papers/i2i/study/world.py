@@ -9,7 +9,7 @@ from torch import Tensor
 from memlib import data, features
 from memlib.data.images import listed_classes
 from memlib.errors import Refused
-from memlib.papers.i2i.mae import IMAGENET_MEAN, IMAGENET_STD
+from memlib.papers.i2i import checkpoints
 from memlib.papers.i2i.study.settings import FIRST_SEED, Settings
 from memlib.run import Run
 
@@ -145,8 +145,6 @@ def _world(
 
 
 def _standard(settings: Settings, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, (1, C, 1, 1): of the images or, for a published MAE, those of ImageNet."""
-    if settings.checkpoint and settings.families[0] == "mae":
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return mean, std
-    return images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
+    """Mean and deviation of each channel, (1, C, 1, 1): those that a checkpoint wants, else the images' own."""
+    wanted = checkpoints.standard(settings.families[0], settings.checkpoint) if settings.checkpoint else None
+    return wanted or (images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True))
