@@ -156,7 +156,7 @@ class TestFiles:
         self.same(other, loaded)
 
     def test_a_file_with_its_tokenizer_needs_no_other(self, tmp_path, loaded):
-        """So the published one is saved; the released code overwrites the other file's weights with these."""
+        """So the released code saves it; it overwrites the other file's weights with these."""
         tokenizer, transformer = tiny.states()
         (other := tmp_path / "other").mkdir()
         whole = transformer | {f"vqgan.{name}": value for name, value in tokenizer.items()}

@@ -106,7 +106,7 @@ class MAGE(WordCompleter):
     def load(cls, folder: str | Path) -> Self:
         """From a folder with `mage*.safetensors` or `mage*.pth` and `vqgan*.safetensors` or `vqgan*.ckpt`.
 
-        Sizes are read off the weights. A transformer's file that has the tokenizer in it, as the published ones do,
+        Sizes are read off the weights. A transformer's file with the tokenizer in it, as the released code saves it,
         needs no second file. A pickle is read by `torch.load(weights_only=True)`, which runs no code of the file.
 
         Raises:
