@@ -134,10 +134,11 @@ def test_images_of_ones_own_are_checked_before_the_first_cell(monkeypatch):
 @pytest.mark.parametrize("paper", ["side", "sgu", "i2i"])
 def test_studies_of_images_check_their_sources(paper):
     study = papers.find(paper)
-    changed = replace(study.SCALES["fast"], data="digits:limit=1,duplicates=1x299")
+    as_stored = replace(study.SCALES["fast"], size=0)
+    changed = replace(as_stored, data="digits:limit=1,duplicates=1x299")
     with pytest.raises(Refused, match="digits:limit=1,duplicates=1x299"):
         study.check_sources(changed, Run("x"))
-    study.check_sources(replace(study.SCALES["fast"], data="digits:limit=1500"), Run("x"))
+    study.check_sources(replace(as_stored, data="digits:limit=1500"), Run("x"))
 
 
 def test_only_what_was_injected_can_be_unknown():
