@@ -17,6 +17,7 @@ from memlib.papers.learning_rate import (
     minibatches,
     quadrature,
     ramp,
+    rate_threshold,
     study,
     two_layer,
     zero_score_risk,
@@ -37,7 +38,7 @@ from memlib.papers.learning_rate.study.results import (
     Smoothness,
     Theorem,
 )
-from memlib.papers.learning_rate.study.words import headline
+from memlib.papers.learning_rate.study.summary import closing, headline
 from memlib.run import begin
 from memlib.settings import changed
 
@@ -402,7 +403,7 @@ def test_the_rate_of_l2_is_above_every_networks_own_threshold():
     (_, _, inputs) = experiment._PLANS["theorem"][0](given)["sigma"]
     rates = inputs[2]  # (multiples, R, levels)
     stack = at_level(given.points[:1].expand(5, -1, -1), levels)
-    torch.testing.assert_close(own[0], experiment.rate_threshold(stack))
+    torch.testing.assert_close(own[0], rate_threshold(stack))
     assert (rates[-1] > own).all() and (rates[:-1] < own).all() and (own[:, -1] > 4 * own[:, 0]).all()
 
 
@@ -472,11 +473,13 @@ def test_a_group_alone_gives_what_it_gives_among_all(tiny, group):
     assert groups_of(study, list(mine)) == ((group,) if mine else tuple(study.GROUPS))
 
 
-def test_the_headline_quotes_the_kept_records(tiny):
+def test_the_headline_and_the_closing_table_quote_the_kept_records(tiny):
     kept = {claim.id: claim.record("book") for claim in study.verdicts(tiny)}
     lines = headline(kept)
     assert max(map(len, lines)) <= 88
-    assert all(f"({name}: {kept[name]['verdict']})" in " ".join(lines) for name in ("L1", "L3", "L4"))
+    assert all(f"({name}: {kept[name]['verdict']})" in " ".join(lines) for name in ("L1", "L3", "L4", "L7"))
+    rows = closing(kept)
+    assert set(rows) == set(kept) and all(len(row) == 3 and all(row) for row in rows.values())
 
 
 def test_a_figure_of_runs_has_its_mean_and_its_name():

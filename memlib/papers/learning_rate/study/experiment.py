@@ -4,25 +4,15 @@ A group is planned as independent calls, by name; those that two groups share ar
 through one pool of processes, and each group is then put together from what came back.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from memlib.papers.learning_rate.fixed_level import rate_threshold
 from memlib.papers.learning_rate.study import digits, dimensions, edge, memory, relaxations
-from memlib.papers.learning_rate.study.line import (
-    Network,
-    at_level,
-    joined,
-    members,
-    noise_levels,
-    pairs,
-    row,
-    sweep,
-)
+from memlib.papers.learning_rate.study.inputs import Calls, Done, Inputs, column, inputs_of, planned, threshold
+from memlib.papers.learning_rate.study.line import Network, joined, pairs, row
 from memlib.papers.learning_rate.study.results import (
     Digits,
     Dimensions,
@@ -56,32 +46,7 @@ COUNTS = [3, 4, 6, 8]  # training points
 SPACINGS = [0.7, 0.85, 1.0, 1.2, 1.5]  # all points pulled apart
 BOUNDS = [3.0, 10.0, 30.0, 100.0]  # A sigma^2
 OPENINGS = [0.25, 0.4, 0.6, 0.8, 1.0]  # the gap of two pairs
-_DEAL = 29  # of the digits: another than in the first opening of the report half
 _MIDDLE = 1  # the multiple at which a factor is varied
-
-
-Calls = dict[str, tuple[str, Callable[..., Any], tuple]]  # by name: the artefact's name, a function, its inputs
-Done = Mapping[str, Any]  # what the calls returned, by name
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the calls are made of: the runs' keys (R,), their points (R, n, 1), noise levels (K,), and the digits."""
-
-    settings: Settings
-    first: int
-    keys: Tensor
-    points: Tensor
-    levels: Tensor
-    network: Network
-    images: digits.Split | None
-
-    @property
-    def description(self) -> str:
-        """The data, in a sentence."""
-        last = int(self.keys[-1])
-        line = f"line: {len(self.keys)} runs of {self.settings.n_points} points, keys {self.first} to {last}"
-        return line if self.images is None else f"{line}; {self.images.description}"
 
 
 def run(settings: Settings, run: Run, groups: Iterable[str] = ()) -> Results:
@@ -96,49 +61,6 @@ def run(settings: Settings, run: Run, groups: Iterable[str] = ()) -> Results:
     return Results(inputs.description, **{group: _PLANS[group][1](inputs, done) for group in chosen})
 
 
-def inputs_of(settings: Settings, run: Run, with_images: bool = True) -> Inputs:
-    """The inputs of these settings. The explore and the report half never share a draw."""
-    first = 1000 * run.seed + (700 if settings.half == "report" else 0)
-    keys = first + torch.arange(settings.n_runs)
-    points = row(keys, settings.n_points).to(run.device)
-    levels = noise_levels(settings.lowest, settings.n_levels)
-    network = Network(settings.width, settings.start, settings.bound)
-    images = digits.split(settings.half, run.seed + _DEAL, run.device) if with_images else None
-    return Inputs(settings, first, keys, points, levels, network, images)
-
-
-def _sweep(
-    given: Inputs,
-    rates: Tensor,
-    steps: int,
-    *,
-    points: Tensor | None = None,
-    levels: Tensor | None = None,
-    network: Network | None = None,
-    batch: int | None = None,
-    abrupt: bool = False,
-    with_sharpness: bool = False,
-) -> tuple[str, Callable[..., Any], tuple]:
-    """A sweep over the runs at the lowest level, but for what is given. Rates expand to (E, R, K)."""
-    points = given.points if points is None else points.to(given.points)
-    levels = given.levels[-1:] if levels is None else levels
-    batch = given.settings.batch if batch is None else batch
-    network = network or given.network
-    inputs = (points, given.keys, rates, levels, network, steps, batch, abrupt, with_sharpness)
-    return "sweep", sweep, inputs
-
-
-def _column(rates: list[float]) -> Tensor:
-    """Rates (E,) for all runs and levels, (E, 1, 1)."""
-    return torch.tensor(rates)[:, None, None]
-
-
-def threshold(given: Inputs, points: Tensor, levels: Tensor) -> Tensor:
-    """The theorem's threshold of each run and level, (R, K), for points (R, n, 1)."""
-    r, k = members(len(points), len(levels))
-    return rate_threshold(at_level(points[r], levels[k])).view(len(points), -1)
-
-
 # L1 and L6: the main sweep.
 
 
@@ -147,15 +69,15 @@ def _main_calls(given: Inputs) -> Calls:
     half = (len(rates) + 1) // 2
     parts = {"main, low rates": rates[:half], "main, high rates": rates[half:]}  # for two processes
     return {
-        name: _sweep(given, _column(part), steps, levels=given.levels, with_sharpness=True)
+        name: planned(given, column(part), steps, levels=given.levels, with_sharpness=True)
         for name, part in parts.items()
     }
 
 
 def _memory_calls(given: Inputs) -> Calls:
-    rates, steps = _column(given.settings.rates), given.settings.steps
-    full = _sweep(given, rates, steps, batch=0, with_sharpness=True)
-    return _main_calls(given) | {"full batch": full, "abrupt": _sweep(given, rates, steps, abrupt=True)}
+    rates, steps = column(given.settings.rates), given.settings.steps
+    full = planned(given, rates, steps, batch=0, with_sharpness=True)
+    return _main_calls(given) | {"full batch": full, "abrupt": planned(given, rates, steps, abrupt=True)}
 
 
 def _memory(given: Inputs, done: Done) -> Memory:
@@ -174,7 +96,7 @@ def _smoothness(given: Inputs, done: Done) -> Smoothness:
 
 
 def _own_rates(given: Inputs, points: Tensor, levels: Tensor, multiples: list[float]) -> Tensor:
-    return _column(multiples) * threshold(given, points, levels)
+    return column(multiples) * threshold(given, points, levels)
 
 
 def _varied(given: Inputs) -> dict[str, tuple[Tensor, Network]]:
@@ -188,10 +110,10 @@ def _varied(given: Inputs) -> dict[str, tuple[Tensor, Network]]:
 def _theorem_calls(given: Inputs) -> Calls:
     levels, steps = torch.tensor(SIGMAS), given.settings.steps // 2
     rates = _own_rates(given, given.points, levels, MULTIPLES)
-    calls = {"sigma": _sweep(given, rates, steps, levels=levels, with_sharpness=True)}
+    calls = {"sigma": planned(given, rates, steps, levels=levels, with_sharpness=True)}
     for name, (points, network) in _varied(given).items():
         rates = _own_rates(given, points, given.levels[-1:], [MULTIPLES[_MIDDLE], MULTIPLES[-1]])
-        calls[f"factor {name}"] = _sweep(given, rates, steps, points=points, network=network)
+        calls[f"factor {name}"] = planned(given, rates, steps, points=points, network=network)
     return calls
 
 
@@ -220,10 +142,10 @@ def _theorem(given: Inputs, done: Done) -> Theorem:
 
 def _gaps_calls(given: Inputs) -> Calls:
     settings = given.settings
-    rates = _column([settings.rates[0], settings.gap_rate])
+    rates = column([settings.rates[0], settings.gap_rate])
     points = {f"spacing {gap}": row(given.keys, settings.n_points, gap) for gap in SPACINGS}
     points |= {f"pairs {gap}": pairs(given.keys, gap) for gap in OPENINGS}
-    return {name: _sweep(given, rates, settings.steps, points=some) for name, some in points.items()}
+    return {name: planned(given, rates, settings.steps, points=some) for name, some in points.items()}
 
 
 def _gaps(given: Inputs, done: Done) -> Gaps:

@@ -1,9 +1,5 @@
 """What was found, in sentences that hold on another processor: verdicts, words and rounded numbers."""
 
-import textwrap
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -44,22 +40,6 @@ def sentences(results: Results) -> dict[str, list[str]]:
     if results.digits:
         found |= {"emm": _emm(results.digits), "frontier": _frontier(results.digits)}
     return found
-
-
-def headline(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Three sentences from the kept records of a run, by claim, in lines of a page's width."""
-    figures = {name: list(claim["figure"].values()) for name, claim in kept.items() if name in ("L1", "L3")}
-    word = {name: claim["verdict"] for name, claim in kept.items()}
-    here, after = figures["L1"][:2]
-    low, high = kept["L1"]["interval"]
-    text = (
-        f"At the {kept['L1']['scale']} scale {here:.2f} of the samples are memorized while the learning rate is "
-        f"1e-4, and {after:.2f} once it is annealed: {low:.2f} to {high:.2f} return (L1: {word['L1']}). Full-batch "
-        "descent keeps its minimum below the edge of stability and leaves it above in "
-        f"{figures['L3'][0]:.0%} of {kept['L3']['n']} runs (L3: {word['L3']}). With a free first layer memory does not "
-        f"fade with the dimension (L4: {word['L4']})."
-    )
-    return textwrap.wrap(text, 86)
 
 
 def bounds(results: Theorem) -> dict[str, Tensor]:
