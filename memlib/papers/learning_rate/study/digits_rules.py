@@ -87,7 +87,7 @@ def peak_rate(results: Digits) -> int:
 
 
 def at_equal_loss(results: Digits) -> Tensor:
-    """Copied fraction at the peak minus at the largest rate's end, at the training loss of the latter, (testing,)."""
+    """Copied fraction at the peak minus at the largest rate's end, at the training loss of the latter, (S,)."""
     peak = tested(results)[peak_rate(results)]
     last = tested(results)[-1, :, -1]  # (S, 4)
     there = interpolated(peak[..., LOSS], peak[..., COPIED], last[:, LOSS])
@@ -110,7 +110,7 @@ def interpolated(loss: Tensor, values: Tensor, at: Tensor) -> Tensor:
 
 
 def cost(results: Digits) -> Tensor:
-    """Log of the squared Frechet distance at the largest rate's end over the early stop's, (testing,)."""
+    """Log of the squared Frechet distance at the largest rate's end over the early stop's, (S,)."""
     last, peak = tested(results)[-1, :, -1], tested(results)[peak_rate(results)]
     ratios = []
     for end, looks in zip(last, peak, strict=True):
