@@ -44,7 +44,7 @@ from memlib.settings import changed
 
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2]
 RUNS = 8  # as at `fast`
-EDGE = experiment.edge
+EDGE, EXPERIMENT_DIGITS = experiment.edge, experiment.digits
 RHO = EDGE.RHO
 SIZES = [4, 8, 16, 32]
 
@@ -543,6 +543,24 @@ def test_a_sweep_is_the_descent_that_its_words_describe(batch):
     assert torch.equal(found.b[0], start.b)
     silent = excess_risk(torch.zeros_like, stack, quadrature(stack)) / zero_score_risk(stack)
     torch.testing.assert_close(found.silent.flatten(), silent)
+
+
+def test_targets_on_digits_give_the_images_back():
+    """Undo the preconditioning: c_skip x + c_out F is a training image, and only the code tells the level."""
+    points = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    batch = next(EXPERIMENT_DIGITS._batches(points, torch.tensor([3, 3]), 64))
+    sigma = (2 * batch.y[..., 4]).exp()[..., None]
+    x = batch.y[..., :4] * (1 + sigma**2).sqrt()
+    found = x / (1 + sigma**2) + sigma / (1 + sigma**2).sqrt() * batch.target
+    assert ((found[:, :, None] - points[:, None]).norm(dim=3).amin(2) < 1e-5).all()
+    assert batch.weight.sum() == pytest.approx(1)
+
+
+def test_what_is_learnt_is_one_for_the_target_and_zero_for_the_other():
+    y = torch.randn(3, 50, 2, generator=torch.Generator().manual_seed(0))
+    learnt = experiment.dimensions._learnt
+    assert learnt(torch.sin, torch.sin, torch.cos, y).tolist() == [1, 1, 1]
+    assert learnt(torch.cos, torch.sin, torch.cos, y).tolist() == pytest.approx([0, 0, 0])
 
 
 def test_points_and_looks():
