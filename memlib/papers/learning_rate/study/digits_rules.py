@@ -18,7 +18,8 @@ def l7(results: Digits) -> Claim:
     $\log n$. Some models choose the peak, the rate of Adam with the largest mean EMM; others test it. *Reproduced*: EMM
     at the peak exceeds that at the largest rate (interval of the paired difference of $\log_2$ EMM above 0), and at
     *equal training loss* the largest rate copies less: the copied fraction at the peak, read along training where its
-    loss is that of the largest rate at the end, exceeds that of the largest rate (interval above 0). *Trend only*: the
+    loss is that of the largest rate at the end, exceeds that of the largest rate (interval above 0; 0 for a model whose
+    losses do not meet). *Trend only*: the
     first alone, so that copying is less because the loss is larger. *Not reproduced*: otherwise. *Needs data or scale*:
     fewer than three models test, or at the peak not even the smallest set is memorized on average.
     """
@@ -90,19 +91,25 @@ def at_equal_loss(results: Digits) -> Tensor:
     """Copied fraction at the peak minus at the largest rate's end, at the training loss of the latter, (S,)."""
     peak = tested(results)[peak_rate(results)]
     last = tested(results)[-1, :, -1]  # (S, 4)
-    there = interpolated(peak[..., LOSS], peak[..., COPIED], last[:, LOSS])
-    return there - last[:, COPIED]
+    return (interpolated(peak[..., LOSS], peak[..., COPIED], last[:, LOSS]) - last[:, COPIED]).nan_to_num()
+
+
+def beside_smallest(results: Digits) -> Tensor:
+    """Copied fraction at the peak minus at the smallest rate's end, at the training loss of the latter, (S,)."""
+    peak = tested(results)[peak_rate(results)]
+    last = tested(results)[0, :, -1]  # (S, 4)
+    return (interpolated(peak[..., LOSS], peak[..., COPIED], last[:, LOSS]) - last[:, COPIED]).nan_to_num()
 
 
 def interpolated(loss: Tensor, values: Tensor, at: Tensor) -> Tensor:
-    """Values (S, T) along training, where the running minimum of the loss (S, T) first falls to `at` (S,): the nearest
-    end outside the range."""
+    """Values (S, T) along training, where the running minimum of the loss (S, T) first falls to `at` (S,), and NaN
+    outside its range."""
     falling = loss.cummin(1).values
     found = []
     for one, own, wanted in zip(falling, values, at, strict=True):
         k = int((one > wanted).sum())
         if k in (0, len(one)):
-            found.append(own[min(k, len(one) - 1)])
+            found.append(torch.full_like(wanted, torch.nan))
             continue
         part = (one[k - 1].log() - wanted.log()) / (one[k - 1].log() - one[k].log()).clamp_min(1e-9)
         found.append(own[k - 1] + part.clamp(0, 1) * (own[k] - own[k - 1]))

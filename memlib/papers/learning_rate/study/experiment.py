@@ -231,17 +231,24 @@ def _digits_calls(given: Inputs) -> Calls:
     watched = settings.watched
     annealed = (images, *adam, tested, watched, *train, settings.image_rates[0])
     plain = (images, "sgd", settings.sgd_rates, tested, watched, *train)
-    return calls | {"annealed": ("digits", digits.trained, annealed), "SGD": ("digits", digits.trained, plain)}
+    # The same networks up to their first look: where they are as far from their images as one that has learnt little.
+    early = (images, *adam, seeds, watched, _first_look(settings), settings.image_batch)
+    named = {"annealed": annealed, "SGD": plain, "early": early}
+    return calls | {name: ("digits", digits.trained, inputs) for name, inputs in named.items()}
+
+
+def _first_look(settings: Settings) -> int:
+    return max(1, round(digits.SHARES[0] * settings.image_steps))
 
 
 def _digits(given: Inputs, done: Done) -> Digits:
     settings, images = given.settings, given.images
     assert images is not None
 
-    def looks(name: str, rates: list[float], found: digits.Trained, seeds: int) -> Looks:
+    def looks(name: str, rates: list[float], found: digits.Trained, seeds: int, early: Tensor | None = None) -> Looks:
         shape = (len(rates), seeds)
-        values = found.looks.view(*shape, *found.looks.shape[1:])
-        return Looks(name, rates, settings.watched, values, found.sharp.view(shape))
+        every = found.looks if early is None else torch.cat([early[:, :-1], found.looks], 1)
+        return Looks(name, rates, settings.watched, every.view(*shape, *every.shape[1:]), found.sharp.view(shape))
 
     seeds = settings.choosing + settings.testing
     shape = (len(settings.image_rates), seeds)
@@ -252,8 +259,7 @@ def _digits(given: Inputs, done: Done) -> Digits:
         sizes=settings.image_sizes,
         choosing=settings.choosing,
         copied=torch.stack(copies),
-        steps=[max(1, round(share * settings.image_steps)) for share in digits.SHARES],
-        constant=looks("Adam", settings.image_rates, done[f"{settings.watched} digits"], seeds),
+        constant=looks("Adam", settings.image_rates, done[f"{settings.watched} digits"], seeds, done["early"].looks),
         annealed=looks("Adam, annealed", settings.image_rates, done["annealed"], settings.testing),
         sgd=looks("SGD", settings.sgd_rates, done["SGD"], settings.testing),
         false_copies=(false.k, false.n),
