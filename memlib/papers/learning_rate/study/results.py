@@ -164,6 +164,7 @@ class Digits:
     sizes: list[int]
     choosing: int
     copied: Tensor  # fraction at the end of training, (sizes, E, S)
+    steps: list[int]  # of the looks
     constant: Looks
     annealed: Looks
     sgd: Looks
