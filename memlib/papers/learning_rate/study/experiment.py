@@ -241,6 +241,12 @@ def _first_look(settings: Settings) -> int:
     return max(1, round(digits.SHARES[0] * settings.image_steps))
 
 
+def _steps_seen(settings: Settings) -> list[int]:
+    """The steps of all looks at the watched networks."""
+    ends = _first_look(settings), settings.image_steps
+    return sorted({max(1, round(share * end)) for end in ends for share in digits.SHARES})
+
+
 def _digits(given: Inputs, done: Done) -> Digits:
     settings, images = given.settings, given.images
     assert images is not None
@@ -259,6 +265,7 @@ def _digits(given: Inputs, done: Done) -> Digits:
         sizes=settings.image_sizes,
         choosing=settings.choosing,
         copied=torch.stack(copies),
+        steps=_steps_seen(settings),
         constant=looks("Adam", settings.image_rates, done[f"{settings.watched} digits"], seeds, done["early"].looks),
         annealed=looks("Adam, annealed", settings.image_rates, done["annealed"], settings.testing),
         sgd=looks("SGD", settings.sgd_rates, done["SGD"], settings.testing),
