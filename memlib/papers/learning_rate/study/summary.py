@@ -18,8 +18,8 @@ def headline(kept: Kept) -> list[str]:
         f"1e-4, and {after:.2f} once it is annealed: {low:.2f} to {high:.2f} return (L1: {word['L1']}). Full-batch "
         f"descent keeps its minimum below the edge of stability and leaves it above in {figures['L3'][0]:.0%} of "
         f"{kept['L3']['n']} runs (L3: {word['L3']}). Where the network can follow it, memory does not fade with the "
-        f"dimension (L4: {word['L4']}). On digits a larger rate at equal training loss copies {figures['L7'][-1]:.2f} "
-        f"less of the samples (L7: {word['L7']})."
+        f"dimension (L4: {word['L4']}). On digits the largest rate memorizes smaller sets than the best one; at equal "
+        f"training loss it copies {figures['L7'][-1]:.2f} less of the samples (L7: {word['L7']})."
     )
     return textwrap.wrap(text, 86)
 
