@@ -19,7 +19,7 @@ def headline(kept: Kept) -> list[str]:
         f"descent keeps its minimum below the edge of stability and leaves it above in {figures['L3'][0]:.0%} of "
         f"{kept['L3']['n']} runs (L3: {word['L3']}). Where the network can follow it, memory does not fade with the "
         f"dimension (L4: {word['L4']}). On digits the largest rate memorizes smaller sets than the best one; at equal "
-        f"training loss it copies {figures['L7'][-1]:.2f} less of the samples (L7: {word['L7']})."
+        f"training loss it copies {round(figures['L7'][-1], 2) + 0:.2f} less of the samples (L7: {word['L7']})."
     )
     return textwrap.wrap(text, 86)
 
