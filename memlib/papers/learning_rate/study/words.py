@@ -197,7 +197,8 @@ def _frontier(found: Digits) -> list[str]:
     more, less = ("more" if float(gap.mean()) > 0.01 else "no more" for gap in gaps)
     return [
         f"the largest rate has the largest training loss at the end: {_yes(bool(worst))}",
-        f"at equal training loss the peak copies {more} than the smallest rate, {less} than the largest",
+        f"at equal training loss the peak copies {more} than the smallest rate",
+        f"and {less} than the largest",
         f"annealed, most is copied from a start at {'the smallest' if best == found.rates[0] else 'a larger'} rate",
         f"L7b: {digits_rules.l7b(found).verdict}",
     ]
