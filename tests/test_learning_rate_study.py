@@ -137,7 +137,7 @@ def digits(copied, looks=None, choosing=3):
     constant = Looks("Adam", rates, 16, looks, torch.ones(count, models))
     rest = constant.values[:, choosing:]
     annealed, sgd = (Looks(name, rates, 16, rest, torch.ones(count, models - choosing)) for name in ("a", "SGD"))
-    return Digits(rates, SIZES[: len(copied)], choosing, copied, constant, annealed, sgd, (0, 250))
+    return Digits(rates, SIZES[: len(copied)], choosing, copied, [1, 2, 3, 4, 5], constant, annealed, sgd, (0, 250))
 
 
 def shares(sizes):
