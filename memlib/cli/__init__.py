@@ -225,13 +225,13 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
 def _keep(notebook: Path) -> Path:
     """Write the claims of an executed notebook with the provenance of its run, and return the path written."""
+    from memlib.cache.atomic import replace_file  # needs torch
+
     found = list({claim["id"]: claim for claim in claims.claims_in(notebook)}.values())  # the last record of each
     if not found:
         raise Refused(f"{notebook} records no claim: give a notebook that memlib run has executed")
     scale = found[0]["scale"]
     chapter = notebook.stem.removesuffix(f"-{scale}")
-    from memlib.cache.atomic import replace_file  # needs torch
-
     home = claims.root() or Path.cwd()
     record = home / "runs" / f"{chapter}-{scale}.json"
     kept = json.loads(record.read_text(encoding="utf8")) if record.exists() else {"claims": None}
