@@ -13,12 +13,13 @@ Draw = Callable[[Tensor], Tensor | dict[str, Tensor]]
 
 
 class WithinMemory:
-    """A `draw` that goes through a batch in parts, and halves these for good when memory runs out."""
+    """A `draw` that goes through a batch, (B,) seeds, in parts, and halves these for good when memory runs out."""
 
     def __init__(self, draw: Draw, batch: int) -> None:
         self.draw, self.rows = draw, batch
 
     def __call__(self, seeds: Tensor) -> dict[str, Tensor]:
+        """What the draw makes of seeds (B,), by name."""
         while True:
             try:
                 parts = [_checked(self.draw(part), len(part)) for part in seeds.split(self.rows)]
