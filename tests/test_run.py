@@ -147,18 +147,18 @@ def test_a_run_takes_first_what_no_other_run_is_at():
     """Another run holds the first call; the second is made before that is waited for."""
     run = runs.begin("test", processes=1)
     held, free = (store.place("test-part", tiny_study.draw, (n, 1.0), run.seed) for n in (3, 4))
-    order = []
+    order, taken = [], threading.Event()
 
-    def let_go():
-        while not free.exists():
-            time.sleep(0.01)
-        order.append(held.exists())
-        lock.release()
+    def another_run():
+        with FileLock(f"{held}.lock"):
+            taken.set()
+            while not free.exists():
+                time.sleep(0.01)
+            order.append(held.exists())
 
-    lock = FileLock(f"{held}.lock", thread_local=False)
-    lock.acquire()
-    other = threading.Thread(target=let_go)
+    other = threading.Thread(target=another_run)
     other.start()
+    taken.wait()
     found = run.each("part", tiny_study.draw, [(3, 1.0), (4, 1.0)])
     other.join()
     assert order == [False] and [len(one) for one in found] == [3, 4]
