@@ -5,11 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from memlib import losses, membership, nets
+from memlib import membership, nets
 from memlib.errors import Refused
-from memlib.papers.loop import forgetting, originals, study, unlearning
+from memlib.papers.loop import forgetting, study, unlearning
 from memlib.papers.loop.study import experiment, measures, rounds, rules, world
 from memlib.papers.loop.study.results import Arm, Frontier, Loop, counted
+from memlib.papers.sgu.study.arms import ARMS
+from memlib.papers.synthesis.generators import Network, build
 from memlib.run import begin
 from memlib.settings import changed
 
@@ -39,7 +41,7 @@ def loop(draw, shares, precision=None):
     gone[torch.arange(len(inside)), inside.long().argmax(1)] = True
     one = torch.ones(len(inside)).double()
     arms = {}
-    for name in rounds.LOSSES:
+    for name in rounds.NAMES:
         of = counted(copies(draw, shares.get(name, 0.0), gone), IMAGES)
         good = 0.9 * one + 0.01 * torch.randn(len(one), generator=draw)
         good = good - (precision or {}).get(name, 0.0)
@@ -121,19 +123,19 @@ def test_the_gradient_of_each_network_is_its_own():
     images = torch.randn(6, 1, 2, 2, generator=generator())
     kept = torch.tensor([[1, 1, 0, 0, 0, 0], [0, 0, 2, 1, 0, 0]])
     gone = torch.tensor([[False, False, False, False, True, False], [False, False, False, False, False, True]])
-    stack = originals((1, 2, 2), 2, 8, 1.0)
+    stack = build(Network((1, 2, 2), 8, 2, 0, 1.0), 2)
     for weight in stack.weights:  # the last layer starts at 0, where networks would be alike
         torch.nn.init.normal_(weight, std=0.3, generator=generator(1))
     how = unlearning.Recipe(1, 1e-3, 8, alpha=0.7, level=0.5)
-    total = forgetting(images, kept, gone, losses.obtuse, how)(stack, generator(2))
+    total = forgetting(images, kept, gone, ARMS["obtuse"], how)(stack, generator(2))
     one = nets.Stack(stack.unstack()[:1])
     assert total.requires_grad and total > 0
-    for bad in ({"forgotten": gone, "forget_loss": None}, {"forgotten": None, "forget_loss": losses.obtuse}):
+    for forgotten, arm in ((gone, "rest"), (None, "obtuse")):
         with pytest.raises(Refused, match="both the images to forget and a loss"):
-            forgetting(images, kept, bad["forgotten"], bad["forget_loss"], how)
+            forgetting(images, kept, forgotten, ARMS[arm], how)
     with pytest.raises(Refused, match="network 1 has no image to keep"):
-        forgetting(images, kept * torch.tensor([[1], [0]]), gone, losses.obtuse, how)
-    alone = forgetting(images, kept[:1], None, None, how)(one, generator(3))
+        forgetting(images, kept * torch.tensor([[1], [0]]), gone, ARMS["obtuse"], how)
+    alone = forgetting(images, kept[:1], None, ARMS["rest"], how)(one, generator(3))
     (gradient, *_) = torch.autograd.grad(alone, list(one.weights), allow_unused=True)
     assert gradient is not None
 
@@ -142,15 +144,14 @@ def test_forgetting_turns_the_noise_of_forgotten_images_alone():
     images = torch.eye(4).view(4, 1, 2, 2) * 4
     kept, gone = torch.tensor([[1, 1, 1, 0]]), torch.tensor([[False, False, False, True]])
     torch.manual_seed(0)
-    stack = originals((1, 2, 2), 1, 32, 1.0)
+    stack = build(Network((1, 2, 2), 32, 2, 0, 1.0), 1)
     how = unlearning.Recipe(200, 3e-3, 32)
     first = unlearning.fit(stack, images, torch.ones(1, 4).long(), how, 0)
     weights = first.state_dict()
-    again = originals((1, 2, 2), 1, 32, 1.0)
+    again = build(Network((1, 2, 2), 32, 2, 0, 1.0), 1)
     again.load_state_dict(weights)
-    after = unlearning.fit(
-        again, images, kept, dataclasses.replace(how, alpha=0.5), 1, forgotten=gone, forget_loss=losses.obtuse
-    )
+    how = dataclasses.replace(how, alpha=0.5)
+    after = unlearning.fit(again, images, kept, how, 1, forgotten=gone, arm=ARMS["obtuse"])
     noise = torch.randn(4, 1, 2, 2, generator=generator())
 
     def loss(net):
@@ -164,9 +165,9 @@ def test_forgetting_turns_the_noise_of_forgotten_images_alone():
 def test_copies_are_counted_by_the_image_they_copy():
     of = torch.tensor([[0, 0, 2, -1], [1, -1, -1, -1]])
     some = torch.tensor([[True, True, False], [False, True, True]])
-    found = measures.Copies(of)
-    assert found.share().tolist() == [0.75, 0.25]
-    assert found.share_of(some).tolist() == [0.5, 0.25] and found.distinct_of(some).tolist() == [1, 1]
+    one = torch.ones(2)
+    arm = Arm(4, counted(of, 3), *[one] * 9)
+    assert arm.share(some).tolist() == [0.5, 0.25] and arm.distinct(some).tolist() == [1, 1]
 
 
 def test_counts_of_copies_by_image():
@@ -180,9 +181,9 @@ def test_the_judge_knows_copies_from_held_out_images():
     judge = measures.Judge(dealt, world.descriptor(dealt), 0.01)
     members = torch.stack([dealt.pool[inside][:30] for inside in dealt.inside])
     found = judge.copies(members + 0.01 * torch.randn(members.shape, generator=generator()))
-    assert torch.equal(found.of, torch.stack([inside.nonzero()[:30, 0] for inside in dealt.inside]))
+    assert torch.equal(found, torch.stack([inside.nonzero()[:30, 0] for inside in dealt.inside]))
     strangers = dealt.test[None].expand(len(dealt.inside), *dealt.test.shape)
-    assert (judge.copies(strangers).share() <= 0.01).all()
+    assert ((judge.copies(strangers) >= 0).float().mean(1) <= 0.01).all()
 
 
 def test_a_small_run_measures_everything(tmp_path, monkeypatch):
@@ -194,7 +195,7 @@ def test_a_small_run_measures_everything(tmp_path, monkeypatch):
     assert len(tables) == 6 and all(len({len(row) for row in rows}) == 1 for rows in tables.values())
     for kind in ("images", "label"):
         arms = results.loop[kind].arms
-        assert list(arms) == list(rounds.LOSSES)
+        assert list(arms) == list(rounds.NAMES)
         assert all(
             arm.copies.shape == (8, 80) and arm.samples == 50 and arm.hits.shape == (8, 80) for arm in arms.values()
         )

@@ -73,9 +73,8 @@ class _Kept(SphinxDirective):
     file = ""
 
     def rows(self) -> list[dict]:
-        source = Path(self.env.srcdir)  # a copy below the project, where the chapters were executed first
-        path = next((place for above in (source, *source.parents) if (place := above / self.file).is_file()), None)
-        if path is None:
+        path = Path(self.env.srcdir) / self.file
+        if not path.is_file():
             raise self.error(f"{self.file} does not exist: run python -m benchmarks")
         self.env.note_dependency(str(path))
         return json.loads(path.read_text(encoding="utf8"))

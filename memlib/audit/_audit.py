@@ -133,8 +133,11 @@ def _read(what: Any, train: Any, held_out: Any, size: int | None, steps: int, la
     if len(shapes := {tuple(one.images.shape[2:]) for one in others}) > 1:
         told = " and ".join(f"{high}x{wide}" for high, wide in sorted(shapes))
         raise Refused(f"images of {told} pixels cannot be compared: give a size to resample them to, --size 64")
-    wide = [one and _coloured(one, coloured) for one in (real, beyond)]
-    return _Sets(wide[0], wide[1], _coloured(found, coloured) if isinstance(found, Images) else found)
+    return _Sets(
+        _coloured(real, coloured),
+        None if beyond is None else _coloured(beyond, coloured),
+        _coloured(found, coloured) if isinstance(found, Images) else found,
+    )
 
 
 def _images(source: Any, size: int | None, name: str) -> Images:

@@ -122,28 +122,30 @@ def judge(
     first = group.unique()
     alone, known = train[first], embed(train[first])
     made = embed(samples)
-    similarity, distance, place = _closest(samples, made, alone, known)
-    outside = held_out is not None and len(parts.calibration) >= 10
-    if outside:
-        real = held_out[parts.calibration]
-        judged = _closest(real, embed(real), alone, known)[:2]
-    else:
-        judged = _others(alone, known)
+    similarity, distance, place = metrics.closest(samples, made, alone, known)
+    strange = train[:0] if held_out is None else held_out
+    beyond = embed(strange) if len(strange) else known[:0]
+    outside = len(strange) > 0 and len(parts.calibration) >= 10
+
+    def against(part: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and distance of some held-out images to their nearest training images."""
+        return metrics.closest(strange[part], beyond[part], alone, known)[:2]
+
+    judged = against(parts.calibration) if outside else _others(alone, known)
     count = len(judged[0])
     fpr = max(FPR, 1 / count)
     edges = metrics.joint_threshold(*judged, fpr) if count > 1 else Joint(1.0, 0.0)
-    ratio = metrics.l2_ratio(samples.flatten(1), alone.flatten(1))
-    copy = _passed(samples, similarity, distance, edges, count, alone)
+    ratio = _ratio(samples, alone)
+    copy = _passed(similarity, distance, ratio, edges, count)
     control = None
     if outside and len(parts.control):
-        beside = held_out[parts.control]
-        close = _closest(beside, embed(beside), alone, known)[:2]
-        control = Count(int(_passed(beside, *close, edges, count, alone).sum()), len(beside))
+        hit = _passed(*against(parts.control), _ratio(strange[parts.control], alone), edges, count)
+        control = Count(int(hit.sum()), len(hit))
     other = torch.full((len(samples),), -1)
     measures = _counted(copy, first[place], ratio, len(first))
-    measures |= _compared(samples, made, alone, known, held_out, embed)
-    if held_out is not None:
-        other = metrics.nearest(made, embed(held_out))[1][:, 0]
+    measures |= _compared(samples, made, alone, known, held_out)
+    if len(beyond):
+        other = metrics.nearest(made, beyond)[1][:, 0]
     return Found(
         nearest=first[place],
         similarity=similarity,
@@ -163,22 +165,19 @@ def judge(
 def passed(images: Tensor, train: Tensor, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
     """Which further images (N, C, H, W) are copies of distinct training images (T, C, H, W) by the thresholds of
     `found`, (N,) bool."""
-    similarity, distance, _ = _closest(images, embed(images), train, embed(train))
-    return _passed(images, similarity, distance, found.edges, found.calibrated, train)
+    similarity, distance, _ = metrics.closest(images, embed(images), train, embed(train))
+    return _passed(similarity, distance, _ratio(images, train), found.edges, found.calibrated)
 
 
-def _passed(
-    images: Tensor, similarity: Tensor, distance: Tensor, edges: Joint, calibrated: int, train: Tensor
-) -> Tensor:
+def _passed(similarity: Tensor, distance: Tensor, ratio: Tensor, edges: Joint, calibrated: int) -> Tensor:
     """Both thresholds; with few calibration images, which resolve no low rate, also the ratio of two distances."""
     hit = edges.passed(similarity, distance)
-    return hit if calibrated >= SURE else hit & (metrics.l2_ratio(images.flatten(1), train.flatten(1)) <= _RATIO)
+    return hit if calibrated >= SURE else hit & (ratio <= _RATIO)
 
 
-def _closest(images: Tensor, rows: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cosine and the L2 distance of each image to the target nearest by cosine, and its position, (N,) each."""
-    similarity, place = (one[:, 0] for one in metrics.nearest(rows, known))
-    return similarity, (images - targets[place]).flatten(1).norm(dim=1), place
+def _ratio(images: Tensor, train: Tensor) -> Tensor:
+    """The distance of each image (N, C, H, W) to the nearest training image over that to the next one, (N,)."""
+    return metrics.l2_ratio(images.flatten(1), train.flatten(1))
 
 
 def _others(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,7 +211,6 @@ def _compared(
     train: Tensor,
     known: Tensor,
     held_out: Tensor | None,
-    embed: Callable[[Tensor], Tensor],
 ) -> dict:
     """AuthPct, and where there are held-out images C_T, the DCR share and precision and recall."""
     flat, real = samples.flatten(1), train.flatten(1)

@@ -73,19 +73,20 @@ def look(train: Tensor, held_out: Tensor | None, seed: int = 0) -> Findings:
     leaked = torch.isin(beyond, group).nonzero()[:, 0]
     if len(beyond) and len(leaked) == len(beyond):
         raise Refused(f"all {len(beyond)} held-out images are copies of training images: give images it never saw")
-    sizes = torch.bincount(group, minlength=n)
-    if int((sizes > 0).sum()) < 2:
+    sizes, first = torch.bincount(group, minlength=n), group.unique()
+    if len(first) < 2:
         raise Refused(f"the {n} training images are copies of one image: give a set of several")
-    clusters = [(group == first).nonzero()[:, 0].tolist() for first in (sizes > 1).nonzero()[:, 0].tolist()]
+    members = group.argsort(stable=True).split(sizes[first].tolist())  # of each group, ascending
+    clusters = [one.tolist() for one in members if len(one) > 1]
     flat = train.flatten(1).std(1) < _FLAT
     alone = exact.unique().numel()
     kept, blind = _firsts(beyond, leaked), None
-    if held_out is not None and min(len(kept), len(group.unique())) >= FOLDS:
-        blind = membership.blind(_described(train[group.unique()]), _described(held_out[kept]), seed)
+    if held_out is not None and min(len(kept), len(first)) >= FOLDS:
+        blind = membership.blind(_described(train[first]), _described(held_out[kept]), seed)
     return Findings(
         group=group,
         exact=n - alone,
-        near=alone - group.unique().numel(),
+        near=alone - len(first),
         clusters=sorted(clusters, key=lambda one: (-len(one), one)),
         leaked=leaked,
         kept=kept,

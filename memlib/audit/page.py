@@ -80,10 +80,7 @@ def _measures(told: dict[str, Any]) -> str:
     lines = []
     for name, row in told["measures"].items():
         ends = "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
-        cells = (_number(row["value"]), ends, _number(row["baseline"]))
-        lines.append(
-            f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        )
+        lines.append(_line(name, _number(row["value"]), ends, _number(row["baseline"])))
     return "".join(lines)
 
 
@@ -157,8 +154,8 @@ def _worst(report: "Report", rows: list[dict[str, Any]], images: "Pictures | Non
     if images is None:
         return "<p>Images are left out of this report.</p>"
     made, real, held_out = images
-    lines = []
-    for row in [row for row in rows if row["sample"] is not None and row["number"] in _firsts(report)][:SHOWN]:
+    lines, firsts = [], set(report.data.distinct.tolist())
+    for row in [row for row in rows if row["sample"] is not None and row["number"] in firsts][:SHOWN]:
         number, name = row["sample"], row["image"]
         copied = f"{row['samples']} samples copy it" if row["samples"] else "no sample copies it"
         cells = [
@@ -172,10 +169,6 @@ def _worst(report: "Report", rows: list[dict[str, Any]], images: "Pictures | Non
         told = f"<strong>{escape(name)}</strong>: {copied}; similarity {row['similarity']:.3f}"
         lines.append(f'<li><p>{row["rank"]}. {told}</p><div class="trio">{shown}</div></li>')
     return f'<ol class="worst">{"".join(lines)}</ol>'
-
-
-def _firsts(report: "Report") -> set[int]:
-    return set(report.data.distinct.tolist())
 
 
 def _rows(rows: list[dict[str, Any]]) -> str:
@@ -193,7 +186,7 @@ def _provenance(told: dict[str, Any], prefix: str = "") -> str:
         if isinstance(value, dict):
             lines += _provenance(value, f"{prefix}{name} ")
         else:
-            lines += f'<tr><th scope="row">{escape(prefix + name)}</th><td>{escape(str(value))}</td></tr>'
+            lines += _line(prefix + name, escape(str(value)))
     return lines
 
 

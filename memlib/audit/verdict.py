@@ -64,7 +64,7 @@ def say(
             f"{repeats} of {n} training images repeat another one ({data.exact} exactly), and repeated images are "
             "copied first."
         )
-    if data.told_apart:
+    if data.blind is not None and data.told_apart:
         area, (low, high) = data.blind
         parts.append(
             f"Warning: training and held-out images can be told apart without the model (AUC {area:.2f}, 95 % interval "
@@ -137,7 +137,7 @@ def _next(copied: bool, data: Findings) -> list[tuple[str, str]]:
         steps.append(("Remove repeated training images and train again", "02_side"))
     if len(data.placeholders):
         steps.append(("Remove placeholder images", "02_side"))
-    if data.told_apart:
+    if data.blind is not None and data.told_apart:
         steps.append(("Draw the held-out images from the same source by a coin", "06_synthesis"))
     if copied:
         steps += [

@@ -1,4 +1,4 @@
-"""The command line: `memlib run`, `study`, `chapters`, `book`, `outputs`, `results`, `audit`, `doctor`.
+"""The command line: `memlib run`, `study`, `cost`, `chapters`, `book`, `outputs`, `results`, `audit`, `doctor`.
 
 A command imports slow packages only when it needs them. A user's mistake ends in one sentence on stderr and exit code
 1 (2 for wrong usage).
@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("-s", "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
     study.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/SCALE, or runs/SCALE with --set")
     study.set_defaults(command=_study)
+    cost = commands.add_parser("cost", help="operations, hours and disk of a study, before it is started")
+    cost.add_argument("study", help="side, 02 or 02_side")
+    cost.add_argument("--scale", choices=SCALES, default="paper")
+    cost.add_argument("--devices", type=int, default=1, metavar="N")
+    cost.add_argument("--rate", type=float, default=4e14, metavar="R", help="operations a second of a device; 4e14")
+    cost.add_argument("-s", "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
+    cost.set_defaults(command=_cost)
     listing = commands.add_parser("chapters", help="list the chapters and their parameters")
     listing.set_defaults(command=_chapters)
 
@@ -139,6 +146,16 @@ def _study(chosen: argparse.Namespace) -> int:
     )
     rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]
     print(claims.aligned([("claim", "verdict", "measured"), *rows]))
+    return 0
+
+
+def _cost(chosen: argparse.Namespace) -> int:
+    from memlib import papers
+    from memlib.cli import studies
+
+    study = papers.find(chosen.study)
+    values = chapters.assigned(chosen.set, studies.at(study, chosen.scale))
+    print(studies.cost(study, chosen.scale, values, chosen.devices, chosen.rate))
     return 0
 
 
@@ -225,13 +242,13 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
 def _keep(notebook: Path) -> Path:
     """Write the claims of an executed notebook with the provenance of its run, and return the path written."""
+    from memlib.cache.atomic import replace_file  # needs torch
+
     found = list({claim["id"]: claim for claim in claims.claims_in(notebook)}.values())  # the last record of each
     if not found:
         raise Refused(f"{notebook} records no claim: give a notebook that memlib run has executed")
     scale = found[0]["scale"]
     chapter = notebook.stem.removesuffix(f"-{scale}")
-    from memlib.cache.atomic import replace_file  # needs torch
-
     home = claims.root() or Path.cwd()
     record = home / "runs" / f"{chapter}-{scale}.json"
     kept = json.loads(record.read_text(encoding="utf8")) if record.exists() else {"claims": None}

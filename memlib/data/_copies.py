@@ -98,7 +98,7 @@ def _join(groups: _Groups, flat: numpy.ndarray, reach: numpy.ndarray, i: numpy.n
             apart = numpy.sqrt(numpy.square(flat[some] - flat[row]).mean(1, dtype=numpy.float64))
             for other in some[apart <= numpy.minimum(reach[row], reach[some])]:
                 if groups.of[other] != groups.of[row]:
-                    groups.join(groups.of[row], groups.of[other])
+                    groups.join(int(groups.of[row]), int(groups.of[other]))
 
 
 def _sorted_axes(points: numpy.ndarray) -> Tensor:

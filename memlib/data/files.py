@@ -181,8 +181,6 @@ class _Parts(Dataset):
         return -(-len(self.paths) // _PART)
 
     def __getitem__(self, part: int) -> list:
-        if not 0 <= part < len(self):
-            raise IndexError(part)
         return [self.read(path) for path in self.paths[part * _PART : (part + 1) * _PART]]
 
     def read(self, path: Path) -> tuple[NDArray[numpy.uint8], bool, bool] | Refused:
@@ -196,11 +194,12 @@ def _each(
     paths: Sequence[Path], size: int | None, crop_fraction: float | None, bits: int | None
 ) -> Iterator[tuple[NDArray[numpy.uint8], bool, bool] | Refused]:
     """What `_read` returns or raises for each file, in their order; many are read by one process a thread of torch."""
-    parts: Iterable = _Parts(paths, size, crop_fraction, bits)
+    files = _Parts(paths, size, crop_fraction, bits)
+    parts: Iterable[list] = map(files.__getitem__, range(len(files)))
     workers = min(_WORKERS, torch.get_num_threads())
     # Threads would wait for each other: half of the time is spent inside the interpreter.
     if len(paths) >= _WHOLE_PROCESS and workers > 1 and sys.platform == "linux":
-        parts = DataLoader(parts, None, num_workers=workers, collate_fn=list, multiprocessing_context="fork")
+        parts = DataLoader(files, None, num_workers=workers, collate_fn=list, multiprocessing_context="fork")
     return itertools.chain.from_iterable(parts)
 
 

@@ -1,16 +1,13 @@
 """CLIP's image encoder from a local folder: features of what an image shows, not of how it looks."""
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from memlib.cache.weights import refuse_misfits, require_finite
-from memlib.errors import Refused, needs
 from memlib.features._inception import three_channels
+from memlib.features._pretrained import pretrained
 from memlib.features._range import in_range
 from memlib.features.principal import Embed
 
@@ -35,14 +32,11 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
         Refused: for a folder that is missing, damaged, or of another kind of model; the embedder itself for images of
             integers or of other channels. It warns of images that all lie in [0, 1].
     """
-    folder = Path(folder).expanduser()
-    if not (folder / "config.json").is_file():
-        raise Refused(
-            f"{str(folder)!r} is not a transformers folder, it has no config.json: give the folder of a CLIP model"
-        )
-    if (kind := json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type")) != "clip":
-        raise Refused(f"{str(folder)!r} holds a model of type {kind!r}, not 'clip': give the folder of a CLIP model")
-    vision, project, side = _halves(folder, device)
+    net = pretrained(folder, "clip", "CLIPModel", "a CLIP model")
+    vision, project = (
+        half.to(device).eval().requires_grad_(False) for half in (net.vision_model, net.visual_projection)
+    )
+    side = net.vision_model.config.image_size
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
 
     @torch.no_grad()
@@ -53,36 +47,6 @@ def clip(folder: str | Path, *, device: str | torch.device = "cpu", batch: int =
         return torch.cat([project(vision(pixel_values=values).pooler_output) for values in inputs])
 
     return embed
-
-
-def _halves(folder: Path, device: str | torch.device) -> tuple[nn.Module, nn.Module, int]:
-    """The image encoder and its projection, frozen, and the side of its images. Refused if a weight is missing."""
-    with needs("models"):
-        from transformers import CLIPModel
-        from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would warn of is refused below
-    try:
-        # transformers does not declare that output_loading_info makes a pair of the result.
-        net, loaded = CLIPModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Refused(f"{str(folder)!r} cannot be read ({reason}): give the folder with its *.safetensors") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    if lacking := sorted(loaded["missing_keys"]):
-        raise Refused(f"{str(folder)!r} lacks {len(lacking)} weights, {lacking[0]} for one: download it again")
-    if misshapen := sorted(loaded["mismatched_keys"]):
-        raise Refused(f"{str(folder)!r} cannot be read: {misshapen[0][0]} has another shape than its config.json says")
-    refuse_misfits(str(folder), loaded, "its config.json")
-    require_finite(net.state_dict(), str(folder))
-    vision, project = (
-        half.to(device).eval().requires_grad_(False) for half in (net.vision_model, net.visual_projection)
-    )
-    return vision, project, net.vision_model.config.image_size
 
 
 def _square(images: Tensor, side: int) -> Tensor:

@@ -1,16 +1,14 @@
 """DINOv2 from a local folder: features of what an image shows, trained without labels or text."""
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from memlib.cache.weights import refuse_misfits, require_finite
-from memlib.errors import Refused, needs
+from memlib.errors import Refused
 from memlib.features._clip import _square
 from memlib.features._inception import three_channels
+from memlib.features._pretrained import pretrained
 from memlib.features._range import in_range
 from memlib.features.principal import Embed
 
@@ -35,29 +33,7 @@ def dinov2(folder: str | Path, *, size: int = 224, device: str | torch.device = 
         Refused: for a folder that is missing, damaged, or of another kind of model, and a size that is no multiple of
             the patch; the embedder itself for images of integers or of other channels.
     """
-    folder = Path(folder).expanduser()
-    if not (folder / "config.json").is_file():
-        raise Refused(f"{str(folder)!r} is not a transformers folder, it has no config.json: give one of a DINOv2")
-    if (kind := json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type")) != "dinov2":
-        raise Refused(f"{str(folder)!r} holds a model of type {kind!r}, not 'dinov2': give the folder of a DINOv2")
-    with needs("models"):
-        from transformers import Dinov2Model
-        from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would warn of is refused below
-    try:
-        # transformers does not declare that output_loading_info makes a pair of the result.
-        net, loaded = Dinov2Model.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Refused(f"{str(folder)!r} cannot be read ({reason}): give the folder with its *.safetensors") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    refuse_misfits(str(folder), loaded, "its config.json")
-    require_finite(net.state_dict(), str(folder))
+    net = pretrained(folder, "dinov2", "Dinov2Model", "a DINOv2 model")
     if size < 1 or size % (patch := net.config.patch_size):
         raise Refused(f"the model sees patches of {patch} pixels, of which a side of {size} is no multiple")
     net = net.to(device).eval().requires_grad_(False)

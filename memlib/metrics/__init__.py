@@ -20,7 +20,7 @@ from memlib.metrics.intervals import mean_interval, paired_interval, ratio_inter
 from memlib.metrics.joint import Joint, joint_threshold
 from memlib.metrics.labels import label_ratio, theorem_limit
 from memlib.metrics.mmd import kid, median_distance, mmd2, mmd2_difference, mmd2_p_value
-from memlib.metrics.neighbours import l2_ratio, matches, nearest
+from memlib.metrics.neighbours import closest, l2_ratio, matches, nearest
 from memlib.metrics.quality import density_coverage, inception_score, precision_recall
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "auc",
     "authentic",
     "cliques",
+    "closest",
     "copying_score",
     "density_coverage",
     "emm",

@@ -56,8 +56,11 @@ class Graph:
 
     def counted(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Int[Tensor, " r"]:
         """The number of neighbours that each row has among the others, (R,)."""
-        counts = [sum(self.joined(a, b).sum(1) for b in others.split(_COLUMNS)) for a in rows.split(_ROWS)]
-        return torch.cat(counts)
+        counts = torch.zeros_like(rows)
+        for total, some in zip(counts.split(_ROWS), rows.split(_ROWS), strict=True):
+            for part in others.split(_COLUMNS):
+                total += self.joined(some, part).sum(1)
+        return counts
 
     def _listed(self, rows: Int[Tensor, " r"]) -> tuple[Int[Tensor, " r"], Int[Tensor, " p"]]:
         """The degree of consecutive rows, (R,), and the neighbours, (P,), of those that have few, row after row."""

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
+from memlib.metrics._cliques import _neighbours
 from memlib.metrics.counts import Count
-from memlib.shapes import Float, Shaped
+from memlib.shapes import Shaped
 
 _ROWS = 512  # rows whose distances are held at once
 _ROUNDING = 1e-5  # distances of equal rows by products may be off by this
@@ -29,12 +30,14 @@ def authentic(queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], dist
         Refused: for empty sets, other shapes, and training rows that are all one image.
     """
     _sets(queries, train)
-    own, place = _nearest(queries, train)
+    queries, train = queries.double(), train.double()
+    own, place, _ = _neighbours(queries, train, 1)
+    rows, back = place.unique(return_inverse=True)
     edge, gaps = max(distinct, _ROUNDING), []
-    for part in train[place].split(_ROWS):
-        apart = torch.cdist(part.double(), train.double())
+    for part in train[rows].split(_ROWS):
+        apart = torch.cdist(part, train)
         gaps.append(apart.masked_fill(apart <= edge, torch.inf).amin(1))
-    gap = torch.cat(gaps)
+    gap = torch.cat(gaps)[back]
     if gap.isinf().any():
         raise Refused(f"no two training rows are more than {distinct} apart: they are one image, so give several")
     return Count(int((own >= gap).sum()), len(queries))
@@ -74,12 +77,6 @@ def nearer_to_train(
         train, held_out: the numbers of distinct images in the two sets.
     """
     return Count(int((to_train < to_held_out).sum()), len(to_train)), train / (train + held_out)
-
-
-def _nearest(queries: Tensor, train: Tensor) -> tuple[Float[Tensor, " n"], Tensor]:
-    """The distance of each query (N, D) to its nearest row (M, D), (N,), and the index of that row, (N,)."""
-    found = [torch.cdist(part.double(), train.double()).min(1) for part in queries.split(_ROWS)]
-    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
 
 
 def _sets(queries: Tensor, train: Tensor) -> None:

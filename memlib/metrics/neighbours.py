@@ -53,6 +53,31 @@ def nearest(
     return similarity.to(queries.dtype), index
 
 
+@takes_arrays("images", "features", "targets", "known")
+@torch.no_grad()
+def closest(
+    images: Shaped[Tensor, " n *s"],
+    features: Shaped[Tensor, "..."],
+    targets: Shaped[Tensor, " m *s"],
+    known: Shaped[Tensor, "..."],
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Cosine to the nearest target, (N,), the L2 distance of the images themselves to it, (N,), and its index, (N,).
+
+    Both measures speak of one image, as a `Joint` threshold wants them.
+
+    Arguments:
+        images: (N, *S).
+        features: (N, D), of the images.
+        targets: (M, *S), such as the training images.
+        known: (M, D), their features.
+
+    Raises:
+        Refused: as `nearest` does.
+    """
+    similarity, index = (one[:, 0] for one in nearest(features, known))
+    return similarity, (images - targets[index]).flatten(1).norm(dim=1), index
+
+
 @takes_arrays("queries", "train")
 @torch.no_grad()
 def matches(

@@ -95,6 +95,9 @@ CASES = {
     "features.alterations.blurred": lambda to: [alterations.blurred(to(IMAGES), one) for one in (ONE, to(ONE))],
     "features.alterations.covered": lambda to: alterations.covered(to(IMAGES), seeded()),
     "metrics.nearest": lambda to: [metrics.nearest(to(MORE), to(TWICE), k) for k in (1, 4)],
+    "metrics.closest": lambda to: metrics.closest(
+        to(IMAGES[:6]), to(IMAGES[:6].flatten(1)), to(IMAGES[6:]), to(IMAGES[6:].flatten(1))
+    ),
     "metrics.matches": lambda to: metrics.matches(to(MORE), to(ROWS), 0.5),
     "metrics.l2_ratio": lambda to: [metrics.l2_ratio(to(MORE), to(TWICE), far) for far in (0.0, 0.1)],
     "metrics.adaptive_l2": lambda to: [

@@ -243,9 +243,6 @@ CASES = {
     "side.attack.sweep": swept,
     "side.attack.in_use": lambda to: attack.in_use(to(SCORES)),
     "side.attack.own_labels": lambda to: attack.own_labels(to(JUDGE), to(IMAGES), 0.1),
-    "side.attack.closest": lambda to: attack.closest(
-        to(IMAGES[:6]), to(IMAGES[:6].flatten(1)), to(IMAGES[6:]), to(IMAGES[6:].flatten(1))
-    ),
     "side.attack.similarities": similar,
     "learning_rate.problem": lambda to: stack(to, mu=to(torch.ones(3)))[0],
     "learning_rate.density": lambda to: learning_rate.density(stack(to)[0], to(torch.ones(3, 5, 1))),

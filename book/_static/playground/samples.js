@@ -28,20 +28,18 @@
   }
 
   /**
-   * The states of all samples at every level: an array of Float64Array(2 N), one a level. eta = 0 is DDIM, an Euler step
-   * of the flow; eta = 1 is DDPM, which adds new noise. A sample that has left the plane stays where it is.
+   * The states of all samples at every level, by DDIM, which is an Euler step of the flow: an array of
+   * Float64Array(2 N), one a level. A sample that has left the plane stays where it is.
    */
-  function paths(model, z, grid, labels, eta = 0, seed = 0) {
-    const draw = pg.points.normal(seed + 104729), states = [z.map((value) => value * grid[0])];
+  function paths(model, z, grid, labels) {
+    const states = [z.map((value) => value * grid[0])];
     for (let k = 0; k + 1 < grid.length; k++) {
-      const sigma = grid[k], next = grid[k + 1], now = states[k], then = new Float64Array(now.length);
-      const fresh = eta * next * Math.sqrt(1 - (next / sigma) ** 2), keep = Math.sqrt(next * next - fresh * fresh) / sigma;
+      const sigma = grid[k], keep = grid[k + 1] / sigma, now = states[k], then = new Float64Array(now.length);
       for (let i = 0; i < now.length; i += 2) {
         const x = now[i], y = now[i + 1];
         if (!(Math.abs(x) < LOST && Math.abs(y) < LOST)) { then[i] = x; then[i + 1] = y; continue; }
         const [a, b] = pg.unlearn.denoise(model, x, y, sigma, labels[i / 2]);
         then[i] = a + keep * (x - a); then[i + 1] = b + keep * (y - b);
-        if (fresh > 0) { then[i] += fresh * draw(); then[i + 1] += fresh * draw(); }
       }
       states.push(then);
     }

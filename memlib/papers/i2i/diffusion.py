@@ -73,19 +73,7 @@ class Inpainter(nn.Module):
 
         Raises Refused where it cannot be halved so often.
         """
-        with needs("models"):
-            from diffusers import UNet2DModel  # heavy: only where a model is wanted
-
-        channels, size, _ = shape
-        if size % 2 ** (len(widths) - 1):
-            raise Refused(f"images of {size} pixels cannot be halved {len(widths) - 1} times: give fewer widths")
-        net = UNet2DModel(
-            sample_size=size, in_channels=2 * channels + 1, out_channels=channels, block_out_channels=widths,
-            layers_per_block=layers, down_block_types=("DownBlock2D",) * len(widths),
-            up_block_types=("UpBlock2D",) * len(widths), norm_num_groups=math.gcd(8, *widths),
-            attention_head_dim=math.gcd(32, *widths),
-        )  # fmt: skip
-        return cls(net, torch.cumprod(1 - torch.linspace(1e-4, 0.02, steps, dtype=torch.float64), 0))
+        return cls(small_unet(shape, 2 * shape[0] + 1, widths, layers), linear_schedule(steps))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -186,6 +174,30 @@ class Inpainter(nn.Module):
 
     def _time(self, t: Tensor, x: Tensor) -> Tensor:
         return self.decoder.clock(self.waves(t).to(x.dtype))
+
+
+def small_unet(shape: tuple[int, int, int], inner: int, widths: tuple[int, ...], layers: int) -> "UNet2DModel":
+    """An untrained U-Net that predicts images of `shape` (C, H, H) from `inner` channels, `widths` channels inside.
+
+    Raises Refused where the image cannot be halved so often.
+    """
+    with needs("models"):
+        from diffusers import UNet2DModel  # heavy: only where a model is wanted
+
+    channels, size, _ = shape
+    if size % 2 ** (len(widths) - 1):
+        raise Refused(f"images of {size} pixels cannot be halved {len(widths) - 1} times: give fewer widths")
+    return UNet2DModel(
+        sample_size=size, in_channels=inner, out_channels=channels, block_out_channels=widths,
+        layers_per_block=layers, down_block_types=("DownBlock2D",) * len(widths),
+        up_block_types=("UpBlock2D",) * len(widths), norm_num_groups=math.gcd(8, *widths),
+        attention_head_dim=math.gcd(32, *widths),
+    )  # fmt: skip
+
+
+def linear_schedule(steps: int) -> Tensor:
+    """eta_t of DDPM's linear schedule, (T,). Ho et al. 2020, sec. 4."""
+    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, steps, dtype=torch.float64), 0)
 
 
 class _Descent(nn.Module):

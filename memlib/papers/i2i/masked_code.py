@@ -5,14 +5,12 @@ be predicted from T(x). Here the encoder reads T(x) and the mask; the noisy imag
 own to whose skip connections the codes are added (as ControlNet adds those of its condition: Zhang et al. 2023).
 """
 
-import math
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from memlib.errors import Refused, needs
-from memlib.papers.i2i.diffusion import Inpainter, Noisy, _Ascent, _Descent
+from memlib.papers.i2i.diffusion import Inpainter, Noisy, _Ascent, _Descent, linear_schedule, small_unet
 from memlib.papers.i2i.masks import hide
 
 if TYPE_CHECKING:
@@ -44,21 +42,9 @@ class MaskedCodeInpainter(Inpainter):
 
         Raises Refused where it cannot be halved so often.
         """
-        with needs("models"):
-            from diffusers import UNet2DModel  # heavy: only where a model is wanted
-
-        channels, size, _ = shape
-        if size % 2 ** (len(widths) - 1):
-            raise Refused(f"images of {size} pixels cannot be halved {len(widths) - 1} times: give fewer widths")
-        reader, painter = (
-            UNet2DModel(
-                sample_size=size, in_channels=inner, out_channels=channels, block_out_channels=widths,
-                layers_per_block=layers, down_block_types=("DownBlock2D",) * len(widths),
-                up_block_types=("UpBlock2D",) * len(widths), norm_num_groups=math.gcd(8, *widths),
-                attention_head_dim=math.gcd(32, *widths),
-            ) for inner in (channels + 1, channels)
-        )  # fmt: skip
-        return cls(reader, painter, torch.cumprod(1 - torch.linspace(1e-4, 0.02, steps, dtype=torch.float64), 0))
+        channels = shape[0]
+        reader, painter = (small_unet(shape, inner, widths, layers) for inner in (channels + 1, channels))
+        return cls(reader, painter, linear_schedule(steps))
 
     def with_noise(self, inputs: Noisy, noise: Tensor) -> Noisy:
         """The same with T(noise) in place of T(x), noise (B, C, H, W); the code depends on nothing else."""

@@ -7,6 +7,7 @@ hidden one, and its decoder gives each hidden place a distribution over the code
 
 import json
 import math
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -34,7 +35,7 @@ class Tokens(NamedTuple):
     hidden: Tensor
 
 
-class WordCompleter(nn.Module):
+class WordCompleter(nn.Module, ABC):
     """A completer of standardised square images that works on their words; `VQGAN` and `mage.MAGE` are two.
 
     T(x) is tokenised, not x: the convolutions of a tokenizer look past the edge of a patch and would otherwise let
@@ -54,13 +55,13 @@ class WordCompleter(nn.Module):
     grid: int
     shape: tuple[int, int, int]
 
+    @abstractmethod
     def indices(self, images: Tensor) -> Tensor:
         """The codebook indices (B, L) of images (B, C, H, W), in reading order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pixels(self, indices: Tensor) -> Tensor:
         """Images (B, C, H, W) of codebook indices (B, L)."""
-        raise NotImplementedError
 
     def inputs(self, images: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tokens:
         """What the encoder is given for images (B, C, H, W): the words of T(x); nothing is drawn."""

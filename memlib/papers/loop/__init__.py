@@ -3,6 +3,6 @@
 `unlearning` trains many small models side by side, and lets each forget images of its own. `study` is the experiment.
 """
 
-from memlib.papers.loop.unlearning import Recipe, fit, forgetting, originals
+from memlib.papers.loop.unlearning import Recipe, fit, forgetting
 
-__all__ = ["Recipe", "fit", "forgetting", "originals"]
+__all__ = ["Recipe", "fit", "forgetting"]

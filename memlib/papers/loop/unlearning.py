@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from memlib import losses, nets, noise, train
 from memlib.denoiser import pair
 from memlib.errors import Refused
-from memlib.papers.sgu import ForgetLoss
-from memlib.papers.synthesis.generators import rows_of
+from memlib.papers.sgu.study.arms import Arm
+from memlib.papers.synthesis.generators import LEVELS, rows_of
 from memlib.random import noise_from
 from memlib.shapes import Bool, Float, Shaped
-
-LEVELS = (-0.5, 1.2)  # mean and deviation of ln sigma in training
-WIDTH = 0.8  # of the bump, in ln sigma, about the level at which images are forgotten
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Recipe:
         lr: Adam's largest rate; it falls to 0 along a cosine.
         batch: images of each network a step, kept and forgotten together.
         alpha: weight of the kept images in the loss, SGU eq. 11.
-        level: sigma about which images are forgotten; the factor is exp(-(ln(sigma / level) / 0.8)^2 / 2).
+        level: sigma about which images are forgotten: sigma* of the arm's weight.
     """
 
     steps: int
@@ -42,18 +39,11 @@ class Recipe:
     level: float = 0.5
 
 
-def originals(shape: tuple[int, ...], count: int, width: int, spread: float) -> nets.Stack:
-    """`count` untrained denoisers of samples of `shape`, with weights from torch's generator."""
-    return nets.Stack(
-        [nets.Preconditioned(nets.ResidualMLP(shape, width=width, blocks=2), spread) for _ in range(count)]
-    )
-
-
 def forgetting(
     images: Float[Tensor, " n *s"],
     kept: Shaped[Tensor, "e n"],
     forgotten: Bool[Tensor, "e n"] | None,
-    forget_loss: ForgetLoss | None,
+    arm: Arm,
     how: Recipe,
 ) -> Callable[[nn.Module, torch.Generator], Tensor]:
     """The loss of a stack for `train.fit`: the sum over its networks of SGU's eq. 11.
@@ -64,13 +54,13 @@ def forgetting(
         images: (N, *S).
         kept: (E, N), how often network e is to see each image that it is to fit, in proportion; 0 is never.
         forgotten: (E, N), what it is to forget, or None.
-        forget_loss: a loss of (eps_hat, eps), (B, *S) each -> (B,), or None where nothing is forgotten.
+        arm: the loss on these, and its weight at each level; an arm of chapter 4.
         how: see `Recipe`.
 
     Raises:
         Refused: for forgotten images without a loss, or the reverse, and for a network without images on a side.
     """
-    if (forgotten is None) != (forget_loss is None):
+    if (forgotten is None) != (arm.forget_loss is None):
         raise Refused("unlearning needs both the images to forget and a loss on them: give both, or neither")
     for side, name in ((kept, "keep"), (forgotten, "forget")):
         if side is not None and not side.any(1).all():
@@ -86,12 +76,10 @@ def forgetting(
         sigma = noise.as_level(noise.lognormal(len(x0), *LEVELS, generator), x0)
         eps_hat, eps = pair(stack, x0, sigma, noise_from(generator))
         fitted = losses.denoising(eps_hat, eps).unflatten(0, (len(kept), -1))[:, :first].mean(1)
-        if forget_loss is None:
+        if arm.forget_loss is None:
             return fitted.sum()
-        bump = torch.exp(-0.5 * ((sigma / how.level).log() / WIDTH) ** 2)
-        if forget_loss is losses.orthogonal:
-            bump = bump / x0[0].numel()  # a squared inner product grows like the square of the size
-        turned = (bump * forget_loss(eps_hat, eps)).unflatten(0, (len(kept), -1))[:, first:].mean(1)
+        weight = arm.weight(sigma, how.level, x0[0].numel())
+        turned = (weight * arm.forget_loss(eps_hat, eps)).unflatten(0, (len(kept), -1))[:, first:].mean(1)
         return (how.alpha * fitted + (1 - how.alpha) * turned).sum()
 
     return loss
@@ -105,19 +93,19 @@ def fit(
     seed: int,
     *,
     forgotten: Bool[Tensor, "e n"] | None = None,
-    forget_loss: ForgetLoss | None = None,
+    arm: Arm = Arm(),  # noqa: B008  # immutable: nothing is forgotten
     look: Callable[[int, nn.Module], object] | None = None,
     title: str = "training",
 ) -> nn.Module:
     """Train a stack in place by `forgetting`, and return its running average, frozen and in evaluation mode.
 
     Arguments:
-        images, kept, forgotten, forget_loss, how: as in `forgetting`, with (N, *S) and (E, N).
+        images, kept, forgotten, arm, how: as in `forgetting`, with (N, *S) and (E, N).
         seed: of all random numbers.
         look: called with the step and the average after each step, to measure on the way.
     """
     average = copy.deepcopy(stack)
-    loss = forgetting(images, kept, forgotten, forget_loss, how)
+    loss = forgetting(images, kept, forgotten, arm, how)
     options = {"lr": how.lr, "clip": None, "ema": average, "decay": 0.99, "seed": seed, "title": title}
     for step in train.fit(stack, loss, how.steps, **options):
         if look is not None:

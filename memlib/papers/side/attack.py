@@ -183,16 +183,7 @@ def similarities(
     found = []
     for batch in [samples] if isinstance(samples, Tensor) else samples:
         features = embed(batch)
-        similarity, distance, nearest = closest(batch, features, members, known)
-        others = closest(batch, features, non_members, control)
+        similarity, distance, nearest = metrics.closest(batch, features, members, known)
+        others = metrics.closest(batch, features, non_members, control)
         found.append((similarity, distance, nearest, others[0], others[1]))
     return Similarities(*(torch.cat(column) for column in zip(*found, strict=True)))
-
-
-def closest(images: Tensor, features: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosine to the nearest target (N,), L2 distance of the images to it (N,), its index (N,).
-
-    images (N, C, H, W) and targets (M, C, H, W) have the features (N, D) and `known` (M, D).
-    """
-    similarity, nearest = (one[:, 0] for one in metrics.nearest(features, known))
-    return similarity, (images - targets[nearest]).flatten(1).norm(dim=1), nearest

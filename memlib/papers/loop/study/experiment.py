@@ -11,7 +11,7 @@ from memlib.papers.loop.study import measures, rounds
 from memlib.papers.loop.study.measures import Attack
 from memlib.papers.loop.study.results import Arm, Frontier, Loop, Results, counted
 from memlib.papers.loop.study.settings import Settings
-from memlib.papers.loop.study.world import World, forgotten, load
+from memlib.papers.loop.study.world import Kind, World, forgotten, load
 from memlib.papers.loop.unlearning import Recipe
 from memlib.run import Run
 
@@ -26,8 +26,9 @@ def check_sources(settings: Settings, run: Run) -> None:
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     """Run the groups of claims, all if empty. Raises Refused for images that do not fit, before anything is trained."""
     wanted, world = groups or tuple(GROUPS), load(settings, run)
-    first = _first(world, settings, run, wanted)
-    loop = _loop(world, settings, run, first) if "loop" in wanted else None
+    gone: dict[Kind, Tensor] = {kind: forgotten(world, kind, settings.forget, run.seed) for kind in settings.kinds}
+    first = _first(world, gone, settings, run, wanted)
+    loop = _loop(world, gone, settings, run, first) if "loop" in wanted else None
     frontier = _frontier(settings, first) if "frontier" in wanted else None
     return Results(world.description, loop, frontier)
 
@@ -51,22 +52,26 @@ def recipe_of(arm: str, settings: Settings) -> Recipe:
     return Recipe(settings.tune_steps, settings.tune_lr, settings.batch, alpha, settings.level)
 
 
+def looks_of(settings: Settings) -> tuple[int, ...]:
+    """The steps at which a training is judged on its way; those that it reaches."""
+    return tuple(look for look in settings.looks if look <= settings.train_steps)
+
+
 def _seen(world: World, gone: Tensor, settings: Settings) -> Tensor:
     """How often each model sees each image, (T, N)."""
     return world.inside.long() + (settings.times - 1) * gone.long()
 
 
 def _first(
-    world: World, settings: Settings, run: Run, wanted: Sequence[str]
-) -> dict[tuple[str, str | float], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, wanted: Sequence[str]
+) -> dict[tuple[Kind, str | float], tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """What is trained from scratch: an original and a retrained one of each kind, and the other rates of the first."""
-    looks = tuple(look for look in settings.looks if look <= settings.train_steps)
-    calls = {}
+    looks, how = looks_of(settings), recipe_of("original", settings)
+    calls: dict[tuple[Kind, str | float], tuple] = {}
     for number, kind in enumerate(settings.kinds):
-        gone = forgotten(world, kind, settings.forget, run.seed)
-        how, seen = recipe_of("original", settings), _seen(world, gone, settings)
+        seen = _seen(world, gone[kind], settings)
         if "loop" in wanted:
-            calls[kind, "retrained"] = (how, world.inside & ~gone, ())
+            calls[kind, "retrained"] = (how, world.inside & ~gone[kind], ())
         if "loop" in wanted or not number:
             calls[kind, "original"] = (how, seen, () if number or "frontier" not in wanted else looks)
         if "frontier" in wanted and not number:
@@ -75,9 +80,8 @@ def _first(
     return dict(zip(calls, run.each("trained", rounds.trained, inputs), strict=True))
 
 
-def _loop(world: World, settings: Settings, run: Run, first: Mapping) -> dict[str, Loop]:
-    gone = {kind: forgotten(world, kind, settings.forget, run.seed) for kind in settings.kinds}
-    names = [(kind, arm) for kind in settings.kinds for arm in rounds.TUNED]
+def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, first: Mapping) -> dict[str, Loop]:
+    names: list[tuple[Kind, str]] = [(kind, arm) for kind in settings.kinds for arm in rounds.TUNED]
     inputs = [
         (world, settings.width, first[kind, "original"][0], arm, gone[kind], recipe_of(arm, settings), run.seed)
         for kind, arm in names
@@ -93,12 +97,12 @@ def _loop(world: World, settings: Settings, run: Run, first: Mapping) -> dict[st
     return {kind: _judged(world, gone[kind], kind, found, settings.fpr) for kind in settings.kinds}
 
 
-def _judged(world: World, gone: Tensor, kind: str, found: dict[tuple[str, str], dict[str, Tensor]], fpr: float) -> Loop:
+def _judged(world: World, gone: Tensor, kind: str, found: Mapping, fpr: float) -> Loop:
     """The arms of one kind of forgetting, once every model has answered."""
     inside = world.inside
     before = found[kind, "original"]["statistic"]
     arms = {}
-    for arm in rounds.LOSSES:
+    for arm in rounds.NAMES:
         answer = found[kind, arm]
         scores = torch.stack(
             [
@@ -118,11 +122,11 @@ def _judged(world: World, gone: Tensor, kind: str, found: dict[tuple[str, str], 
             area=measures.area(scores, gone, ~inside),
             revealed=measures.area(change, gone, rest),
         )
-    return Loop(gone.cpu(), inside.cpu(), {name: arms[name] for name in rounds.LOSSES})
+    return Loop(gone.cpu(), inside.cpu(), arms)
 
 
 def _frontier(settings: Settings, first: Mapping) -> Frontier:
-    kind, looks = settings.kinds[0], tuple(look for look in settings.looks if look <= settings.train_steps)
+    kind = settings.kinds[0]
     curves = {settings.lr: first[kind, "original"][1]} | {rate: first[kind, rate][1] for rate in settings.rates}
     parts = {name: {rate: one[name] for rate, one in curves.items()} for name in ("chosen", "quality", "share")}
-    return Frontier(settings.lr, settings.rates[-1], looks, **parts)
+    return Frontier(settings.lr, settings.rates[-1], looks_of(settings), **parts)

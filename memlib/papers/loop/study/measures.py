@@ -32,29 +32,6 @@ class Attack:
     view: float
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Which member each sample copies, (T, S): its place in the pool, or -1 for no copy."""
-
-    of: Int[Tensor, "t s"]
-
-    def share(self) -> Float[Tensor, " t"]:
-        """The samples that copy a member, as a fraction of all, (T,)."""
-        return (self.of >= 0).double().mean(1)
-
-    def share_of(self, some: Bool[Tensor, "t n"]) -> Float[Tensor, " t"]:
-        """The samples that copy one of `some` (T, N) images, as a fraction of all, (T,)."""
-        return self._hit(some).double().mean(1)
-
-    def distinct_of(self, some: Bool[Tensor, "t n"]) -> Int[Tensor, " t"]:
-        """How many of `some` (T, N) images are copied at least once, (T,)."""
-        hits = torch.zeros_like(some, dtype=torch.long).scatter_add_(1, self.of.clamp(min=0), self._hit(some).long())
-        return (hits > 0).sum(1)
-
-    def _hit(self, some: Tensor) -> Tensor:
-        return (self.of >= 0) & some.gather(1, self.of.clamp(min=0))
-
-
 class Judge:
     """Calls a sample a copy where it resembles a member as few held-out images do, by cosine and by distance at once.
 
@@ -67,23 +44,22 @@ class Judge:
         held_out = embed(world.test)
         self.thresholds = []
         for inside in world.inside:
-            cosine, distance, _ = self._nearest(world.test, held_out, inside)
+            cosine, distance, _ = self._closest(world.test, held_out, inside)
             self.thresholds.append(metrics.joint_threshold(cosine, distance, fpr))
 
-    def _nearest(self, images: Tensor, features: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _closest(self, images: Tensor, features: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cosine with, distance to and place of the nearest member of each image (B, *S), (B,) each."""
         places = inside.nonzero()[:, 0]
-        cosine, index = metrics.nearest(features, self.features[places])
-        place = places[index[:, 0]]
-        return cosine[:, 0], (images - self.world.pool[place]).flatten(1).norm(dim=1), place
+        cosine, distance, index = metrics.closest(images, features, self.world.pool[places], self.features[places])
+        return cosine, distance, places[index]
 
-    def copies(self, images: Float[Tensor, "t b *s"]) -> Copies:
-        """The copies among B images of each model, (T, B)."""
+    def copies(self, images: Float[Tensor, "t b *s"]) -> Int[Tensor, "t b"]:
+        """The member that each of B images of each model copies: its place in the pool, or -1 for none, (T, B)."""
         found = []
         for one, inside, threshold in zip(images, self.world.inside, self.thresholds, strict=True):
-            cosine, distance, place = self._nearest(one, self.embed(one), inside)
+            cosine, distance, place = self._closest(one, self.embed(one), inside)
             found.append(place.where(threshold.passed(cosine, distance), -1))
-        return Copies(torch.stack(found))
+        return torch.stack(found)
 
 
 def drawn(stack: nn.Module, world: World, how: Attack, seed: int) -> Float[Tensor, "t b *s"]:
@@ -107,7 +83,7 @@ def restored(stack: nn.Module, judge: Judge, some: Bool[Tensor, "t n"], how: Att
     sigmas = torch.cat((grid.new_tensor([how.view]), grid[grid < how.view]))
     start = sample.start_from(pool[places.flatten()], sigmas, _names(seed + 1, places.numel()))
     x = sample.heun(stack, start, sigmas).unflatten(0, places.shape)
-    right = (judge.copies(x).of == places) & counted
+    right = (judge.copies(x) == places) & counted
     return right.sum(1).double() / counted.sum(1)
 
 

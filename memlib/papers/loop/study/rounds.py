@@ -3,26 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from memlib import losses
+from memlib import nets
 from memlib.papers.loop.study import measures
 from memlib.papers.loop.study.measures import Attack, Judge
 from memlib.papers.loop.study.world import World, descriptor
-from memlib.papers.loop.unlearning import Recipe, fit, originals
-from memlib.papers.sgu import ForgetLoss
+from memlib.papers.loop.unlearning import Recipe, fit
+from memlib.papers.sgu.study.arms import ARMS
+from memlib.papers.synthesis.generators import Network, build
 from memlib.random import keyed
 
 Weights = dict[str, Tensor]
 
-LOSSES: dict[str, ForgetLoss | None] = {
-    "original": None,  # trained on all members
-    "retrained": None,  # trained anew without what is forgotten
-    "rest": None,  # fine-tuned, as those below: on what is kept alone
-    "ascent": losses.ascent,
-    "orthogonal": losses.orthogonal,
-    "obtuse": losses.obtuse,
-}
 SGU = ("orthogonal", "obtuse")
-TUNED = ("rest", "ascent", *SGU)
+TUNED = ("rest", "ascent", *SGU)  # fine-tuned from the original: on what is kept alone, or turned away as well
+NAMES = ("original", "retrained", *TUNED)  # trained on all members; trained anew without what is forgotten
 
 
 def trained(
@@ -49,7 +43,7 @@ def trained(
         samples = measures.drawn(average, world, attack, seed)
         for name, images in (("chosen", world.test[::2]), ("quality", world.test[1::2])):
             found[name].append(measures.precision(samples, images, embed))
-        found["share"].append(judge.copies(samples).share().cpu())
+        found["share"].append((judge.copies(samples) >= 0).double().mean(1).cpu())
 
     average = fit(_empty(world, width), world.pool, kept, how, seed, look=look, title=f"rate {how.lr:g}")
     return dict(average.state_dict()), {name: torch.stack(rows) for name, rows in found.items() if rows}
@@ -73,7 +67,7 @@ def attacked(
     stack.eval().requires_grad_(False)
     judge, samples = Judge(world, embed, how.fpr), measures.drawn(stack, world, how, seed)
     found = {
-        "copies": judge.copies(samples).of,
+        "copies": judge.copies(samples),
         "statistic": measures.statistic(stack, world, how, seed),
         "restored": measures.restored(stack, judge, gone, how, seed),
         "precision": measures.precision(samples, world.test, embed),
@@ -83,21 +77,22 @@ def attacked(
     shown = _some_of(gone, known, seed)
     taught = fit(stack.requires_grad_(True), world.pool, shown, relearn, seed, title="relearning")
     again = measures.drawn(taught, world, how, seed + 50)
-    return found | {"relearned": judge.copies(again).of, "others": gone & ~shown}
+    return found | {"relearned": judge.copies(again), "others": gone & ~shown}
 
 
 def unlearned(world: World, width: int, weights: Weights, arm: str, gone: Tensor, how: Recipe, seed: int) -> Weights:
     """Weights after unlearning: each model keeps its members without `gone` (T, N), and forgets these."""
     stack = _empty(world, width)
     stack.load_state_dict(weights)
-    kept, loss = world.inside & ~gone, LOSSES[arm]
-    forgets = {} if loss is None else {"forgotten": gone, "forget_loss": loss}
-    return dict(fit(stack, world.pool, kept, how, seed, **forgets, title=arm).state_dict())
+    chosen = ARMS[arm]
+    forgotten = None if chosen.forget_loss is None else gone
+    kept = world.inside & ~gone
+    return dict(fit(stack, world.pool, kept, how, seed, forgotten=forgotten, arm=chosen, title=arm).state_dict())
 
 
-def _empty(world: World, width: int) -> nn.Module:
+def _empty(world: World, width: int) -> nets.Stack:
     shape, models = tuple(world.pool.shape[1:]), len(world.inside)
-    return originals(shape, models, width, float(world.reference.std())).to(world.pool)
+    return build(Network(shape, width, 2, 0, float(world.reference.std())), models).to(world.pool)
 
 
 def _some_of(gone: Tensor, count: int, seed: int) -> Tensor:

@@ -6,10 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from memlib import data, features, membership
+from memlib import data, membership
 from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.papers.loop.study.settings import Settings
+from memlib.papers.synthesis.study.world import coders_of, descriptor_of
 from memlib.random import keyed
 from memlib.run import Run
 
@@ -60,7 +61,7 @@ def load(settings: Settings, run: Run) -> World:
     placed = {
         role: part.images.to(run.device, torch.get_default_dtype()) for role, part in (parts | {"pool": chosen}).items()
     }
-    encode, _ = coders_of(placed["reference"], settings.latent)
+    encode, _ = coders(placed["reference"], settings.latent)
     inside = membership.halves(len(chosen), settings.pairs, keyed(run.seed, 0)).to(run.device)
     told = (
         f"{settings.data}, {settings.half} half: {len(chosen)} images dealt to {len(inside)} models, "
@@ -70,19 +71,17 @@ def load(settings: Settings, run: Run) -> World:
     return World(told, pool, chosen.labels.to(run.device), inside, test, placed["reference"], settings.latent)
 
 
-def coders_of(reference: Tensor, latent: int) -> tuple[Embed, Embed]:
-    """Encode and decode, fitted on a reference (R, C, H, W): images (N, C, H, W) to coordinates (N, *S), and back."""
-    if reference[0].numel() > latent:
-        return features.latents(reference, latent)
-    centre = reference.mean(0)
-    return (lambda images: images - centre), (lambda z: z + centre)
+def coders(reference: Tensor, latent: int) -> tuple[Embed, Embed]:
+    """Encode and decode, fitted on a reference (R, C, H, W): images (N, C, H, W) to coordinates (N, *S), and back.
+
+    By principal components where an image has more pixels than `latent`, as in chapter 6.
+    """
+    return coders_of(reference, "principal" if reference[0].numel() > latent else "centred", latent)
 
 
 def descriptor(world: World) -> Embed:
     """Coordinates (N, *S) -> descriptors (N, k) whose cosine compares images; fitted on the reference."""
-    _, decode = coders_of(world.reference, world.latent)
-    embed = features.half_whitened(world.reference, min(40, len(world.reference) // 2))
-    return lambda z: embed(decode(z).clamp(-1, 1))
+    return descriptor_of(world.reference, coders(world.reference, world.latent)[1])
 
 
 def forgotten(world: World, kind: Kind, count: int, seed: int) -> Tensor:

@@ -218,8 +218,7 @@ def hits_of(made: Tensor, one: Deal, size: int, fpr: float) -> tuple[Tensor, Ten
 
 def likeness(images: Tensor, members: Tensor, embed: features.Embed) -> tuple[Tensor, Tensor, Tensor]:
     """Cosine of images (N, *S) with the nearest member (M, *S), distance to it in pixels, and its index, (N,) each."""
-    cosine, nearest = (part[:, 0] for part in metrics.nearest(embed(images), embed(members)))
-    return cosine, (images - members[nearest]).flatten(1).norm(dim=1), nearest
+    return metrics.closest(images, embed(images), members, embed(members))
 
 
 def searched(

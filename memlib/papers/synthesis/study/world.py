@@ -35,9 +35,12 @@ def coders(world: World) -> tuple[Embed, Embed]:
 
 def descriptor(world: World) -> Embed:
     """Coordinates (N, *S) -> descriptors (N, k) whose cosine compares images; fitted on the reference."""
-    _, decode = coders(world)
-    most = min(40, len(world.reference) // 2)
-    embed = features.half_whitened(world.reference, most)
+    return descriptor_of(world.reference, coders(world)[1])
+
+
+def descriptor_of(reference: Tensor, decode: Embed) -> Embed:
+    """`descriptor` of coordinates that `decode` turns into images, fitted on a reference (M, C, H, W)."""
+    embed = features.half_whitened(reference, min(40, len(reference) // 2))
     return lambda z: embed(decode(z).clamp(-1, 1))
 
 
