@@ -70,14 +70,16 @@ def extract(
     """
     if len(made) < 16:
         raise Refused(f"extraction clusters the samples of the model, and {len(made)} are too few: draw 16 or more")
-    classifier, surrogate = _classifier(made, seed)
+    seen = kept.points(model, made, device)
+    classifier, surrogate = _classifier(seen, seed)
     classifier = classifier.to(device)
     wanted = attack.in_use(surrogate.targets)
 
     def draw(positions: Tensor) -> Tensor:
         x = sample.start(model.sigmas, positions + (seed + 1) * 10**9, model.shape, device=device, dtype=torch.float32)
         labels = attack.uniform_labels(kept.fresh(positions, seed + 2), len(positions), wanted).to(device)
-        return attack.sweep(model.denoiser, classifier, x, labels, WEIGHTS, model.sigmas).clamp(-1, 1).cpu()
+        ends = attack.sweep(model.denoiser, classifier, x, labels, WEIGHTS, model.sigmas)
+        return torch.stack([model.images(arm) for arm in ends.unbind(1)], 1).cpu()
 
     drawn = kept.rows("guided samples", draw, SAMPLES, kept.name_of(model), made, surrogate.arm, WEIGHTS, seed)
     counts = []
@@ -89,7 +91,7 @@ def extract(
 
 
 def _classifier(made: Tensor, seed: int) -> tuple[nn.Module, surrogates.Surrogate]:
-    """A classifier of the clusters of the samples, at all levels; of random labels where there are no clusters."""
+    """A classifier of the clusters of the samples (N, *S), at all levels; of random labels where there are none."""
     classes = max(2, min(20, len(made) // 8))
     rows = (made - made.mean(0)).flatten(1)
     try:

@@ -21,7 +21,8 @@ def name_of(model: Model) -> str:
     net = weights_of(model.denoiser)
     own = net.state_dict() if net is not None else model.denoiser
     bound = getattr(model.denoiser, "keywords", {})
-    return fingerprint(own, bound, model.shape, model.sigmas)
+    coder = None if model.vae is None else model.vae.state_dict()
+    return fingerprint(own, bound, model.shape, model.sigmas, coder)
 
 
 def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> tuple[Tensor, str]:
@@ -38,7 +39,7 @@ def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> 
 
     def make(seeds: Tensor) -> Tensor:
         x = sample.start(model.sigmas, seeds, model.shape, device=device, dtype=torch.float32)
-        return sample.ancestral(model.denoiser, x, model.sigmas, limit=model.limit).clamp(-1, 1)
+        return model.images(sample.ancestral(model.denoiser, x, model.sigmas, limit=model.limit))
 
     place, begun, first = folder() / "audit" / key[:32], time.monotonic(), seed * 10**9
     done = _before(place)
@@ -71,6 +72,17 @@ def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -
 
     batch = min(BATCH, n)
     return stream(clamped, n, folder() / "audit" / key[:32], key=key, batch=batch, title=title).load()
+
+
+def points(model: Model, images: Tensor, device: str) -> Tensor:
+    """What a model denoises, (N, *S), of images (N, C, H, W): themselves, or their latents, kept by shards."""
+    if model.vae is None:
+        return images
+
+    def make(positions: Tensor) -> Tensor:
+        return model.points(images[positions].to(device)).float().cpu()
+
+    return rows("latents", make, len(images), model.vae.state_dict(), images)
 
 
 def fresh(positions: Tensor, seed: int) -> noise.Noise:
