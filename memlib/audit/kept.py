@@ -56,7 +56,9 @@ def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> 
     return Shards(place)[:n]["images"].float() / 127.5 - 1, key
 
 
-def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -> Tensor:
+def rows(
+    title: str, make: Callable[[Tensor], Tensor], n: int, *names: object, dtype: torch.dtype | None = None
+) -> Tensor:
     """make(positions) for the positions 0 .. n - 1, (n, K), kept by shards under the fingerprint of `names`.
 
     Arguments:
@@ -64,6 +66,7 @@ def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -
         make: from positions (B,) to (B, K). Each row depends on its own position alone.
         n: rows.
         names: what the rows depend on.
+        dtype: torch.uint8 keeps images in [-1, 1] at 256 levels; None keeps rows as they are.
     """
     key = fingerprint(title, n, names)
 
@@ -71,7 +74,9 @@ def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -
         return make(positions.clamp_max(n - 1))
 
     batch = min(BATCH, n)
-    return stream(clamped, n, folder() / "audit" / key[:32], key=key, batch=batch, title=title).load()
+    place = folder() / "audit" / key[:32]
+    found = stream(clamped, n, place, key=key, batch=batch, dtype=dtype, title=title).load()
+    return found.float() / 127.5 - 1 if dtype == torch.uint8 else found
 
 
 def points(model: Model, images: Tensor, device: str) -> Tensor:
