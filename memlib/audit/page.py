@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import Tensor
 
+from memlib.audit import book
 from memlib.audit.members import LEVEL
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def render(report: "Report", told: dict[str, Any], rows: list[dict[str, Any]], i
         title=escape(f"Audit of {told['provenance']['what']['source']}"),
         verdict=escape(told["verdict"]),
         change=escape(told["change"]),
-        next="".join(
-            f"<li>{escape(what)} (chapter <code>{escape(where)}</code>).</li>" for what, where in told["next"]
-        ),
+        next="".join(f"<li>{escape(what)} ({book.linked(page)}).</li>" for what, page in told["next"]),
         warning=_warning(told),
         key=_key(report, told),
         measures=_measures(told),
