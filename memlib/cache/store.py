@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -75,14 +75,34 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
     """
     path = place(name, make, inputs, seed)
     with FileLock(f"{path}.lock"):
-        if not (forced() if fresh is None else fresh):
-            with contextlib.suppress(*_UNREADABLE):
-                return load(path)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            result = make(*inputs)
-        save(path, result)
-        return load(path)
+        return _kept(path, make, inputs, seed, forced() if fresh is None else fresh)
+
+
+def attempted(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0) -> bool:
+    """Fill the cache as `cached` does, unless another process is at it: then return False, without waiting."""
+    path = place(name, make, inputs, seed)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    try:
+        _kept(path, make, inputs, seed, forced())
+    finally:
+        lock.release()
+    return True
+
+
+def _kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool) -> Any:
+    """What the file holds, once it has been made where it is missing, damaged or no longer wanted."""
+    if not fresh:
+        with contextlib.suppress(*_UNREADABLE):
+            return load(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        result = make(*inputs)
+    save(path, result)
+    return load(path)
 
 
 def trained(
