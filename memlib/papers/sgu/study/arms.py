@@ -74,11 +74,6 @@ def inverse_square(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
     return sigma**-2
 
 
-def erase(eps_hat: Tensor, eps: Tensor) -> Tensor:
-    """EraseDiff with the noise of another sample as its target, (B, *S) twice -> (B,)."""
-    return losses.erase(eps_hat, eps.roll(1, 0))
-
-
 class Arm(NamedTuple):
     """The loss on the forget data (None: none) and its weight (sigma, sigma*, coordinates) -> (B,)."""
 
@@ -95,13 +90,13 @@ ARMS = {
     "obtuse, printed": Arm(losses.obtuse, flat),  # eq. 10
     "elementwise": Arm(losses.orthogonal_elementwise, flat),  # the released code
     "released sign": Arm(losses.alignment, flat),  # the released code
-    "rest": Arm(),  # only for fine-tuning, from here on: on the retained data alone
-    "ascent": Arm(losses.ascent, bump),
-    "erase": Arm(erase, bump),
+    "ascent": Arm(losses.ascent, bump),  # an older method, weighted alike
+    "rest": Arm(),  # only for fine-tuning: on the retained data alone
 }
 PRINTED = ("orthogonal, printed", "obtuse, printed")  # what the claims are about
 SHAPED = ("orthogonal", "obtuse")  # the same losses, weighted where the classes part
 RELEASED = ("elementwise", "released sign")
+OTHERS = (*SHAPED, *RELEASED, "ascent")
 FRONTIER = {  # further alphas of the frontier, beside the one that is compared
     "orthogonal": (0.7, 0.95),
     "obtuse": (0.7, 0.95),
@@ -114,7 +109,6 @@ _ALPHA = {  # of the arms that have no setting, chosen on the explore half
     "elementwise": 0.95,
     "released sign": 0.95,
     "ascent": 0.9,
-    "erase": 0.8,
 }
 
 
@@ -128,12 +122,12 @@ def printed(process: str, sigma: Tensor) -> Tensor:
 
 def arms_of(settings: Settings) -> tuple[str, ...]:
     """The arms that are trained from scratch."""
-    return ("standard", "unseen", *PRINTED, *(SHAPED + RELEASED if settings.all_losses else ()))
+    return ("standard", "unseen", *PRINTED, *(OTHERS if settings.all_losses else ()))
 
 
 def tuned_arms_of(settings: Settings) -> tuple[str, ...]:
     """The arms of fine-tuning."""
-    return ("rest", *PRINTED, "obtuse", "ascent") if settings.neighbours else ("rest", *PRINTED)
+    return ("rest", *PRINTED, "ascent") if settings.neighbours else ("rest", *PRINTED)
 
 
 def alpha_of(arm: str, process: str, settings: Settings) -> float:

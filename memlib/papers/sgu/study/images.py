@@ -24,8 +24,8 @@ _EXACT = 1024  # coordinates up to which an exact trace is affordable
 _LIKELY = ("standard", "unseen", *arms.PRINTED)  # arms whose likelihoods are computed
 _DRAWN = ("digits", "faces", "mnist")  # what is made of any other source may be a photograph and is not kept
 OTHERS = {  # task -> its arms, on the first process
-    "far": ("standard", "unseen", *arms.PRINTED),
-    "control": ("standard", "unseen"),
+    "far": ("unseen", *arms.PRINTED),
+    "control": ("unseen",),
 }
 _RUNAWAY = {"obtuse": losses.obtuse, "bounded": losses.obtuse_bounded}
 

@@ -104,7 +104,7 @@ def u3(samples: Samples) -> Claim:
     found = {
         (name, arm): samples.judged[name, process, arm].found / samples.n
         for name in known
-        for arm in ("standard", "unseen", *PRINTED)
+        for arm in ("unseen", *PRINTED)
     }
     figure = {f"{'near' if name == 'main' else name}, {arm}": 100 * mean(v) for (name, arm), v in found.items()}
     seeds, text = len(found["main", "unseen"]), "UR in %; interval: obtuse minus orthogonal, near, points"

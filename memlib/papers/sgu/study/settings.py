@@ -24,26 +24,26 @@ class Settings:
     control_forget: Annotated[tuple[int | str, ...], Between(0, 10**6)] = (3, 7)  # its labels; MNIST's as published
     size: Annotated[int, Between(0, 256)] = 0  # pixels a side; 0: as stored for digits, 16 for all else
     n_train: Annotated[int, Between(50, 10**6)] = 2000  # training images of a task, at most two thirds of the half
-    image_dtype: Literal["float32", "float64"] = "float32"  # of images and their networks
+    image_dtype: Literal["float32", "float64"] = "float64"  # of images and their networks
 
     # Networks
     processes: tuple[Literal["VE", "VP", "DDPM"], ...] = ("VE",)  # of the image models; the first decides U1 to U5
-    n_seeds: Annotated[int, Between(1, 20)] = 2  # independent image networks of each arm
+    n_seeds: Annotated[int, Between(1, 20)] = 3  # independent image networks of each arm
     n_frontier: Annotated[int, Between(0, 20)] = 0  # of these, how many are trained at further alphas too
     network: Literal["mlp", "unet"] = "mlp"  # residual MLP on coordinates, or U-Net on pixels
     width: Annotated[int, Between(8, 1024)] = 128  # units of the MLP, or channels of the U-Net's first resolution
     latent: Annotated[int, Between(1, 4096)] = 48  # principal components that the MLP works in, where pixels are more
-    train_steps: Annotated[int, Between(10, 10**7)] = 700  # optimiser steps from scratch, the same for every arm
+    train_steps: Annotated[int, Between(10, 10**7)] = 500  # optimiser steps from scratch, the same for every arm
     batch: Annotated[int, Between(8, 10**5)] = 128  # images a step, the same for every arm
     lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam from scratch, falling to 0 along a cosine
 
     # Unlearning
     alpha_obtuse: Annotated[tuple[float, ...], Between(0.01, 1.0)] = (0.85, 0.85, 0.85)  # eq. 11, for VE, VP, DDPM
     alpha_orthogonal: Annotated[tuple[float, ...], Between(0.01, 1.0)] = (0.85, 0.85, 0.85)  # the same, other loss
-    all_losses: bool = False  # besides those as printed, the losses weighted by level and those of the released code
+    all_losses: bool = False  # beside those as printed: weighted by level, of the released code, ascent
     tune_steps: Annotated[tuple[int, ...], Between(1, 10**7)] = (150,)  # budgets of fine-tuning, optimiser steps
     tune_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam, falling to 0 along a cosine
-    neighbours: bool = False  # fine-tune with the weighted obtuse loss and with ascent too
+    neighbours: bool = False  # fine-tune with ascent too
 
     # Measures
     n_levels: Annotated[int, Between(4, 1000)] = 30  # DDIM steps
@@ -69,13 +69,14 @@ _BOOK = replace(
     n_seeds=8,
     n_frontier=2,
     n_train=3000,
-    train_steps=1000,
+    image_dtype="float32",
+    train_steps=800,
     all_losses=True,
     tune_steps=(200,),
     neighbours=True,
     n_likely=40,
-    toy_steps=6000,
-    toy_seeds=5,
+    toy_steps=4000,
+    toy_seeds=4,
 )
 
 SCALES: dict[str, Settings] = {
