@@ -21,19 +21,6 @@ def shares(samples: Samples, field: str = "found", task: str = "main") -> Bars:
     return found
 
 
-def frontier(samples: Samples) -> dict[str, list[tuple[float, float, float]]]:
-    """Arm -> (alpha, precision, UR in percent), by alpha, means over the seeds that were trained at every alpha."""
-    curves: dict[str, list[tuple[float, float, float]]] = {}
-    for (arm, alpha), judged in samples.frontier.items():
-        curves.setdefault(arm, []).append((alpha, *_point(samples, judged.precision, judged.found)))
-    for arm, points in curves.items():
-        judged = samples.judged["main", samples.processes[0], arm]
-        seeds = len(next(one for key, one in samples.frontier.items() if key[0] == arm).found)
-        points.append((samples.alphas[arm], *_point(samples, judged.precision[:seeds], judged.found[:seeds])))
-        points.sort()
-    return curves
-
-
 def rises(likelihoods: Likelihoods) -> Bars:
     """Arm and side -> rise over the standard model, in bits per dimension."""
     return {f"{arm}, {side}": mean(values) for (arm, side), values in comparing.rises(likelihoods).items()}
@@ -53,7 +40,3 @@ def losses_of_class(answers: dict[tuple[str, str], Answers]) -> Bars:
 def mean(values: Tensor) -> tuple[float, tuple[float, float]]:
     """The mean of values (S,) and its interval over seeds."""
     return float(values.double().mean()), metrics.mean_interval(values)
-
-
-def _point(samples: Samples, precision: Tensor, found: Tensor) -> tuple[float, float]:
-    return float(precision.double().mean()), 100 * float(found.double().mean()) / samples.n

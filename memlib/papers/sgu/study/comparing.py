@@ -28,8 +28,9 @@ def share_interval(counts: Tensor, n: int) -> Interval:
 
 
 def difference(a: Tensor, b: Tensor, level: float = 0.95) -> Interval:
-    """The interval over seeds of the difference of two fractions, each (S,)."""
-    return metrics.mean_interval(a - b, level, bounds=(-1, 1))
+    """The interval over seeds of the difference of two fractions, (S,) and (T,): of the seeds that both have."""
+    both = min(len(a), len(b))
+    return metrics.mean_interval(a[:both] - b[:both], level, bounds=(-1, 1))
 
 
 def below(samples: Samples, arm: str, other: str = "unseen", level: float = 0.95) -> bool:

@@ -21,7 +21,7 @@ Call = tuple[Any, ...]
 """A function of a module, and its inputs."""
 
 _EXACT = 1024  # coordinates up to which an exact trace is affordable
-_LIKELY = ("standard", "unseen", *arms.PRINTED)  # arms whose likelihoods are computed
+MAIN = ("standard", "unseen", *arms.PRINTED)  # the arms that decide
 _DRAWN = ("digits", "faces", "mnist")  # what is made of any other source may be a photograph and is not kept
 OTHERS = {  # task -> its arms, on the first process
     "far": ("unseen", *arms.PRINTED),
@@ -50,10 +50,13 @@ class Networks:
         """The arms from scratch."""
         return arms.arms_of(self.settings)
 
-    def keys(self, *processes: str, task: str = "main") -> list[Key]:
-        """The networks of a task on these processes, by process, arm and seed."""
-        names = self.arms if task == "main" else OTHERS[task]
-        return [(arm, task, process, seed) for process in processes for arm in names for seed in self.seeds]
+    def keys(self, names: Sequence[str], task: str = "main") -> list[Key]:
+        """The networks of some arms of a task on the first process, by arm and seed."""
+        return [(arm, task, self.process, s) for arm in names for s in seeds_of(self.settings, self.seeds, arm, task)]
+
+    def found(self, found: Mapping[Any, Any], what: str, arm: str, task: str = "main") -> list[Any]:
+        """What was found on the networks of an arm, by seed."""
+        return [found[what, key] for key in self.keys([arm], task)]
 
     def drawn(self, task: str) -> bool:
         """Whether the images of a task are drawn: what is made of others may be a photograph and is not kept."""
@@ -61,16 +64,29 @@ class Networks:
         return source.partition(":")[0] in _DRAWN
 
 
+def seeds_of(settings: Settings, seeds: range, arm: str, task: str) -> range:
+    """The seeds of an arm: all of those that decide, fewer of the others."""
+    return seeds if task == "main" and arm in MAIN else seeds[: settings.n_side]
+
+
 def networks_of(settings: Settings, groups: Sequence[str], seeds: range) -> list[Key]:
     """The networks from scratch that these groups need."""
-    first, every = settings.processes[:1], dict[Key, None]()
+    first, every = settings.processes[0], dict[Key, None]()
+
+    def add(names: Sequence[str], task: str = "main") -> None:
+        for arm in names:
+            every.update({(arm, task, first, s): None for s in seeds_of(settings, seeds, arm, task)})
+
     for group in groups:
-        names = ("standard", "unseen") if group == "tuning" else arms.arms_of(settings)
-        processes = tuned_processes(settings) if group == "tuning" else first
-        every |= {(arm, "main", process, s): None for process in processes for arm in names for s in seeds}
-        if group == "samples":
-            others = [name for name in OTHERS if getattr(settings, name)]
-            every |= {(arm, name, first[0], s): None for name in others for arm in OTHERS[name] for s in seeds}
+        if group == "tuning":
+            wanted = [(arm, process) for process in tuned_processes(settings) for arm in ("standard", "unseen")]
+            every |= {(arm, "main", process, s): None for arm, process in wanted for s in seeds[: settings.n_side]}
+        elif group == "samples":
+            add(arms.arms_of(settings))
+            for task, names in OTHERS.items():
+                add(names if getattr(settings, task) else (), task)
+        else:
+            add(MAIN)
     return list(every)
 
 
@@ -84,7 +100,8 @@ def tuned_processes(settings: Settings) -> tuple[str, ...]:
 
 def _sample_calls(networks: Networks) -> dict[Any, Call]:
     settings = networks.settings
-    keys = [key for name in networks.tasks for key in networks.keys(networks.process, task=name)]
+    keys = networks.keys(networks.arms)
+    keys += [key for name, others in OTHERS.items() if name in networks.tasks for key in networks.keys(others, name)]
     calls: dict[Any, Call] = {("judged", key): _judging(networks, key) for key in keys}
     sizes = (settings.n_levels, settings.n_samples)
     for seed in networks.seeds[: settings.n_frontier]:
@@ -115,10 +132,7 @@ def _samples(networks: Networks, found: Mapping[Any, Any]) -> Samples:
         n=settings.n_samples,
         names=networks.tasks["main"].names,
         beside=settings.beside.partition(":")[2].partition(",")[0],
-        judged={
-            (task, process, arm): _stacked(found["judged", (arm, task, process, s)] for s in seeds)
-            for arm, task in cells
-        },
+        judged={(task, process, arm): _stacked(networks.found(found, "judged", arm, task)) for arm, task in cells},
         frontier={key: _stacked(found["frontier", *key, s] for s in seeds[: settings.n_frontier]) for key in more},
         alphas={arm: arms.alpha_of(arm, process, settings) for arm in networks.arms},
         judge={name: found["checked", name] for name in networks.tasks},
@@ -142,23 +156,21 @@ def _likelihood_calls(networks: Networks) -> dict[Any, Call]:
         checks = {("check", probes): (measures.bits, task, "D_g", retrained, 8, probes) for probes in (None, 4)}
     return checks | {
         ("bits", key, side): (measures.bits, task, side, networks.nets[key], networks.settings.n_likely)
-        for key in networks.keys(process)
+        for key in networks.keys(MAIN)
         for side in SIDES
-        if key[0] in _LIKELY
     }
 
 
 def _likelihoods(networks: Networks, found: Mapping[Any, Any]) -> Likelihoods:
     process, task, seeds = networks.process, networks.tasks["main"], networks.seeds
-    names = tuple(arm for arm in networks.arms if arm in _LIKELY)
-    nets = {arm: networks.nets[arm, "main", process, seeds[0]] for arm in names}
+    nets = {arm: networks.nets[arm, "main", process, seeds[0]] for arm in MAIN}
     checked = ("check", None) in found
     return Likelihoods(
         processes=(process,),
-        arms=names,
+        arms=MAIN,
         bits={
             (process, arm, side): torch.stack([found["bits", (arm, "main", process, s), side] for s in seeds])
-            for arm in names
+            for arm in MAIN
             for side in SIDES
         },
         check=(float(found["check", None].mean()), float(found["check", 4].mean())) if checked else None,
@@ -173,7 +185,7 @@ def _inpainting_calls(networks: Networks) -> dict[Any, Call]:
     """The first mask with every seed, the others with the first."""
     settings, planned = networks.settings, {}
     for mask in measures.MASKS:
-        for key in networks.keys(networks.process):
+        for key in networks.keys(MAIN):
             if mask == measures.MASKS[0] or key[3] == networks.seeds[0]:
                 sizes = (settings.n_levels, settings.n_fills, key[3], mask)
                 planned["refilled", key, mask] = (
@@ -186,43 +198,40 @@ def _inpainting(networks: Networks, found: Mapping[Any, Any]) -> Inpainting:
     answers, images, task = {}, {}, networks.tasks["main"]
     if networks.drawn("main"):
         images["original"] = task.test[task.test_forget][:12].cpu().half()
-    for arm in networks.arms:
-        keys = [(arm, "main", networks.process, s) for s in networks.seeds]
+    for arm in MAIN:
+        keys = networks.keys([arm])
         for mask in measures.MASKS:
             runs = [found["refilled", key, mask] for key in keys if ("refilled", key, mask) in found]
             answers |= {(mask, arm, side): measures.gathered(runs, side) for side in SIDES}
         if networks.drawn("main"):
             images[arm] = found["refilled", keys[0], measures.MASKS[0]]["images"]
-    return Inpainting(networks.arms, measures.MASKS, answers, images)
+    return Inpainting(MAIN, measures.MASKS, answers, images)
 
 
 def _reconstruction_calls(networks: Networks) -> dict[Any, Call]:
-    task, settings = networks.tasks["main"], networks.settings
+    task, n = networks.tasks["main"], networks.settings.n_levels
     return {
-        ("restored", key, time): (
-            measures.restored, task, key[2], settings.n_levels, key[3], sigma, networks.nets[key],
-        )
-        for key in networks.keys(networks.process)
-        for time, sigma in zip(measures.TIMES, measures.sigmas(), strict=True)
-    }  # fmt: skip
+        ("restored", key): (measures.restored, task, key[2], n, key[3], measures.sigmas(), networks.nets[key])
+        for key in networks.keys(MAIN)
+    }
 
 
 def _reconstruction(networks: Networks, found: Mapping[Any, Any]) -> Reconstruction:
     answers, task = {}, networks.tasks["main"]
-    for arm in networks.arms:
-        for time in measures.TIMES:
-            runs = [found["restored", (arm, "main", networks.process, s), time] for s in networks.seeds]
-            answers |= {(time, arm, side): measures.gathered(runs, side) for side in SIDES}
+    for arm in MAIN:
+        every = networks.found(found, "restored", arm)
+        for i, time in enumerate(measures.TIMES):
+            answers |= {(time, arm, side): measures.gathered([one[i] for one in every], side) for side in SIDES}
     lost = task.test_forget
     real = float((task.answers(task.features) == task.test_labels)[lost].double().mean())
-    return Reconstruction(networks.arms, measures.TIMES, measures.sigmas(), real, answers)
+    return Reconstruction(MAIN, measures.TIMES, measures.sigmas(), real, answers)
 
 
 # Fine-tuning: U6.
 
 
 def _tuning_calls(networks: Networks) -> dict[Any, Call]:
-    settings, task, seeds = networks.settings, networks.tasks["main"], networks.seeds
+    settings, task, seeds = networks.settings, networks.tasks["main"], networks.seeds[: networks.settings.n_side]
     planned: dict[Any, Call] = {}
     for process in tuned_processes(settings):
         for s in seeds:
@@ -256,7 +265,7 @@ def _weights(networks: Networks, process: str, seed: int) -> dict[str, Tensor]:
 
 
 def _tuning(networks: Networks, found: Mapping[Any, Any]) -> Tuning:
-    settings, seeds = networks.settings, networks.seeds
+    settings, seeds = networks.settings, networks.seeds[: networks.settings.n_side]
     return Tuning(
         processes=tuned_processes(settings),
         arms=arms.tuned_arms_of(settings),

@@ -129,8 +129,14 @@ def hidden(mask: str, size: int, n: int) -> Tensor:
     return inpaint.scattered(size, 0.3, n, torch.Generator().manual_seed(0))
 
 
-def restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, net: nn.Module) -> dict[str, Tensor]:
-    """Noise test images to sigma and denoise them: `same side` and `distance side` (), as in `results`."""
+def restored(
+    task: Task, process: str, n_levels: int, seed: int, levels: tuple[float, ...], net: nn.Module
+) -> list[dict[str, Tensor]]:
+    """Noise test images to each level and denoise them: `same side` and `distance side` (), as in `results`."""
+    return [_restored(task, process, n_levels, seed, sigma, net) for sigma in levels]
+
+
+def _restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, net: nn.Module) -> dict[str, Tensor]:
     out = {}
     for side in SIDES:
         x, labels, real = (part[:_RESTORED] for part in _test(task, side))

@@ -217,8 +217,8 @@ def u8(samples: Samples) -> Claim:
 def _ratios(name: str, samples: Samples, arms: Sequence[str], words: str) -> Claim:
     process = samples.processes[0]
     unseen: Judged = samples.judged["main", process, "unseen"]
-    seeds = len(unseen.found)
     known = [arm for arm in ("standard", "unseen", *arms) if arm in samples.arms]
+    seeds = min(len(samples.judged["main", process, arm].found) for arm in known)
     figure = {arm: 100 * rate(samples, "main", arm) for arm in known}
     figure["unseen, sure"] = 100 * mean(unseen.sure / samples.n)
     text = f"unlearning ratio in %, {words}, {process}; interval: the second loss minus retraining, points"

@@ -29,7 +29,8 @@ class Settings:
     # Networks
     processes: tuple[Literal["VE", "VP", "DDPM"], ...] = ("VE",)  # of the image models; the first decides U1 to U5
     n_seeds: Annotated[int, Between(1, 20)] = 3  # independent image networks of each arm
-    n_frontier: Annotated[int, Between(0, 20)] = 0  # of these, how many are trained at further alphas too
+    n_side: Annotated[int, Between(1, 20)] = 3  # the same, at most, for further losses and tasks, and for fine-tuning
+    n_frontier: Annotated[int, Between(0, 20)] = 0  # of the networks, how many are trained at further alphas too
     network: Literal["mlp", "unet"] = "mlp"  # residual MLP on coordinates, or U-Net on pixels
     width: Annotated[int, Between(8, 1024)] = 128  # units of the MLP, or channels of the U-Net's first resolution
     latent: Annotated[int, Between(1, 4096)] = 48  # principal components that the MLP works in, where pixels are more
@@ -67,16 +68,17 @@ _BOOK = replace(
     control="digits",
     processes=("VE", "VP", "DDPM"),
     n_seeds=8,
-    n_frontier=2,
+    n_side=4,
+    n_frontier=1,
     n_train=3000,
     image_dtype="float32",
     train_steps=800,
     all_losses=True,
     tune_steps=(200,),
     neighbours=True,
-    n_likely=40,
-    toy_steps=4000,
-    toy_seeds=4,
+    n_likely=32,
+    toy_steps=3000,
+    toy_seeds=3,
 )
 
 SCALES: dict[str, Settings] = {
