@@ -22,7 +22,8 @@ __all__ = ["Page", "begin", "claims_in", "kept"]
 
 
 _SOURCES = (  # settings that say which images and models a study works on
-    "data", "size", "half", "held_out", "model", "n_train", "attribute", "checkpoint", "retain", "forget", "proxy",
+    "data", "size", "half", "held_out", "model", "n_train", "beside", "far", "control", "checkpoint", "retain",
+    "forget", "proxy",
 )  # fmt: skip
 
 

@@ -29,12 +29,12 @@ class Settings:
     # Networks
     processes: tuple[Literal["VE", "VP", "DDPM"], ...] = ("VE",)  # of the image models; the first decides U1 to U5
     n_seeds: Annotated[int, Between(1, 20)] = 3  # independent image networks of each arm
-    n_side: Annotated[int, Between(1, 20)] = 3  # the same, at most, for further losses and tasks, and for fine-tuning
+    n_side: Annotated[int, Between(1, 20)] = 2  # the same, at most, for further losses and tasks, and for fine-tuning
     n_frontier: Annotated[int, Between(0, 20)] = 0  # of the networks, how many are trained at further alphas too
     network: Literal["mlp", "unet"] = "mlp"  # residual MLP on coordinates, or U-Net on pixels
     width: Annotated[int, Between(8, 1024)] = 128  # units of the MLP, or channels of the U-Net's first resolution
     latent: Annotated[int, Between(1, 4096)] = 48  # principal components that the MLP works in, where pixels are more
-    train_steps: Annotated[int, Between(10, 10**7)] = 500  # optimiser steps from scratch, the same for every arm
+    train_steps: Annotated[int, Between(10, 10**7)] = 400  # optimiser steps from scratch, the same for every arm
     batch: Annotated[int, Between(8, 10**5)] = 128  # images a step, the same for every arm
     lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam from scratch, falling to 0 along a cosine
 
@@ -42,18 +42,18 @@ class Settings:
     alpha_obtuse: Annotated[tuple[float, ...], Between(0.01, 1.0)] = (0.85, 0.85, 0.85)  # eq. 11, for VE, VP, DDPM
     alpha_orthogonal: Annotated[tuple[float, ...], Between(0.01, 1.0)] = (0.85, 0.85, 0.85)  # the same, other loss
     all_losses: bool = False  # beside those as printed: weighted by level, of the released code, ascent
-    tune_steps: Annotated[tuple[int, ...], Between(1, 10**7)] = (150,)  # budgets of fine-tuning, optimiser steps
+    tune_steps: Annotated[tuple[int, ...], Between(1, 10**7)] = (100,)  # budgets of fine-tuning, optimiser steps
     tune_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam, falling to 0 along a cosine
     neighbours: bool = False  # fine-tune with ascent too
 
     # Measures
-    n_levels: Annotated[int, Between(4, 1000)] = 30  # DDIM steps
-    n_samples: Annotated[int, Between(100, 10**7)] = 1000  # samples of each image network
-    n_likely: Annotated[int, Between(2, 10**5)] = 32  # test images of each side whose likelihood is computed
-    n_fills: Annotated[int, Between(1, 100)] = 2  # fillings of each inpainted image
+    n_levels: Annotated[int, Between(4, 1000)] = 20  # DDIM steps
+    n_samples: Annotated[int, Between(100, 10**7)] = 600  # samples of each image network
+    n_likely: Annotated[int, Between(2, 10**5)] = 16  # test images of each side whose likelihood is computed
+    n_fills: Annotated[int, Between(1, 100)] = 1  # fillings of each inpainted image
 
     # Toy
-    toy_steps: Annotated[int, Between(10, 10**6)] = 600  # optimiser steps of each toy network
+    toy_steps: Annotated[int, Between(10, 10**6)] = 500  # optimiser steps of each toy network
     toy_seeds: Annotated[int, Between(2, 50)] = 3  # independent toy networks of each arm
     dtype: Literal["float32", "float64"] = "float64"  # of the toy, and of what random generators draw
 
@@ -76,7 +76,10 @@ _BOOK = replace(
     all_losses=True,
     tune_steps=(200,),
     neighbours=True,
+    n_levels=30,
+    n_samples=1000,
     n_likely=32,
+    n_fills=2,
     toy_steps=3000,
     toy_seeds=3,
 )
