@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from memlib import cache, features
+from memlib import cache, chapters, features
 from memlib.errors import Refused
 from memlib.papers.sgu import study
 from memlib.papers.sgu.study import arms, bars, comparing, experiment, images, measures, rules, tasks, toy, toy_rules
@@ -419,6 +419,9 @@ def test_the_study_runs_and_says_something_about_every_claim(everything):
         assert len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])}
         assert all(isinstance(cell, str) for row in rows for cell in row)
     assert set(bars.shares(everything.samples)) == set(everything.samples.arms)
+    curves = bars.frontier(everything.samples)
+    assert set(curves) == set(arms.FRONTIER)
+    assert all(len(points) == 3 and points == sorted(points) for points in curves.values())
     assert len(bars.losses_of_class(comparing.upper_half(everything.inpainting))) == 6
     assert all(low <= value <= high for value, (low, high) in bars.rises(everything.likelihoods).values())
 
@@ -502,9 +505,6 @@ def test_a_kept_run_in_three_sentences(everything):
     for name, sentence in zip(("U1", "U8", "U7"), sentences, strict=True):
         assert claims[name]["verdict"] in sentence
     assert set(rows) == set(everything.samples.arms)
-    curves, reference = study.frontier({"tables": study.tables(everything)})
-    assert set(curves) == set(arms.FRONTIER) and all(len(points) == 3 for points in curves.values())
-    assert all(points == sorted(points) for points in curves.values()) and 0 <= reference[0] <= 1
     assert all(low <= value <= high for value, (low, high) in rows.values())
 
 
@@ -557,3 +557,11 @@ def test_the_scales_are_those_of_the_chapter():
     assert study.SCALES["fast"] == Settings()
     for settings in study.SCALES.values():
         assert changed(settings, {name: getattr(settings, name) for name in vars(settings)}) == settings
+
+
+def test_the_kept_run_holds_what_its_claims_were_made_from():
+    kept, results = chapters.kept("04_sgu"), chapters.kept_results("04_sgu")
+    again = {claim.id: claim.record("book") for claim in study.verdicts(results)}
+    assert again == kept["claims"]
+    assert set(kept["tables"]) == set(study.tables(results))
+    assert chapters.kept_results("no chapter") is None

@@ -21,6 +21,21 @@ def shares(samples: Samples, field: str = "found", task: str = "main") -> Bars:
     return found
 
 
+def frontier(samples: Samples) -> dict[str, list[tuple[float, float, float]]]:
+    """Loss -> (alpha, precision, UR in points), both less retraining's on the seeds that every alpha was trained on."""
+    process, curves = samples.processes[0], dict[str, list[tuple[float, float, float]]]()
+    for arm in dict.fromkeys(arm for arm, _ in samples.frontier):
+        every = {alpha: judged for (name, alpha), judged in samples.frontier.items() if name == arm}
+        seeds = len(next(iter(every.values())).found)
+        every[samples.alphas[arm]] = samples.judged["main", process, arm]
+        unseen = samples.judged["main", process, "unseen"]
+        for alpha, judged in sorted(every.items()):
+            precision = (judged.precision[:seeds] - unseen.precision[:seeds]).double().mean()
+            more = (judged.found[:seeds] - unseen.found[:seeds]).double().mean()
+            curves.setdefault(arm, []).append((alpha, float(precision), 100 * float(more) / samples.n))
+    return curves
+
+
 def rises(likelihoods: Likelihoods) -> Bars:
     """Arm and side -> rise over the standard model, in bits per dimension."""
     return {f"{arm}, {side}": mean(values) for (arm, side), values in comparing.rises(likelihoods).items()}

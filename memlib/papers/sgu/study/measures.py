@@ -81,7 +81,7 @@ def tuned(
     n_levels: int,
     n_samples: int,
 ) -> dict[str, Tensor]:
-    """Fine-tune the network with weights `origin`, or train one from scratch, and judge it as `judged` does."""
+    """Fine-tune the network with weights `origin`, or train one from scratch; then `judged`, images (24, C, H, W)."""
     weights = arms.trained(run, plan, task.z, task.forget, task.sigma_star, origin)
     net = arms.loaded(task.z, plan, weights)
     return judged(task, plan.process, n_levels, n_samples, plan.seed, net)

@@ -191,13 +191,20 @@ def _likelihoods(likelihoods: Likelihoods) -> Rows:
     return rows
 
 
-def _with_interval(values: Tensor, scale: float = 1, digits: int = 2) -> str:
+def _with_interval(values: Tensor) -> str:
     """The mean of values (S,) and its interval over seeds, if there are several."""
-    mean = f"{scale * float(values.mean()):.{digits}f}"
     if len(values) < 2:
-        return mean
+        return f"{float(values.mean()):.2f}"
     low, high = metrics.mean_interval(values)
-    return f"{mean} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    return f"{float(values.mean()):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _percent(values: Tensor, digits: int) -> str:
+    """The same for fractions (S,), in percent."""
+    if len(values) < 2:
+        return f"{100 * float(values.mean()):.{digits}f}"
+    low, high = metrics.mean_interval(values, bounds=(0, 1))
+    return f"{100 * float(values.mean()):.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def _auditor(likelihoods: Likelihoods) -> Rows:
@@ -217,7 +224,7 @@ def _inpainting(inpainting: Inpainting) -> Rows:
     for mask in inpainting.masks:
         for arm in inpainting.arms:
             pair = [inpainting.answers[mask, arm, side] for side in SIDES]
-            kept = [_with_interval(one.same, 100, 1) for one in pair]
+            kept = [_percent(one.same, 1) for one in pair]
             rows.append([mask, arm, *kept, *[f"{one.distance.mean():.2f}" for one in pair]])
     return rows
 
@@ -227,7 +234,7 @@ def _reconstruction(found: Reconstruction) -> Rows:
     rows = [["t", "σ", "side", *[f"{arm}, %" for arm in shown]]]
     for time, sigma in zip(found.times, found.sigmas, strict=True):
         for side in SIDES:
-            cells = [_with_interval(found.answers[time, arm, side].same, 100, 0) for arm in shown]
+            cells = [_percent(found.answers[time, arm, side].same, 0) for arm in shown]
             rows.append([f"{time:g}", f"{sigma:.2f}", side, *cells])
     return rows
 
