@@ -14,6 +14,7 @@ __all__ = [
     "assets",
     "cache",
     "claim",
+    "cost",
     "data",
     "denoiser",
     "errors",

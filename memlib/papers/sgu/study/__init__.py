@@ -7,6 +7,7 @@ closed form. The images are procedural faces, of which a combination of two attr
 
 from memlib.claim import Claim
 from memlib.papers.sgu.study import rules, toy_rules
+from memlib.papers.sgu.study.costs import work
 from memlib.papers.sgu.study.experiment import GROUPS, check_sources, run
 from memlib.papers.sgu.study.results import Results
 from memlib.papers.sgu.study.settings import SCALES, Settings
@@ -26,6 +27,7 @@ __all__ = [
     "run",
     "tables",
     "verdicts",
+    "work",
 ]
 
 

@@ -68,7 +68,7 @@ def hole(likelihoods: Likelihoods) -> dict[str, tuple[float, Interval]]:
     process = likelihoods.processes[0]
     means = {key[1:]: bits.mean(0) for key, bits in likelihoods.bits.items() if key[0] == process}
     apart = {
-        arm: [means[arm, side] - means["unseen", side] for side in ("D_f", "D_g")]
+        arm: (means[arm, "D_f"] - means["unseen", "D_f"], means[arm, "D_g"] - means["unseen", "D_g"])
         for arm in likelihoods.arms
         if arm not in ("standard", "unseen")
     }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from memlib import analytic, data, features, noise
 from memlib.data.images import listed_classes
 from memlib.errors import Refused
+from memlib.features import ClassifierFeatures
 from memlib.papers.sgu.study.settings import Settings
 from memlib.run import Run
 
@@ -63,9 +64,9 @@ class Task:
     test_forget: Tensor  # (T,)
     wanted: tuple[int, ...]
     names: tuple[str, ...]
-    judge: features.ClassifierFeatures
+    judge: ClassifierFeatures
     features: Tensor  # the judge's features of the test images, (T, D)
-    beside: features.ClassifierFeatures | None  # the judge of another label of the same images
+    beside: ClassifierFeatures | None  # the judge of another label of the same images
     test_beside: Tensor | None  # that label, (T,)
     rough: float  # the roughness that 1 % of real test images exceed, as far as coordinates show them
     levels: Tensor  # (L,)

@@ -2,11 +2,11 @@
 
 from memlib.papers.side.study._pictures import pictures
 from memlib.papers.side.study._tables import of_arms_table, of_paper, of_planted, of_sizes, tables
+from memlib.papers.side.study.costs import work
 from memlib.papers.side.study.experiment import check_sources, run
 from memlib.papers.side.study.results import Results
 from memlib.papers.side.study.rules import verdicts
 from memlib.papers.side.study.settings import SCALES, Settings
-from memlib.papers.side.study.work import work
 
 CHAPTER = "02_side"
 
