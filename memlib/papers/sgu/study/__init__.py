@@ -10,7 +10,7 @@ from memlib.papers.sgu.study import rules, toy_rules
 from memlib.papers.sgu.study.experiment import GROUPS, check_sources, run
 from memlib.papers.sgu.study.results import Results
 from memlib.papers.sgu.study.settings import SCALES, Settings
-from memlib.papers.sgu.study.summary import frontier, headline, tables
+from memlib.papers.sgu.study.summary import headline, tables
 
 CHAPTER = "04_sgu"
 
@@ -21,7 +21,6 @@ __all__ = [
     "Results",
     "Settings",
     "check_sources",
-    "frontier",
     "headline",
     "run",
     "tables",
