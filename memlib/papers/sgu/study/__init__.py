@@ -11,7 +11,7 @@ from memlib.papers.sgu.study.costs import work
 from memlib.papers.sgu.study.experiment import GROUPS, check_sources, run
 from memlib.papers.sgu.study.results import Results
 from memlib.papers.sgu.study.settings import SCALES, Settings
-from memlib.papers.sgu.study.summary import frontier, headline, tables
+from memlib.papers.sgu.study.summary import headline, tables
 
 CHAPTER = "04_sgu"
 
@@ -22,7 +22,6 @@ __all__ = [
     "Results",
     "Settings",
     "check_sources",
-    "frontier",
     "headline",
     "run",
     "tables",

@@ -24,7 +24,6 @@ from memlib.papers.sgu.study.results import (
 Rows = list[list[str]]
 
 SAMPLES = "Samples"
-FRONTIER = "The frontier of alpha"
 
 
 def tables(results: Results) -> dict[str, Rows]:
@@ -39,7 +38,7 @@ def tables(results: Results) -> dict[str, Rows]:
         made |= {"The judges": _judges(results.samples, results.sigma_star), SAMPLES: _samples(results.samples)}
         made["What the samples show, %"] = _contents(results.samples)
         if results.samples.frontier:
-            made[FRONTIER] = _frontier(results.samples)
+            made["The frontier of alpha"] = _frontier(results.samples)
     if results.likelihoods:
         made["Likelihoods"] = _likelihoods(results.likelihoods)
         made["What an auditor can tell"] = _auditor(results.likelihoods)
@@ -79,21 +78,6 @@ def headline(kept: Mapping[str, Any]) -> tuple[list[str], dict[str, tuple[float,
             low, high = ends.strip("[]").split(",")
             found[arm] = (float(percent), (float(low), float(high)))
     return sentences, found
-
-
-def frontier(kept: Mapping[str, Any]) -> tuple[dict[str, list[tuple[float, float, float]]], tuple[float, float]]:
-    """From a kept run: arm -> (alpha, precision, UR in percent), by alpha; and retraining's precision and UR."""
-    curves: dict[str, list[tuple[float, float, float]]] = {}
-    arms = {row[0] for row in kept["tables"][FRONTIER][1:]}
-    reference = (0.0, 0.0)
-    for task, arm, alpha, _, ratio, _, _, _, precision, _ in kept["tables"][SAMPLES][1:]:
-        if task == "main" and arm in arms:
-            curves.setdefault(arm, []).append((float(alpha), float(precision), float(ratio)))
-        if (task, arm) == ("main", "unseen"):
-            reference = float(precision), float(ratio)
-    for arm, alpha, _, ratio, _, _, _, precision, _ in kept["tables"][FRONTIER][1:]:
-        curves[arm].append((float(alpha), float(precision), float(ratio)))
-    return {arm: sorted(points) for arm, points in curves.items()}, reference
 
 
 def _exact(toy: Toy) -> Rows:
