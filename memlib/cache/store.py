@@ -10,7 +10,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from memlib.cache._fingerprint import code_fingerprint, fingerprint
-from memlib.cache.atomic import replace_file
+from memlib.cache.atomic import replace_file, unwritable
 from memlib.errors import Refused
 
 _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, truncated or damaged
@@ -72,17 +72,34 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
 
     Raises:
         TypeError: if an input cannot be hashed, or the result cannot be stored.
+        Refused: if the disk is full or read-only. A result that a read-only cache has is read as ever.
     """
     path = place(name, make, inputs, seed)
-    with FileLock(f"{path}.lock"):
+    with _locked(path) as told:
         if not (forced() if fresh is None else fresh):
             with contextlib.suppress(*_UNREADABLE):
-                return load(path)
+                return _loaded(path, path.name)
+        if told:  # before anything slow is done for nothing
+            raise unwritable(path, told)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             result = make(*inputs)
-        save(path, result)
+        _write(path, result, path.name)
         return load(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[str]:
+    """Hold the lock of a result. Where its folder cannot be written nobody makes it, and the reason is given instead."""
+    lock, told = FileLock(f"{path}.lock"), ""
+    try:
+        lock.acquire()
+    except OSError as error:
+        told = error.strerror or str(error)
+    try:
+        yield told
+    finally:
+        lock.release()
 
 
 def trained(
@@ -116,12 +133,13 @@ def trained(
 
 
 def save(path: str | Path, tree: Any) -> None:
-    """Write a tree to one safetensors file, atomically: a reader sees the old file or the whole new one."""
-    tensors: dict[str, torch.Tensor] = {}
-    packed = _packed(tree, tensors)
-    # One entry, since safetensors writes several in random order.
-    metadata = {"memlib": json.dumps({"tree": packed, "checksum": fingerprint(packed, tensors)})}
-    replace_file(Path(path), lambda beside: save_file(tensors, beside, metadata))
+    """Write a tree to one safetensors file, atomically: a reader sees the old file or the whole new one.
+
+    Raises:
+        TypeError: if the tree holds what cannot be stored.
+        Refused: if the disk is full or read-only.
+    """
+    _write(Path(path), tree)
 
 
 def load(path: str | Path) -> Any:
@@ -130,15 +148,37 @@ def load(path: str | Path) -> Any:
     A file can make named tuples and dataclasses of memlib and of modules that are already imported, and nothing else.
 
     Raises:
-        OSError, SafetensorError, KeyError, ValueError: if the file is absent or none that `save` wrote.
-        Refused: if its content is damaged, or it names another class.
+        OSError: if the file is absent or cannot be read.
+        Refused: if it is damaged or none that `save` wrote, or it names another class.
     """
-    with safe_open(path, "pt") as file:
-        written = json.loads((file.metadata() or {})["memlib"])
-        tensors = {key: file.get_tensor(key) for key in sorted(file.keys(), key=int)}
-    if written["checksum"] != fingerprint(written["tree"], tensors):
+    return _loaded(Path(path))
+
+
+def _write(path: Path, tree: Any, name: str = "") -> None:
+    """`save`; the file says its `name`, so that a copy of it under another name is not taken for another result."""
+    tensors: dict[str, torch.Tensor] = {}
+    packed = _packed(tree, tensors)
+    # One entry, since safetensors writes several in random order.
+    written = {"tree": packed, "name": name, "checksum": fingerprint(packed, name, tensors)}
+    replace_file(path, lambda beside: save_file(tensors, beside, {"memlib": json.dumps(written)}))
+
+
+def _loaded(path: Path, name: str = "") -> Any:
+    """`load`; a file that says another `name`, where one is given, is refused too."""
+    try:
+        with safe_open(path, "pt") as file:
+            written = json.loads((file.metadata() or {})["memlib"])
+            tensors = {key: file.get_tensor(key) for key in sorted(file.keys(), key=int)}
+        tree, stated = written["tree"], written.get("name")
+        told = (tree, tensors) if stated is None else (tree, stated, tensors)  # None: of memlib 0.2.0 or before
+        whole = written["checksum"] == fingerprint(*told) and (not name or stated in (None, name))
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise Refused(
+            f"{path} is damaged, or no file that memlib's cache wrote: delete it to have it made again"
+        ) from error
+    if not whole:
         raise Refused(f"{path} is damaged: delete it to have it made again")
-    return _unpacked(written["tree"], tensors)
+    return _unpacked(tree, tensors)
 
 
 def _packed(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
