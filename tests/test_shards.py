@@ -46,8 +46,11 @@ def draw(seeds):
     fresh = noise.seeded(seeds)
     images = sample.ancestral(model, sigmas[0] * fresh(torch.empty(len(seeds), 1, 4, 4)), sigmas, 1.0, fresh)
     time.sleep(float(sys.argv[2]))
+    drawn.append(seeds)
     return {"images": images, "labels": seeds % 7}
+drawn = []
 shards.stream(draw, 450, sys.argv[1], key="k", batch=50)
+print(len(drawn))
 """
 
 
@@ -376,19 +379,98 @@ BAR = "import sys\nsys.argv[2:] = ['0']\n" + RUN
 
 def test_the_progress_bar_obeys_the_environment(tmp_path):
     quiet = python(BAR, tmp_path, TQDM_DISABLE="1")
-    assert quiet.communicate() == ("", "") and quiet.returncode == 0
+    assert quiet.communicate() == ("9\n", "") and quiet.returncode == 0
     loud = python(BAR, tmp_path, TQDM_DISABLE="")
     assert "sampling: 100%" in loud.communicate()[1]  # what was there counts as done
 
 
-def test_two_runs_at_once_do_the_work_once(tmp_path):
-    both = [python(RUN, tmp_path / "both", 0.05) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+@pytest.mark.parametrize("count", [2, 3])
+def test_runs_at_once_share_the_work(tmp_path, count):
+    """Every file is drawn once, by one of them; the bytes are those of one run."""
+    several = [python(RUN, tmp_path / "several", 0.2) for _ in range(count)]
+    assert [process.wait() for process in several] == [0] * count
     assert python(RUN, tmp_path / "one", 0).wait() == 0
-    assert contents(tmp_path / "both") == contents(tmp_path / "one")
-    manifest = json.loads((tmp_path / "both" / "manifest.json").read_text())
+    assert contents(tmp_path / "several") == contents(tmp_path / "one")
+    drawn = [int(process.communicate()[0]) for process in several]
+    assert sum(drawn) == 9 and max(drawn) < 9
+    manifest = json.loads((tmp_path / "several" / "manifest.json").read_text())
     assert manifest == {"key": "k", "batch": 50, "first": 0, "dtype": None, "n": 450}
-    stored = shards.Shards(tmp_path / "both")
+    stored = shards.Shards(tmp_path / "several")
     train = noise.seeded(range(50))(torch.empty(50, 16))
     scored = torch.cat([metrics.nearest(shard["images"].flatten(1), train)[0] for shard in stored])
     assert (scored > 0.999).double().mean() > 0.99  # the perfect memorizer returns training points
+
+
+def test_one_of_two_runs_is_killed_and_the_other_does_its_work(tmp_path):
+    assert python(RUN, tmp_path / "one", 0).wait() == 0
+    both = [python(RUN, tmp_path / "both", 0.4) for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while len(contents(tmp_path / "both")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    both[0].kill()
+    assert both[1].wait() == 0
+    assert contents(tmp_path / "both") == contents(tmp_path / "one")
+
+
+def test_a_run_meets_another_that_asks_for_more(tmp_path):
+    """The last file has the rows of the larger run, whoever writes it."""
+
+    def draw(seeds):
+        if len(list(tmp_path.glob("*.safetensors"))) == 0:  # while the first file is being made
+            manifest = json.loads((tmp_path / "manifest.json").read_text())
+            (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"n": 20}))
+        return simple(seeds)
+
+    assert len(shards.stream(draw, 15, tmp_path, key="k", batch=10)) == 20
+    assert shards.Shards(tmp_path)[15:]["seeds"].tolist() == [15, 16, 17, 18, 19]
+
+
+def test_scores_of_each_file_are_kept_beside_the_samples(tmp_path):
+    stored = shards.stream(simple, 25, tmp_path / "samples", key="k", batch=10)
+    calls = []
+
+    def norms(shard):
+        calls.append(len(shard["images"]))
+        return {"norm": shard["images"].flatten(1).norm(dim=1)}
+
+    scored = stored.map(norms, tmp_path / "norms", key="norms")
+    assert calls == [10, 10, 5] and torch.equal(scored.load("norm"), stored.load().flatten(1).norm(dim=1))
+    (tmp_path / "norms" / "000001.safetensors").unlink()
+    again = stored.map(norms, tmp_path / "norms", key="norms")
+    assert calls == [10, 10, 5, 10] and torch.equal(again[12]["seeds"], stored[12]["seeds"])
+    with pytest.raises(Refused, match="holds samples of key='k norms', not 'k others'"):
+        stored.map(norms, tmp_path / "norms", key="others")
+    with pytest.raises(Refused, match=r"the function gave norm of shape \(3,\) for 10 seeds"):
+        stored.map(lambda shard: {"norm": torch.zeros(3)}, tmp_path / "short", key="short")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
+def test_a_batch_that_does_not_fit_is_drawn_in_halves(tmp_path, error):
+    calls = []
+
+    def draw(seeds):
+        calls.append(len(seeds))
+        if len(seeds) > 3:
+            raise error
+        return simple(seeds)
+
+    with pytest.warns(UserWarning, match="memory ran out: drawing 3 samples at a time") as caught:
+        halved = shards.stream(draw, 20, tmp_path / "halved", key="k", batch=10)
+    assert caught[-1].filename == __file__
+    whole = shards.stream(simple, 20, tmp_path / "whole", key="k", batch=10)
+    assert torch.equal(halved.load(), whole.load()) and torch.equal(halved.load("labels"), whole.load("labels"))
+    assert calls == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]  # later batches start at what fits
+
+
+def test_a_sample_that_does_not_fit_is_refused_and_other_errors_stay_their_own(tmp_path):
+    def full(seeds):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def wrong(seeds):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.warns(UserWarning, match="memory ran out"), pytest.raises(Refused, match="not even one sample"):
+        shards.stream(full, 4, tmp_path, key="k", batch=4)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        shards.stream(wrong, 4, tmp_path, key="k", batch=4)

@@ -1,25 +1,24 @@
-"""Train a network: `train` does it, and `fit` gives the steps one by one, so that the caller writes the loop.
-
-All random numbers of step k come from generators keyed by (seed, k). A checkpoint therefore contains weights, their
-running average and the moments of Adam, and no random state. On a CPU, a run that was killed and started again ends in
-the same bits as a run that was not.
-"""
+"""The training loop: the steps one by one, or all of them."""
 
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from memlib.cache import checkpoints
-from memlib.errors import Refused
 from memlib.random import key, keyed, whole
 from memlib.shapes import Float
+from memlib.train._arguments import bf16_of, check, check_loss, check_networks
+from memlib.train._parts import Parts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _LAG = 25  # steps between checks of the loss on a GPU, where each check waits for the device; on a CPU every step
 
@@ -98,6 +97,7 @@ def fit(
     checkpoint: str | Path | None = None,
     every: int = 500,
     precision: Literal["bf16", "fp32"] | None = None,
+    accelerator: "Accelerator | None" = None,
     title: str = "training",
 ) -> Steps:
     """Train `net` in place with Adam, in training mode, and yield a `Step` after each optimiser step.
@@ -126,28 +126,36 @@ def fit(
             know the data inside `loss`: give each data set its own checkpoint.
         every: steps between checkpoints.
         precision: "bf16" is bfloat16 autocast on a GPU that has it, "fp32" float32, None the first of them that works.
+        accelerator: of Hugging Face accelerate; trains in all processes of `accelerate launch`. A step then has as many
+            parts as processes times accumulated gradients. Each calls the loss with a generator of its own, and the
+            step takes the mean. Equal numbers of parts give equal networks within rounding, however they are dealt.
+            The loss gets the network in accelerate's wrapper, which can only be called.
         title: of the progress bar.
 
     Raises:
-        Refused: if the settings make no sense, or the checkpoint is of other settings or of another network.
+        Refused: if the settings make no sense, the checkpoint is of other settings or of another network, or the
+            Accelerator has a precision of its own or shards weights.
         Diverged: if the loss or the gradient is NaN or infinite. On a CPU the network then has the weights before that
             step; on a GPU this is noticed up to 25 steps later. Checkpoints are written after finite steps only.
     """
     steps, warmup, every, seed = map(whole, (steps, warmup, every, seed), ("steps", "warmup", "every", "seed"))
-    _check(steps, lr, schedule, warmup, every, decay, clip)
-    _check_networks(net, loss, ema, clip)
+    check(steps, lr, schedule, warmup, every, decay, clip)
+    check_networks(net, loss, ema, clip)
     parameters = [p for p in net.parameters() if p.requires_grad]
-    bf16 = _bf16(precision, parameters[0].device)
+    parts = Parts(accelerator)
+    bf16 = bf16_of(precision, parameters[0].device if accelerator is None else accelerator.device)
     settings = {
         "network": checkpoints.architecture(net), "schedule": schedule, "lr": lr, "warmup": warmup, "clip": clip,
         "steps": steps if schedule == "cosine" else None, "decay": None if ema is None else decay, "seed": seed,
         "precision": "bf16" if bf16 else "fp32",
     }  # fmt: skip
+    if parts.count > 1:
+        settings["parts"] = parts.count
     path = None
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
         path = path if path.suffix == ".safetensors" else path / "training.safetensors"
-    return Steps(_steps(net, loss, steps, parameters, settings, ema, path, every, title), steps)
+    return Steps(_steps(net, loss, steps, parameters, settings, ema, path, every, parts, title), steps)
 
 
 def _steps(
@@ -159,10 +167,12 @@ def _steps(
     ema: nn.Module | None,
     path: Path | None,
     every: int,
+    parts: Parts,
     title: str,
 ) -> Generator[Step, None, None]:
     """The loop of `fit`, whose settings are checked. Modes of all modules are as before when it ends."""
     lr, schedule, warmup, clip, seed = (settings[name] for name in ("lr", "schedule", "warmup", "clip", "seed"))
+    model = parts.prepare(net, ema)
     device, bf16 = parameters[0].device, settings["precision"] == "bf16"
     # One fused kernel: a third of the time of the default Adam on small networks.
     optimiser = torch.optim.Adam(parameters, lr, fused=True)
@@ -171,19 +181,24 @@ def _steps(
         ema.eval().requires_grad_(False)
     modes = [(module, module.training) for module in net.modules()]
     recent: list[Step] = []
+    shown: dict[str, Any] = {} if parts.first else {"disable": True}  # `disable=False` would overrule TQDM_DISABLE
+
+    def part(j: int) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext(), _keyed(seed, j, device):
+            value = loss(model, keyed(seed, j))
+        check_loss(value)
+        return value
+
     try:
-        with tqdm(total=steps, initial=start, desc=title) as bar:
+        with tqdm(total=steps, initial=start, desc=title, **shown) as bar:
             for k in range(start, steps):
                 if not net.training:
                     net.train()
                 rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
                 optimiser.zero_grad()
-                with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext(), _keyed(seed, k, device):
-                    value = loss(net, keyed(seed, k))
-                _check_loss(value)
-                value.backward()
+                value = parts.gradient(model, lambda j, k=k: part(k * parts.count + j))
                 norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
-                step = Step(k, value.detach(), rate, norm)
+                step = Step(k, value, rate, norm)
                 recent.append(step)
                 saving = path is not None and ((k + 1) % every == 0 or k + 1 == steps)
                 if device.type == "cpu" or saving or len(recent) == _LAG or k + 1 == steps:
@@ -194,10 +209,11 @@ def _steps(
                 optimiser.step()
                 if ema is not None:
                     _average(ema, net, min(settings["decay"], (1 + k) / (10 + k)))
-                if saving and path is not None:
+                if saving and path is not None and parts.first:
                     checkpoints.write(path, net, ema, optimiser, {"step": k + 1, "settings": settings})
                 bar.update()
                 yield step
+        parts.wait()  # what the first process writes at the end is there for all
     finally:
         for module, training in modes:
             module.training = training
@@ -227,57 +243,6 @@ def _keyed(seed: int, step: int, device: torch.device) -> Iterator[None]:
         else:
             torch.manual_seed(chosen)
         yield
-
-
-def _check(steps: int, lr: float, schedule: str, warmup: int, every: int, decay: float, clip: float | None) -> None:
-    if schedule not in ("cosine", "constant"):
-        raise Refused(f"schedule is cosine or constant, not {schedule!r}")
-    if steps < 1 or every < 1 or not 0 <= warmup < steps:
-        raise Refused(f"need steps >= 1, every >= 1 and 0 <= warmup < steps, not {steps}, {every}, {warmup}")
-    if not (0 < lr < math.inf and 0 <= decay < 1):
-        raise Refused(f"need lr > 0 and 0 <= decay < 1, not lr={lr}, decay={decay}")
-    if clip is not None and not clip > 0:
-        raise Refused(f"clip is the largest norm of the gradient, above 0, or None for no clipping, not {clip}")
-
-
-def _check_networks(net: nn.Module, loss: object, ema: nn.Module | None, clip: float | None) -> None:
-    """Refuse what cannot be trained, and a running average that is not a copy of the network."""
-    if not isinstance(net, nn.Module):
-        raise Refused(f"fit trains a network, an nn.Module, not a {type(net).__name__}")
-    if not callable(loss):
-        raise Refused(f"the loss is {loss!r}: give a function loss(net, generator) that returns a scalar tensor")
-    if not any(p.requires_grad for p in net.parameters()):
-        raise Refused("the network has no parameter that requires a gradient: there is nothing to train")
-    if clip is not None and hasattr(net, "unstack"):
-        raise Refused("a stack is clipped by the norm of all its networks' gradients together: give clip=None")
-    if ema is net:
-        raise Refused("ema is the network itself: give a copy.deepcopy of it")
-    if ema is not None:
-        own, kept = ([*of.named_parameters(), *of.named_buffers()] for of in (net, ema))
-        if [(name, t.shape) for name, t in own] != [(name, t.shape) for name, t in kept]:
-            raise Refused("ema has other tensors than the network: give a copy.deepcopy of it")
-        if shared := [name for (name, a), (_, b) in zip(own, kept, strict=True) if a is b]:
-            raise Refused(f"ema shares {shared[0]} with the network: give a copy.deepcopy of it")
-
-
-def _check_loss(value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise Refused(f"the loss must be a scalar tensor, not a {type(value).__name__}: return its mean")
-    if value.ndim:
-        raise Refused(f"the loss must be a scalar, not of shape {tuple(value.shape)}: return its mean")
-    if not value.requires_grad:
-        raise Refused(
-            "the loss depends on no parameter of the network: call the network that it is given, with gradients"
-        )
-
-
-def _bf16(precision: str | None, device: torch.device) -> bool:
-    if precision not in (None, "bf16", "fp32"):
-        raise Refused(f"precision is bf16, fp32 or None, not {precision!r}")
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" and not able:
-        raise Refused(f"precision bf16 needs a GPU with bfloat16, and the network is on {device}: leave it at None")
-    return able and precision != "fp32"
 
 
 def _finite(recent: list[Step], path: Path | None) -> float:
