@@ -46,7 +46,7 @@ def one(outcome: str, why: str = "", kills: int = 0) -> Found:
 
 def sentence(text: str) -> bool:
     """Whether a person can act on it: one line, not long, and no traceback."""
-    return bool(text) and "\n" not in text and len(text) <= _LONGEST and "Traceback" not in text
+    return bool(text) and "\n" not in text and len(text) <= _LONGEST and "Traceback (most" not in text
 
 
 def home() -> Path:
@@ -73,7 +73,8 @@ def finished(folder: Path, name: str, kind: Kind, cases: int) -> Iterator[Found]
 def total(all_found: list[Found]) -> Found:
     """The sum over cases."""
     counts = {outcome: sum(found.counts.get(outcome, 0) for found in all_found) for outcome in OUTCOMES}
-    return Found(counts, sum(found.kills for found in all_found), tuple(why for found in all_found for why in found.why))
+    why = tuple(told for found in all_found for told in found.why)
+    return Found(counts, sum(found.kills for found in all_found), why)
 
 
 def scratch() -> tempfile.TemporaryDirectory:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from faults import jobs, kills
 from faults.cases import Found, Kind, one, scratch, sentence
 from faults.process import alone
+from memlib.cache import checkpoints
 
 CHANGES = ("truncated", "a bit", "a zeroed block", "empty", "gone", "garbage", "another file")
 
@@ -76,7 +77,7 @@ def change(path: Path, how: str, chance: random.Random, files: list[Path]) -> No
 def _short(folder: Path) -> dict[str, Any]:
     """The training, stopped by force after half of its steps: its checkpoint is then one to go on from."""
     net_steps = jobs.STEPS // 2
-    write, written = jobs.checkpoints.write, []
+    write, written = checkpoints.write, []
 
     def stop(*arguments: Any) -> None:
         write(*arguments)
@@ -84,7 +85,7 @@ def _short(folder: Path) -> dict[str, Any]:
         if 2 * len(written) >= net_steps:
             os._exit(0)
 
-    jobs.checkpoints.write = stop
+    checkpoints.write = stop
     return jobs.training(folder)
 
 
@@ -149,7 +150,7 @@ VERSIONS: tuple[Callable, ...] = (
 
 
 def clock(seed: int) -> Found:
-    """A clock that jumps by up to ten years, forwards or backwards, again and again, while a job is killed and goes on."""
+    """A clock that jumps by up to ten years, either way, again and again, while a job is killed and goes on."""
     name = list(jobs.JOBS)[seed % len(jobs.JOBS)]
     job, chance = jobs.JOBS[name], random.Random(f"clock {seed}")
     with scratch() as place:
@@ -173,7 +174,7 @@ def _jumping(job: kills.Job, folder: Path, seed: int) -> dict[str, Any]:
 
 
 KINDS = {
-    "damaged file": Kind(120, damaged, 8),
-    "checkpoint of another version": Kind(40, other_version, 10),
-    "clock that jumps": Kind(40, clock, 4),
+    "damaged file": Kind(80, damaged, 4),
+    "checkpoint of another version": Kind(30, other_version, 3),
+    "clock that jumps": Kind(24, clock, 2),
 }

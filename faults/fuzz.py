@@ -18,6 +18,7 @@ from hypothesis.strategies import SearchStrategy
 from faults.cases import Found, Kind, one, scratch, sentence
 from faults.process import alone
 from memlib.errors import Refused
+from memlib.train import Diverged
 
 INPUTS = 25  # of a case
 _MEMORY = 12 << 30  # bytes of address space, most of which torch only reserves
@@ -35,7 +36,7 @@ def outcome(read: Read, given: Any) -> tuple[str, str]:
         warnings.simplefilter("ignore")
         try:
             read(Path(place), given)
-        except Refused as refused:
+        except (Refused, Diverged) as refused:
             told = str(refused)
             return ("refused", "") if sentence(told) else ("wrong", f"no sentence: {told[:300]!r} for {given!r:.300}")
         except Exception:

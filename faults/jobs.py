@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from memlib import analytic, metrics, nets, noise, sample, train
-from memlib.cache import checkpoints, stream
+from memlib.cache import stream
 from memlib.cache._fingerprint import code_fingerprint, fingerprint
 from memlib.cli import studies
 from memlib.papers.gaussian import study as gaussian
@@ -32,7 +32,7 @@ QUICK = ("G1", "G2", "G4", "G6")
 
 def warm() -> None:
     """Do here, once, what every process would do first: torch's own late imports, and the hashes of the code."""
-    import torch._dynamo  # which Adam would import
+    import torch._dynamo  # noqa: F401 (which Adam would import)
 
     for name in ("faults.jobs", *[name for name in sys.modules if name.startswith("memlib.papers.gaussian.study.")]):
         code_fingerprint(name)
@@ -83,7 +83,8 @@ def scoring(folder: Path) -> dict[str, Any]:
     """Scores of several sets, each kept in the cache."""
     os.environ["MEMLIB_CACHE"] = str(folder / "cache")
     found = Run("faults").each("nearest", nearest, [(seed,) for seed in range(SCORES)])
-    return {"digest": fingerprint([[score["distance"], score["index"], str(score["copies"])] for score in found]), "first": None}
+    told = [[score["distance"], score["index"], str(score["copies"])] for score in found]
+    return {"digest": fingerprint(told), "first": None}
 
 
 def studying(folder: Path, ids: tuple[str, ...] = QUICK) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every parameter: settings of every study, sources of images with options, and those of training, streaming and grids."""
+"""Every parameter: settings of every study, sources with options, and those of training, streaming and grids."""
 
 import dataclasses
 from pathlib import Path
@@ -11,16 +11,23 @@ from faults import fuzz
 from memlib import data, nets, noise, papers, train
 from memlib.cache import stream
 from memlib.chapters import parameters
-from memlib.cli import chapters
+from memlib.cli import chapters, studies
 from memlib.settings import SCALES, Between, changed
 
 WORDS = st.one_of(
-    st.sampled_from(["", "fast", "cosine", "bf16", "folder:/none", "digits", "1e3", "nan", "None", "[1, 2]", "{'a': 1}", "$(id)", "; rm x", "../..", "\0", "é", "[[", "1" * 400]),
+    st.sampled_from(
+        ["", "fast", "cosine", "bf16", "folder:/none", "digits", "1e3", "nan", "None", "[1, 2]", "{'a': 1}", "$(id)"]
+    ),
+    st.sampled_from(["; rm x", "../..", "\0", "é", "[[", "1" * 400]),
     st.text(max_size=12),
 )
 ATOMS = st.one_of(st.none(), st.booleans(), st.integers(-5, 60), st.integers(), st.floats(), WORDS, st.just(10**400))
 VALUES = st.one_of(
-    ATOMS, st.lists(ATOMS, max_size=3), st.tuples(ATOMS, ATOMS), st.dictionaries(WORDS, ATOMS, max_size=2), st.binary(max_size=3)
+    ATOMS,
+    st.lists(ATOMS, max_size=3),
+    st.tuples(ATOMS, ATOMS),
+    st.dictionaries(WORDS, ATOMS, max_size=2),
+    st.binary(max_size=3),
 )
 FIELDS = [(study, name) for study in papers.studies().values() for name in get_type_hints(type(study.SCALES["fast"]))]
 
@@ -39,15 +46,16 @@ def settings() -> st.SearchStrategy[Setting]:
     """A known setting as a rule, with any value."""
     known = st.sampled_from([(study.CHAPTER, name) for study, name in FIELDS])
     unknown = st.tuples(st.sampled_from(sorted({study.CHAPTER for study, _ in FIELDS})), WORDS)
-    return st.one_of(known, known, known, unknown).flatmap(
-        lambda pair: st.builds(Setting, st.just(pair[0]), st.sampled_from(SCALES), st.just(pair[1]), VALUES, st.booleans())
+    pairs, scales = st.one_of(known, known, known, unknown), st.sampled_from(SCALES)
+    return st.builds(
+        lambda pair, scale, *rest: Setting(pair[0], scale, pair[1], *rest), pairs, scales, VALUES, st.booleans()
     )
 
 
 def read_setting(folder: Path, given: Setting) -> None:
     """As `memlib study --set` and a notebook's parameters do: what is taken has its type and lies in its range."""
     study = papers.find(given.chapter)
-    before = study.SCALES[given.scale]
+    before = studies.at(study, given.scale)
     values = {given.name: given.value}
     if given.text:
         values = chapters.assigned([f"{given.name}={given.value}"], before)
@@ -63,7 +71,13 @@ def read_setting(folder: Path, given: Setting) -> None:
     assert plain not in (int, float, str, bool) or type(taken) is plain, f"{taken!r} is no {plain}, from {value!r}"
 
 
-OPTIONS = ("limit", "seed", "duplicates", "split", "skip_broken", "bits", "label", "crop", "subset", "classes", "per_class", "transposed", "n", "")
+OPTIONS = (
+    "limit", "seed", "duplicates", "split", "skip_broken", "bits", "label", "crop", "subset", "classes", "per_class",
+    "transposed", "n", "",
+)  # fmt: skip
+LOCAL = ("digits", "folder", "mnist", "cifar10", "celeba", "imagenet", "stl10", "places365")
+NUMBERS = ("0", "1", "3", "-1", "1e1", "2x3", "10x5", "9" * 30, "yes", "no", "train", "test", "1.5", "½", "٣")
+PLACES = ("", "{at}", "{at}/none", "~", "~no-such-user/x", "\0", "a" * 300)
 
 
 class Source(NamedTuple):
@@ -77,11 +91,10 @@ class Source(NamedTuple):
 
 def sources() -> st.SearchStrategy[Source]:
     """Sources that need no network."""
-    numbers = st.sampled_from(["0", "1", "3", "-1", "1e1", "2x3", "10x5", "9" * 30, "yes", "no", "train", "test", "1.5", "½", "٣"])
-    kinds = st.one_of(st.sampled_from(["digits", "folder", "mnist", "cifar10", "celeba", "imagenet", "stl10", "places365"]), WORDS)
-    options = st.lists(st.tuples(st.sampled_from(OPTIONS), st.one_of(numbers, WORDS)), max_size=2)
+    kinds = st.one_of(st.sampled_from(LOCAL), st.sampled_from(LOCAL), WORDS)
+    options = st.lists(st.tuples(st.sampled_from(OPTIONS), st.one_of(st.sampled_from(NUMBERS), WORDS)), max_size=2)
     sizes = st.one_of(st.none(), st.integers(-2, 12))
-    return st.builds(Source, kinds, st.sampled_from(["", "{at}", "{at}/none", "~", "~nobody/x", "\0", "a" * 5000]), options, sizes)
+    return st.builds(Source, kinds, st.sampled_from(PLACES), options, sizes)
 
 
 def read_source(folder: Path, given: Source) -> None:
@@ -107,8 +120,8 @@ WHOLE = st.one_of(st.integers(-3, 30), st.sampled_from([0, 1, -1, 2**31, 2**63, 
 REAL = st.one_of(st.floats(), st.floats(-2, 100), st.integers(-3, 30), st.sampled_from([0.0, 1e-300, 1e300]))
 FUNCTIONS: dict[str, dict[str, st.SearchStrategy]] = {
     "fit": {
-        "steps": WHOLE, "lr": REAL, "schedule": WORDS, "warmup": WHOLE, "clip": st.none() | REAL, "decay": REAL, "seed": WHOLE,
-        "every": WHOLE, "precision": st.none() | WORDS,
+        "steps": WHOLE, "lr": REAL, "schedule": WORDS, "warmup": WHOLE, "clip": st.none() | REAL, "decay": REAL,
+        "seed": WHOLE, "every": WHOLE, "precision": st.none() | WORDS,
     },
     "stream": {
         "n": st.integers(-3, 30), "batch": st.integers(-3, 30), "first": WHOLE, "key": WORDS,
@@ -127,7 +140,8 @@ def calls() -> st.SearchStrategy[Call]:
     def some(name: str) -> st.SearchStrategy[Call]:
         kinds = FUNCTIONS[name]
         chosen = st.lists(st.sampled_from(sorted(kinds)), max_size=2, unique=True)
-        return chosen.flatmap(lambda names: st.builds(Call, st.just(name), st.fixed_dictionaries({one: kinds[one] for one in names})))
+        values = chosen.flatmap(lambda names: st.fixed_dictionaries({one: kinds[one] for one in names}))
+        return st.builds(Call, st.just(name), values)
 
     return st.sampled_from(sorted(FUNCTIONS)).flatmap(some)
 
@@ -152,7 +166,8 @@ def read_call(folder: Path, given: Call) -> None:
         assert sigmas.isfinite().all() and sigmas[-1] == 0 and (sigmas.diff() < 0).all(), f"no grid of levels: {sigmas}"
 
 
-TEXTS = st.one_of(WORDS, st.text(max_size=40), st.sampled_from(["a: [", "!!python/name:os.system", "- 1", "n: 3", "&a [*a]", "1"]))
+YAML = ("a: [", "!!python/name:os.system", "- 1", "n: 3", "&a [*a]", "1")
+TEXTS = st.one_of(WORDS, st.text(max_size=40), st.sampled_from(YAML))
 
 
 def read_text(folder: Path, given: str) -> None:
@@ -163,8 +178,8 @@ def read_text(folder: Path, given: str) -> None:
 
 
 KINDS = {
-    "settings of every study": fuzz.kind(settings, read_setting, 32),
-    "sources and their options": fuzz.kind(sources, read_source, 16),
-    "parameters of functions": fuzz.kind(calls, read_call, 24),
-    "files of settings": fuzz.kind(lambda: TEXTS, read_text, 8),
+    "settings of every study": fuzz.kind(settings, read_setting, 16),
+    "sources and their options": fuzz.kind(sources, read_source, 10),
+    "parameters of functions": fuzz.kind(calls, read_call, 12),
+    "files of settings": fuzz.kind(lambda: TEXTS, read_text, 4),
 }

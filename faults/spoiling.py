@@ -53,7 +53,8 @@ PLACES = st.floats(0, 1)
 CUTS = PLACES.map(Cut)
 PUTS = st.builds(Put, PLACES, st.binary(min_size=1, max_size=12), st.booleans())
 WORDS = st.one_of(
-    st.sampled_from([b"", b"\xef\xbb\xbf", b"\x00", b"\xff\xfe", b"000001.jpg", b"000001.jpg 10", b"-1", b"9" * 40, b"1 1 1 1"]),
+    st.sampled_from([b"", b"\xef\xbb\xbf", b"\x00", b"\xff\xfe", b"000001.jpg", b"000001.jpg 10", b"-1", b"9" * 40]),
+    st.just(b"1 1 1 1"),
     st.binary(max_size=30),
     st.text(max_size=20).map(lambda text: text.encode("utf8", "surrogatepass")),
 )

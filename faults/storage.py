@@ -1,7 +1,7 @@
 """A disk that is full, and a folder that cannot be written: one sentence, and once there is room the same bits.
 
-The full disk is a tmpfs in a mount namespace of the case's own, where the system allows one; else a limit on the size of
-a file. Whoever runs this as root becomes nobody for the folder that cannot be written.
+The full disk is a tmpfs in a mount namespace of the case's own, where the system allows one; else a limit on the size
+of a file. Whoever runs this as root becomes nobody for the folder that cannot be written.
 """
 
 import contextlib
@@ -130,4 +130,4 @@ def _modes(folder: Path, writable: bool) -> None:
             path.chmod((0o755 if path.is_dir() else 0o644) if writable else (0o555 if path.is_dir() else 0o444))
 
 
-KINDS = {"full disk": Kind(60, full, 4), "read-only cache": Kind(36, read_only, 8)}
+KINDS = {"full disk": Kind(40, full, 4), "read-only cache": Kind(24, read_only, 4)}

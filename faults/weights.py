@@ -1,4 +1,4 @@
-"""Files of weights and results: wrong shapes, NaN, missing and further entries, damaged bytes, pickles that run code."""
+"""Files of weights and results: wrong shapes, NaN, missing entries, damaged bytes, and pickles that run code."""
 
 import io
 import json
@@ -41,9 +41,13 @@ class Edit(NamedTuple):
 
 
 EDITS = st.builds(
-    Edit, st.sampled_from(["drop", "reshape", "fill", "retype", "rename", "add"]), st.integers(0, 99),
-    st.lists(st.integers(0, 3), max_size=3), st.sampled_from(DTYPES), st.sampled_from([float("nan"), float("inf"), 1e30, -1.0]),
-)  # fmt: skip
+    Edit,
+    st.sampled_from(["drop", "reshape", "fill", "retype", "rename", "add"]),
+    st.integers(0, 99),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.sampled_from(DTYPES),
+    st.sampled_from([float("nan"), float("inf"), 1e30, -1.0]),
+)
 
 
 def edited(state: dict[str, torch.Tensor], edits: list[Edit]) -> dict[str, torch.Tensor]:
@@ -85,7 +89,8 @@ class File(NamedTuple):
 def inputs() -> st.SearchStrategy[File]:
     """A file with at least one fault, as a rule."""
     headers = st.one_of(st.none(), st.dictionaries(st.sampled_from(HEADERS), JSON, max_size=2))
-    return st.builds(File, st.lists(EDITS, max_size=2), headers, st.one_of(st.just([]), st.lists(spoiling.CHANGES, max_size=2)))
+    changes = st.one_of(st.just([]), st.lists(spoiling.CHANGES, max_size=2))
+    return st.builds(File, st.lists(EDITS, max_size=2), headers, changes)
 
 
 HEADERS = ("memlib", "step", "settings", "tree", "checksum", "name", "n", "batch", "key", "first", "dtype")
@@ -197,10 +202,8 @@ FILES = ("mage pickle", "mage zip", "cifar10", "mnist npz", "torchscript", "cach
 
 def programs() -> st.SearchStrategy[Program]:
     """A file that would run something."""
-    return st.builds(
-        Program, st.sampled_from(sorted(CALLS)), st.sampled_from(FILES), st.sampled_from(["alone", "model", "entry", "list"]),
-        st.integers(0, 5),
-    )  # fmt: skip
+    inside = st.sampled_from(["alone", "model", "entry", "list"])
+    return st.builds(Program, st.sampled_from(sorted(CALLS)), st.sampled_from(FILES), inside, st.integers(0, 5))
 
 
 def read_program(folder: Path, given: Program) -> None:
@@ -210,7 +213,12 @@ def read_program(folder: Path, given: Program) -> None:
     function, *arguments = CALLS[given.call](marker)
     bomb = Bomb(function, *arguments)
     weights = {"weight": torch.zeros(2)}
-    content = {"alone": bomb, "model": {"model": weights, "args": bomb}, "entry": weights | {"bias": bomb}, "list": [weights, bomb]}
+    content = {
+        "alone": bomb,
+        "model": {"model": weights, "args": bomb},
+        "entry": weights | {"bias": bomb},
+        "list": [weights, bomb],
+    }
     read = _armed(folder, given, content[given.inside], function, arguments)
     assert not marker.exists(), "it ran while it was written"
     try:
@@ -261,9 +269,9 @@ def _armed(folder: Path, given: Program, held: Any, function: Callable, argument
 
 
 KINDS = {
-    "safetensors, results of the cache": fuzz.kind(inputs, read_result, 12),
-    "safetensors, checkpoints": fuzz.kind(inputs, read_checkpoint, 12),
-    "safetensors, shards": fuzz.kind(inputs, read_shards, 12),
-    "safetensors, weights of a network": fuzz.kind(inputs, read_network, 12),
-    "files that would run code": fuzz.kind(programs, read_program, 12),
+    "safetensors, results of the cache": fuzz.kind(inputs, read_result, 8),
+    "safetensors, checkpoints": fuzz.kind(inputs, read_checkpoint, 8),
+    "safetensors, shards": fuzz.kind(inputs, read_shards, 8),
+    "safetensors, weights of a network": fuzz.kind(inputs, read_network, 8),
+    "files that would run code": fuzz.kind(programs, read_program, 8),
 }

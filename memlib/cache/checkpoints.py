@@ -120,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             record = json.loads((file.metadata() or {})["memlib"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if type(record["step"]) is not int or record["step"] < 1 or not isinstance(record["settings"], dict):
-            raise ValueError("not the record of a training")
+            raise KeyError("step or settings")  # of no training
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise Refused(
             f"{path} is not a training checkpoint: give another folder, or delete it to start over"

@@ -90,7 +90,7 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[str]:
-    """Hold the lock of a result. Where its folder cannot be written nobody makes it, and the reason is given instead."""
+    """Hold the lock of a result. Where its folder cannot be written nobody makes it, and the reason is yielded."""
     lock, told = FileLock(f"{path}.lock"), ""
     try:
         lock.acquire()

@@ -193,7 +193,8 @@ def _texts(assignments: list[str]) -> dict[str, str]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name.isidentifier():
-            raise Refused(f"-p {assignment} is not name=value: write for example -p seed=1")
+            told = assignment if assignment.isprintable() else repr(assignment)
+            raise Refused(f"-p {told[:200]} is not name=value: write for example -p seed=1")
         texts[name] = text
     return texts
 
