@@ -174,7 +174,7 @@ def _jumping(job: kills.Job, folder: Path, seed: int) -> dict[str, Any]:
 
 
 KINDS = {
-    "damaged file": Kind(80, damaged, 4),
-    "checkpoint of another version": Kind(30, other_version, 3),
-    "clock that jumps": Kind(24, clock, 2),
+    "damaged file": Kind(64, damaged, 4),
+    "checkpoint of another version": Kind(20, other_version, 3),
+    "clock that jumps": Kind(16, clock, 2),
 }

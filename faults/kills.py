@@ -103,9 +103,9 @@ def study(seed: int) -> Found:
 
 
 KINDS = {
-    "kill, training": Kind(70, functools.partial(killed, jobs.training), 2),
-    "kill, sampling into shards": Kind(70, functools.partial(killed, jobs.sampling), 2),
-    "kill, scoring": Kind(70, functools.partial(killed, jobs.scoring), 2),
-    "kill, a chapter's study": Kind(30, study, 1),
-    "kill, two runs on one cache": Kind(60, two_runs, 2),
+    "kill, training": Kind(40, functools.partial(killed, jobs.training), 2),
+    "kill, sampling into shards": Kind(40, functools.partial(killed, jobs.sampling), 2),
+    "kill, scoring": Kind(40, functools.partial(killed, jobs.scoring), 2),
+    "kill, a chapter's study": Kind(20, study, 1),
+    "kill, two runs on one cache": Kind(40, two_runs, 2),
 }

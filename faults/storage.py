@@ -130,4 +130,4 @@ def _modes(folder: Path, writable: bool) -> None:
             path.chmod((0o755 if path.is_dir() else 0o644) if writable else (0o555 if path.is_dir() else 0o444))
 
 
-KINDS = {"full disk": Kind(40, full, 4), "read-only cache": Kind(24, read_only, 4)}
+KINDS = {"full disk": Kind(32, full, 4), "read-only cache": Kind(24, read_only, 4)}
