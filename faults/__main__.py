@@ -32,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m faults")
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--sample", action="store_true", help="a few cases of each, and no page")
+    parser.add_argument("--cases", type=Path, help="the folder of finished cases; default: runs/faults/CODE")
     parser.add_argument("--out", type=Path, default=RESULT, help="default: results/faults.json")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.kinds) - set(KINDS):
         parser.error(f"no kind is called {', '.join(sorted(unknown))}: {', '.join(KINDS)}")
     kept = json.loads(chosen.out.read_text(encoding="utf8"))["kinds"] if chosen.out.exists() else []
     rows, bad = {row["kind"]: row for row in kept if row["kind"] in KINDS}, []
-    where, started = home(), time.monotonic()
+    where, started = chosen.cases or home(), time.monotonic()
     for name in chosen.kinds or KINDS:
         kind, begun = KINDS[name], time.monotonic()
         found = total(list(finished(where, name, kind, kind.sample if chosen.sample else kind.cases)))
