@@ -77,7 +77,8 @@ class Run:
         """`[self.cached(name, make, *one) for one in inputs]`, up to `processes` of them at a time.
 
         The calls must be independent, and `make` must be a function of a module. Results have the same bits for every
-        number of processes. Results that are already in the cache are read.
+        number of processes. Results that are already in the cache are read. Where another run with the same cache is at
+        one of the calls, this run takes the others first: so any number of jobs share the work.
         """
         return self.together([(name, make, one) for one in inputs])
 
@@ -90,12 +91,14 @@ class Run:
         missing = [call for call in calls if store.forced() or not self._place(*call).exists()]
         workers = min(self.processes, len(missing))
         if workers < 2:
-            shown = tqdm(calls) if missing else calls  # `disable=` would overrule TQDM_DISABLE
-            return [self.cached(name, make, *one) for name, make, one in shown]
-        with self._pool(workers) as pool:
-            waiting = [pool.submit(_call, self, *call) for call in missing]
-            for one in tqdm(waiting):
-                one.result()
+            for call in tqdm(missing) if missing else ():  # `disable=` would overrule TQDM_DISABLE
+                _call(self, *call)
+        else:
+            with self._pool(workers) as pool:
+                waiting = [pool.submit(_call, self, *call) for call in missing]
+                for one in tqdm(waiting):
+                    one.result()
+        # What another run was at is waited for here.
         return [self.cached(name, make, *one, fresh=False) for name, make, one in calls]
 
     def cascade(
@@ -110,10 +113,9 @@ class Run:
         """
         calls = list(calls)
         if self.processes < 2:
-            for number, call in enumerate(calls):
-                self.together([call])
-                following = then(number)
-                self.together([] if store.forced() else following)
+            self.together(calls)
+            following = [call for number in range(len(calls)) for call in then(number)]
+            self.together([] if store.forced() else following)
             return
         waiting: dict[Future, int | None] = {}
         with self._pool(self.processes) as pool, tqdm(total=0) as bar:
@@ -203,5 +205,5 @@ def _worker(dtype: torch.dtype, cache: str | None) -> None:
 
 
 def _call(run: Run, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
-    """Fill the cache; the parent reads it, so nothing but the inputs travels between processes."""
-    run.cached(name, make, *inputs)
+    """Fill the cache, unless another run is at it; the parent reads it, so only the inputs travel between processes."""
+    store.attempted(f"{run.name}-{name}", make, *inputs, seed=run.seed)

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "memlib"
 WINGS = ("core", "papers", "audit", "chapters", "cli")  # an import runs from right to left, never back
 LAYERS = [  # inside the core, from below
     {"errors", "shapes"},
-    {"random", "claim", "settings", "assets", "metrics", "data", "cache"},
+    {"random", "claim", "cost", "settings", "assets", "metrics", "data", "cache"},
     {"noise", "shards"},
     {"denoiser"},
     {"analytic", "losses", "nets", "adapters", "sample", "inpaint", "likelihood", "train"},

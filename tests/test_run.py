@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import tiny_notebook as tiny
 import tiny_study
 import torch
+from filelock import FileLock
 
 from memlib import run as runs
+from memlib.cache import store
 from memlib.errors import Refused
 
 
@@ -137,3 +141,24 @@ def test_the_environment_names_a_device(monkeypatch):
     with pytest.raises(Refused, match="device 'tpu9' cannot be used"):
         runs.begin("07_tiny")
     assert runs.begin("07_tiny", device="cpu").device.type == "cpu"  # an argument wins
+
+
+def test_a_run_takes_first_what_no_other_run_is_at():
+    """Another run holds the first call; the second is made before that is waited for."""
+    run = runs.begin("test", processes=1)
+    held, free = (store.place("test-part", tiny_study.draw, (n, 1.0), run.seed) for n in (3, 4))
+    order, taken = [], threading.Event()
+
+    def another_run():
+        with FileLock(f"{held}.lock"):
+            taken.set()
+            while not free.exists():
+                time.sleep(0.01)
+            order.append(held.exists())
+
+    other = threading.Thread(target=another_run)
+    other.start()
+    taken.wait()
+    found = run.each("part", tiny_study.draw, [(3, 1.0), (4, 1.0)])
+    other.join()
+    assert order == [False] and [len(one) for one in found] == [3, 4]

@@ -61,7 +61,7 @@ def _check_rows(tensors: dict[str, Tensor], rows: int, who: str) -> None:
 
 
 def kept_rows(tensors: dict[str, Tensor], seeds: Tensor, rows: int, who: str) -> dict[str, Tensor]:
-    """What a file keeps of tensors of so many rows: a row for each of `seeds`, on the CPU."""
+    """What a file keeps of tensors (B, ...) of so many rows: a row for each of `seeds` (B',), on the CPU."""
     _check_rows(tensors, rows, who)
     # Copies, since safetensors refuses tensors that share memory.
     kept = {name: t[: len(seeds)].detach().cpu().contiguous().clone() for name, t in tensors.items()}

@@ -15,15 +15,17 @@ UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, truncat
 
 
 def count(n: int, batch: int) -> int:
+    """The number of files for n samples, a scalar."""
     return -(-n // batch)
 
 
 def path_of(folder: Path, k: int) -> Path:
+    """The k-th file."""
     return folder / f"{k:06d}.safetensors"
 
 
 def seeds_of(k: int, n: int, batch: int, first: int) -> Tensor:
-    """The seeds of the k-th file."""
+    """The seeds of the k-th file, (B,)."""
     return torch.arange(k * batch, min(n, (k + 1) * batch)) + first
 
 
@@ -46,7 +48,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes."""
+    """SHA-256 of names, types, shapes and bytes of tensors of any shape."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -55,7 +57,7 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def intact(path: Path, seeds: Tensor) -> bool:
-    """Whether the file exists, is undamaged and has these seeds."""
+    """Whether the file exists, is undamaged and has these seeds, (B,)."""
     try:
         tensors, stated = tensors_of(path)
         return torch.equal(tensors["seeds"], seeds) and stated == checksum(tensors)
@@ -64,6 +66,7 @@ def intact(path: Path, seeds: Tensor) -> bool:
 
 
 def rows_in(path: Path) -> int:
+    """How many samples a file holds, a scalar."""
     try:
         with opened(path) as file:
             return file.get_slice("seeds").get_shape()[0]
@@ -72,13 +75,14 @@ def rows_in(path: Path) -> int:
 
 
 def tensors_of(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file, and the checksum that it states."""
+    """The tensors of a file, (B, ...) each, and the checksum that it states."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         return tensors, file.metadata()["checksum"]
 
 
 def opened(path: Path) -> safe_open:
+    """The file, to read parts of it. Raises Refused for a damaged one."""
     try:
         return safe_open(path, "pt")
     except UNREADABLE as error:
@@ -86,4 +90,5 @@ def opened(path: Path) -> safe_open:
 
 
 def damaged(path: Path) -> Refused:
+    """The refusal for a file that is not what was written."""
     return Refused(f"{path} is damaged: start shards.stream again with the same settings to draw it anew")

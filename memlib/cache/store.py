@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -75,31 +75,57 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
         Refused: if the disk is full or read-only. A result that a read-only cache has is read as ever.
     """
     path = place(name, make, inputs, seed)
-    with _locked(path) as told:
-        if not (forced() if fresh is None else fresh):
-            with contextlib.suppress(*_UNREADABLE):
-                return _loaded(path, path.name)
-        if told:  # before anything slow is done for nothing
-            raise unwritable(path, told)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            result = make(*inputs)
-        _write(path, result, path.name)
-        return load(path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[str]:
-    """Hold the lock of a result. Where its folder cannot be written nobody makes it, and the reason is yielded."""
-    lock, told = FileLock(f"{path}.lock"), ""
+    lock, told = _acquired(path)
     try:
-        lock.acquire()
-    except OSError as error:
-        told = error.strerror or str(error)
-    try:
-        yield told
+        return _kept(path, make, inputs, seed, forced() if fresh is None else fresh, told)
     finally:
         lock.release()
+
+
+def attempted(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0) -> bool:
+    """Fill the cache as `cached` does, unless another process is at it: then return False, without waiting."""
+    path = place(name, make, inputs, seed)
+    try:
+        lock, told = _acquired(path, blocking=False)
+    except Timeout:
+        return False
+    try:
+        _kept(path, make, inputs, seed, forced(), told)
+    finally:
+        lock.release()
+    return True
+
+
+def _acquired(path: Path, blocking: bool = True) -> tuple[FileLock, str]:
+    """The lock of a result. Where its folder cannot be written nobody makes it: then the lock is free, and why is told.
+
+    Raises Timeout if another process holds it and `blocking` is False.
+    """
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=blocking)
+    except Timeout:  # an OSError too
+        raise
+    except OSError as error:
+        return lock, error.strerror or str(error)
+    return lock, ""
+
+
+def _kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool, unwritten: str) -> Any:
+    """What the file holds, once it has been made where it is missing, damaged or no longer wanted.
+
+    Raises Refused if it would have to be made, and cannot be written for the reason `unwritten`.
+    """
+    if not fresh:
+        with contextlib.suppress(*_UNREADABLE):
+            return _loaded(path, path.name)
+    if unwritten:  # before anything slow is done for nothing
+        raise unwritable(path, unwritten)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        result = make(*inputs)
+    _write(path, result, path.name)
+    return load(path)
 
 
 def trained(

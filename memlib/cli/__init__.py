@@ -1,4 +1,4 @@
-"""The command line: `memlib run`, `study`, `chapters`, `book`, `outputs`, `results`, `audit`, `doctor`.
+"""The command line: `memlib run`, `study`, `cost`, `chapters`, `book`, `outputs`, `results`, `audit`, `doctor`.
 
 A command imports slow packages only when it needs them. A user's mistake ends in one sentence on stderr and exit code
 1 (2 for wrong usage).
@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("-s", "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
     study.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/SCALE, or runs/SCALE with --set")
     study.set_defaults(command=_study)
+    cost = commands.add_parser("cost", help="operations, hours and disk of a study, before it is started")
+    cost.add_argument("study", help="side, 02 or 02_side")
+    cost.add_argument("--scale", choices=SCALES, default="paper")
+    cost.add_argument("--devices", type=int, default=1, metavar="N")
+    cost.add_argument("--rate", type=float, default=4e14, metavar="R", help="operations a second of a device; 4e14")
+    cost.add_argument("-s", "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
+    cost.set_defaults(command=_cost)
     listing = commands.add_parser("chapters", help="list the chapters and their parameters")
     listing.set_defaults(command=_chapters)
 
@@ -140,6 +147,16 @@ def _study(chosen: argparse.Namespace) -> int:
     )
     rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]
     print(claims.aligned([("claim", "verdict", "measured"), *rows]))
+    return 0
+
+
+def _cost(chosen: argparse.Namespace) -> int:
+    from memlib import papers
+    from memlib.cli import studies
+
+    study = papers.find(chosen.study)
+    values = chapters.assigned(chosen.set, studies.at(study, chosen.scale))
+    print(studies.cost(study, chosen.scale, values, chosen.devices, chosen.rate))
     return 0
 
 

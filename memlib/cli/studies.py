@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from memlib.cache import store
 from memlib.cache.atomic import replace_file
 from memlib.chapters import claims, parameters
+from memlib.cost import Work
 from memlib.errors import Refused
 from memlib.papers import groups_of, studies
 from memlib.run import begin
@@ -72,6 +73,32 @@ def run_study(
     where = claims.provenance(run.device, {"seed": seed} | parameters.as_dict(settings))
     where["seconds"] = round(time.perf_counter() - run.started, 1)
     return _keep(study, results, groups, where, (out or home) / study.CHAPTER, scale)
+
+
+def cost(study: ModuleType, scale: str, values: dict[str, Any], devices: int, rate: float) -> str:
+    """A table of the stages of a study: operations of its networks, hours, and gigabytes that they leave.
+
+    Arguments:
+        values: settings that differ from those of the scale.
+        devices: that share the work.
+        rate: operations a second that each sustains.
+
+    Raises:
+        Refused: for a study without an estimate, and for no devices or no rate.
+    """
+    settings = changed(at(study, scale), values)
+    if not hasattr(study, "work"):
+        raise Refused(f"the study of chapter {study.CHAPTER} has no estimate: `memlib study` lists what its runs took")
+    if devices < 1 or not rate > 0:
+        raise Refused(f"need a device or more and a rate above 0, not {devices} and {rate:g}")
+    stages = study.work(settings)
+    every = [*stages, Work("all", sum(one.operations for one in stages), sum(one.disk for one in stages))]
+    rows = [
+        (one.stage, f"{one.operations:.2g}", f"{one.hours(devices, rate):.2g}", f"{one.disk / 1e9:.2g}")
+        for one in every
+    ]
+    table = claims.aligned([("stage", "operations", "hours", "GB"), *rows])
+    return f"{table}\nfor {devices} x {rate:.2g} operations a second; data and judges not counted"
 
 
 def at(study: ModuleType, scale: str) -> Any:

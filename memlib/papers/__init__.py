@@ -2,7 +2,8 @@
 
 A paper is a package. Its `study` module has `CHAPTER` (the notebook that shows it), `GROUPS` (groups of claims that are
 measured together), `SCALES` (a `Settings` for each scale), `run(settings, run, groups)` -> `Results` and
-`verdicts(results)` -> claims. It may have `check_sources(settings, run)`, which refuses images that do not fit it.
+`verdicts(results)` -> claims. It may have `check_sources(settings, run)`, which refuses images that do not fit it, and
+`work(settings)`, what its stages cost.
 `memlib study` lists the studies.
 """
 

@@ -9,6 +9,7 @@ from memlib.errors import Refused
 
 
 def check(steps: int, lr: float, schedule: str, warmup: int, every: int, decay: float, clip: float | None) -> None:
+    """Refuse settings of `fit` that make no sense."""
     if schedule not in ("cosine", "constant"):
         raise Refused(f"schedule is cosine or constant, not {schedule!r}")
     if steps < 1 or every < 1 or not 0 <= warmup < steps:
@@ -40,6 +41,7 @@ def check_networks(net: nn.Module, loss: object, ema: nn.Module | None, clip: fl
 
 
 def check_loss(value: object) -> None:
+    """Refuse what is no scalar loss, of any shape, or does not depend on the network."""
     if not isinstance(value, Tensor):
         raise Refused(f"the loss must be a scalar tensor, not a {type(value).__name__}: return its mean")
     if value.ndim:
@@ -51,6 +53,7 @@ def check_loss(value: object) -> None:
 
 
 def bf16_of(precision: str | None, device: torch.device) -> bool:
+    """Whether to compute in bfloat16. Raises Refused where it is asked for and the device has none."""
     if precision not in (None, "bf16", "fp32"):
         raise Refused(f"precision is bf16, fp32 or None, not {precision!r}")
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

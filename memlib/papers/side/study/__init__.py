@@ -6,6 +6,7 @@ from memlib.papers.side.study.experiment import check_sources, run
 from memlib.papers.side.study.results import Results
 from memlib.papers.side.study.rules import verdicts
 from memlib.papers.side.study.settings import SCALES, Settings
+from memlib.papers.side.study.work import work
 
 CHAPTER = "02_side"
 
@@ -36,4 +37,5 @@ __all__ = [
     "run",
     "tables",
     "verdicts",
+    "work",
 ]
