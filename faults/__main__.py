@@ -39,19 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no kind is called {', '.join(sorted(unknown))}: {', '.join(KINDS)}")
     kept = json.loads(chosen.out.read_text(encoding="utf8"))["kinds"] if chosen.out.exists() else []
     rows, bad = {row["kind"]: row for row in kept if row["kind"] in KINDS}, []
-    where, started = chosen.cases or home(), time.monotonic()
+    where = chosen.cases or home()
     for name in chosen.kinds or KINDS:
         kind, begun = KINDS[name], time.monotonic()
         found = total(list(finished(where, name, kind, kind.sample if chosen.sample else kind.cases)))
-        rows[name] = {"kind": name, "cases": sum(found.counts.values()), **found.counts, "kills": found.kills}
+        counted = {"kind": name, "cases": sum(found.counts.values()), **found.counts, "kills": found.kills}
+        rows[name] = counted | {"seconds": round(time.monotonic() - begun), "commit": commit()}
         bad += [f"{name}: {why}" for why in found.why]
-        print(f"{name:34} {rows[name]}  {time.monotonic() - begun:.0f} s", flush=True)
+        told = ", ".join(f"{count} {outcome}" for outcome, count in found.counts.items() if count)
+        print(f"{name:34} {told}, {found.kills} kills, {rows[name]['seconds']} s", flush=True)
         for why in found.why[:5]:
             print(f"    {why}", flush=True)
-        page = {
-            "commit": commit(), "date": datetime.now(UTC).date().isoformat(),
-            "seconds": round(time.monotonic() - started), "kinds": [rows[one] for one in KINDS if one in rows],
-        }  # fmt: skip
+        page = {"date": datetime.now(UTC).date().isoformat(), "kinds": [rows[one] for one in KINDS if one in rows]}
         text = json.dumps(page, indent=1) + "\n"
         replace_file(chosen.out, lambda beside, text=text: beside.write_text(text, encoding="utf8"))
     print(f"{len(bad)} went wrong" if bad else "nothing lost, nothing wrong")

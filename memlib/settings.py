@@ -38,7 +38,7 @@ def changed(settings: T, values: Mapping[str, Any]) -> T:
     fields = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
     for name in values:
         if name not in fields:
-            raise Refused(f"unknown setting {name}: choose among {', '.join(fields)}{closest(name, fields)}")
+            raise Refused(f"unknown setting {plain(name)}: choose among {', '.join(fields)}{closest(name, fields)}")
     checked = {name: checked_value(name, value, hints[name]) for name, value in values.items()}
     return dataclasses.replace(settings, **checked)  # type: ignore[type-var]
 
@@ -84,6 +84,11 @@ def closest(name: str, known: Iterable[Any]) -> str:
     """` (closest: NAME)` for the end of a sentence, or an empty string if no known name is close."""
     close = get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.4)
     return f" (closest: {close[0]})" if close else ""
+
+
+def plain(text: str) -> str:
+    """A text of the user's for the middle of a sentence; one with lines, or a long one, is quoted and cut short."""
+    return text if len(text) <= 80 and text.isprintable() else _shown(text[:80])
 
 
 def _shown(value: Any) -> str:

@@ -285,9 +285,15 @@ def test_a_place_that_cannot_be_is_no_folder(kind, place):
             ask(f"{kind}:{place}")
 
 
-def test_a_text_of_several_lines_is_told_in_one(capsys):
-    assert main(["study", "gaussian", "--set", "a\nb=1"]) == 1
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+@pytest.mark.parametrize("given", ["a\nb=1", "9" * 900, "a" * 900 + "=1", "a" * 900])
+def test_a_text_of_the_users_is_told_in_one_short_line(given, capsys):
+    assert main(["study", "gaussian", "--set", given]) == 1
+    (told,) = capsys.readouterr().err.strip().splitlines()
+    assert len(told) < 600
+    for name in ("a\nb", "a" * 900):
+        with pytest.raises(Refused) as refused:
+            changed(tiny_study.Settings(), {name: 1})
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
 
 
 def test_a_training_that_diverges_is_a_sentence_on_the_command_line(capsys, monkeypatch):

@@ -18,12 +18,16 @@ COLUMNS = ("cases", "kills", "recovered", "refused", "lost", "wrong")
 
 
 def summary(page: dict) -> str:
-    """The counts in two sentences."""
+    """The counts in words, and where they come from."""
     kinds = page["kinds"]
     cases, kills, lost, wrong = (sum(row[name] for row in kinds) for name in ("cases", "kills", "lost", "wrong"))
     bad = "Nothing was lost and nothing was wrong" if not lost + wrong else f"{lost} were lost and {wrong} went wrong"
-    commit = (page["commit"] or "an unknown commit")[:12]
-    return f"{cases:,} cases with {kills} kills. {bad}. The run was on {page['date']}, of {commit}."
+    minutes = sum(row["seconds"] for row in kinds) / 60
+    commits = sorted({(row["commit"] or "unknown")[:12] for row in kinds})
+    return (
+        f"{cases:,} cases with {kills} kills. {bad}. They took {minutes:.0f} minutes on {page['date']}, at "
+        f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}."
+    )
 
 
 class _Kept(SphinxDirective):

@@ -209,7 +209,8 @@ def _read(
 ) -> tuple[NDArray[numpy.uint8], bool, bool]:
     """The image as `decoded`, whether its file has several frames, and whether it has 16 bits."""
     try:
-        with Image.open(path) as file:
+        # Not by its name: Pillow would map some TIFFs into memory, and leave their pixels unturned.
+        with open(path, "rb") as handle, Image.open(handle) as file:
             # A phone's JPEG may carry previews as further frames.
             several = getattr(file, "n_frames", 1) > 1 and file.format != "MPO"
             deep = file.mode.startswith("I") or ";16" in str(file.tile)
