@@ -27,7 +27,6 @@ from memlib.cache._drawing import Draw, WithinMemory, kept_rows
 from memlib.cache._files import UNREADABLE, checksum, count, damaged, manifest_of, opened, path_of, rows_in, tensors_of
 from memlib.cache._filling import fill
 from memlib.errors import Refused
-from memlib.random import whole
 
 
 def stream(
@@ -65,7 +64,9 @@ def stream(
         Refused: if the settings make no sense or differ from those of the folder, `draw` does not return one row per
             seed, or the disk cannot be written.
     """
-    n, batch, first = map(whole, (n, batch, first), ("n", "batch", "first"))
+    for name, number in (("n", n), ("batch", batch), ("first", first)):
+        if not isinstance(number, int):
+            raise Refused(f"{name} is {number!r}: give a whole number")
     if n < 1 or batch < 1:
         raise Refused(f"need n >= 1 and batch >= 1, not n={n} and batch={batch}")
     if not -(2**62) <= first <= 2**62 or n + batch > 2**62:
