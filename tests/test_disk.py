@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_study
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -241,6 +242,22 @@ def test_a_manifest_that_is_none_is_refused(manifest, tmp_path):
         Shards(tmp_path)
     with pytest.raises(Refused, match=r"manifest.json is damaged: delete the folder"):
         stream(draw, 4, tmp_path, key="k", batch=2)
+
+
+def test_two_runs_add_their_groups_one_after_the_other(tmp_path, monkeypatch):
+    """Each reads the record, adds to it and writes it: at once, the second would lose the groups of the first."""
+    monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "cache"))
+    verdicts, tried = tiny_study.verdicts, []
+
+    def inside(results):
+        with pytest.raises(Timeout):
+            FileLock(studies._lock_of(tmp_path / "07_tiny")).acquire(blocking=False)
+        tried.append(1)
+        return verdicts(results)
+
+    monkeypatch.setattr(tiny_study, "verdicts", inside)
+    studies.run_study(tiny_study, "fast", ids=["X1"], processes=1, out=tmp_path)
+    assert tried and sorted(path.name for path in tmp_path.glob("07*")) == ["07_tiny.json", "07_tiny.safetensors"]
 
 
 def test_a_shard_without_seeds_is_damaged(tmp_path):

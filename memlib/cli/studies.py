@@ -1,6 +1,7 @@
 """`memlib study`: run the experiment of a paper without its notebook, in full or by groups of claims."""
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from memlib.cache import store
@@ -72,7 +74,9 @@ def run_study(
     home = (claims.root() or Path.cwd()) / ("runs" if values or seed else "results") / scale
     where = claims.provenance(run.device, {"seed": seed} | parameters.as_dict(settings))
     where["seconds"] = round(time.perf_counter() - run.started, 1)
-    return _keep(study, results, groups, where, (out or home) / study.CHAPTER, scale)
+    path = (out or home) / study.CHAPTER
+    with FileLock(_lock_of(path)):  # another run may add its groups to the same record
+        return _keep(study, results, groups, where, path, scale)
 
 
 def cost(study: ModuleType, scale: str, values: dict[str, Any], devices: int, rate: float) -> str:
@@ -137,6 +141,12 @@ def _keep(
     replace_file(page, lambda beside: beside.write_text(text, encoding="utf8"))
     mine = {one for name in groups for one in study.GROUPS[name]}
     return [record for record in found if record["id"] in mine]
+
+
+def _lock_of(path: Path) -> Path:
+    """The file of the lock on a record, in the cache: beside the record it would be kept with the results."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return store.folder() / f"record-{name}.lock"
 
 
 def _before(page: Path) -> dict[str, Any]:
