@@ -5,18 +5,20 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from memlib import analytic, data, features, noise
-from memlib.audit import Model, audit
+from memlib.audit import Model, audit, book
 from memlib.audit import copies as copying
 from memlib.audit import data as looking
 from memlib.cli import main
 from memlib.errors import Refused
 
+ROOT = Path(__file__).parents[1]
 DRAWN = data.load("faces:n=360,seed=3", 16).images  # drawn by the library
 
 
@@ -207,7 +209,7 @@ def test_extraction_counts_at_the_same_threshold(folders):
     model = Model(analytic.Empirical(points), tuple(points.shape[1:]), noise.karras(8, 0.02, 50))
     report = audit(model, collected(points), samples=64, descriptor="pixels", extract=True, out=None)
     assert report.extraction.unguided.rate == 1  # a memorizer makes nothing but copies
-    assert report.extraction.copies.n == 96 and "Direct extraction" in report.verdict.text
+    assert report.extraction.copies.n == 200 and "Direct extraction" in report.verdict.text
 
 
 def test_without_a_true_copy_the_rate_is_that_of_the_control(monkeypatch):
@@ -293,6 +295,44 @@ def test_a_report_has_an_alternative_text_for_every_picture_and_one_heading(fold
     assert all(image["alt"].strip() for image in page.find_all("img")) and len(page.find_all("img")) > 60
     assert all(image.parent.name == "button" for image in page.find_all("img"))  # reached by the keyboard, blurred
     assert not page.find_all("link", href=lambda to: not to.startswith("data:"))
+
+
+@pytest.mark.parametrize("urls", [[], ["Repository, https://example.org/code"], ["Documentation, javascript:alert(1)"]])
+def test_a_report_names_the_chapters_of_a_book_that_is_not_published(folders, tmp_path, monkeypatch, urls):
+    monkeypatch.setattr(book.metadata, "metadata", lambda name: Urls(urls))
+    audit(folders / "what", folders / "train", folders / "held_out", tmp_path, descriptor="pixels")
+    text = (tmp_path / "index.html").read_text(encoding="utf8")
+    assert "(chapter 2, SIDE: what an unconditional model gives away)." in text and "notebooks/" not in text
+    assert "(chapter 7, The closed loop: does unlearning help?)." in text and "javascript" not in text
+
+
+def test_a_report_links_to_the_chapters_of_a_published_book(folders, tmp_path, monkeypatch):
+    from bs4 import BeautifulSoup
+
+    place = "Documentation, https://example.org/book/"
+    monkeypatch.setattr(book.metadata, "metadata", lambda name: Urls(["Repository, https://example.org", place]))
+    audit(folders / "what", folders / "train", folders / "held_out", tmp_path, descriptor="pixels")
+    page = BeautifulSoup((tmp_path / "index.html").read_text(encoding="utf8"), "html.parser")
+    links = {link["href"]: link.text for link in page.find_all("a") if "://" in link["href"]}
+    assert links == {
+        f"https://example.org/book/notebooks/{name}.html": book.named(name) for name in ("02_side", "07_closed_loop")
+    }
+
+
+def test_chapters_have_the_titles_of_their_notebooks():
+    for name, title in book.TITLES.items():
+        notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf8"))
+        assert "".join(notebook["cells"][0]["source"]).splitlines()[0] == f"# {title}"
+
+
+class Urls:
+    """The metadata of a package with these `Project-URL` lines."""
+
+    def __init__(self, urls):
+        self.urls = urls
+
+    def get_all(self, name):
+        return self.urls or None
 
 
 def test_names_are_escaped(tmp_path):

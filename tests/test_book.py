@@ -200,7 +200,7 @@ def test_building_the_book_does_not_import_torch():
 @pytest.mark.parametrize(
     "page",
     [
-        *(f"book/howto-{name}.md" for name in ("library", "models", "scale", "unlearn-inpainter")),
+        *(f"book/howto-{name}.md" for name in ("library", "models", "scale", "unlearn-inpainter", "audit")),
         "book/conformance.md",
         "README.md",
     ],
@@ -226,6 +226,9 @@ def test_the_code_on_the_page_runs(page, tmp_path):
         assert worse["retain"] < 1.15 and worse["forget"] > 1.3 and namespace["moved"] == {"encoder"}
         back = namespace["checkpoints"].load("mae", Path(namespace["shelf"].name) / "unlearned").state_dict()
         assert all(value.equal(back[name]) for name, value in namespace["unlearned"].state_dict().items())
+    if "audit" in namespace:  # the perfect memorizer, as the page says
+        report = namespace["report"]
+        assert report.copies.copies.k == 100 and report.data.exact == 5 and report.members.auc[0] > 0.9
     if "copies" in namespace:  # the perfect memorizer, as the page says
         assert namespace["copies"].k == namespace["copies"].n == 100
 

@@ -162,6 +162,11 @@ def test_sizes_show_the_same_faces():
         ("faces:bangs,hat", None, "no label 'bangs,hat'"),
         ("faces:N=3", None, "option 'N'"),
         ("faces:n=0", None, "n = 0"),
+        ("faces:pair", None, "no label 'pair'"),
+        ("faces:pair,pair=bangs", None, "no pair 'bangs'.*bangs\\+eyeglasses"),
+        ("faces:pair,pair=hat+hat", None, "no pair 'hat\\+hat'"),
+        ("faces:pair,pair=bangs+hat,alone=76", None, "alone = 76: give a percentage from 0 to 75"),
+        ("faces:pose=101", None, "pose = 101"),
         ("faces:identities=0", None, "identities = 0"),
         ("olivetti:3", None, "without ':3'"),
         ("olivetti", 0, "0 pixels"),
@@ -231,3 +236,21 @@ def test_without_a_network_one_sentence_says_where_to_put_the_file(home, source)
     with pytest.raises(Refused, match=rf"{home}.*\(the network is unreachable\).*SCIKIT_LEARN_DATA") as caught:
         data.load(source)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pair_of_attributes_is_drawn_apart_from_all_else():
+    source = "faces:{},pair=bangs+eyeglasses,alone=70,pose=30,n=2000"
+    pair, hats, smiles = (data.load(source.format(label), 16) for label in ("pair", "hat", "smiling"))
+    assert pair.names == ("neither", "bangs", "eyeglasses", "bangs and eyeglasses")
+    assert np.abs(np.bincount(pair.labels) / 2000 - [0.05, 0.35, 0.35, 0.25]).max() < 0.03
+    assert torch.equal(pair.images, hats.images) and hats.names == ("no hat", "hat")
+    for other in (hats, smiles):
+        both = np.corrcoef(pair.labels == 3, other.labels)[0, 1]
+        assert abs(both) < 0.07  # as people have them, glasses and hats go together
+    later = faces.draw(5, 16, first=100, label="pair", pair="bangs+eyeglasses", alone=70, pose=30)
+    assert torch.equal(later.images, pair.images[100:105]) and torch.equal(later.labels, pair.labels[100:105])
+
+
+def test_heads_that_do_not_move_differ_in_all_but_pose():
+    still, usual = (faces.draw(20, 16, pose=pose) for pose in (0, 100))
+    assert torch.equal(still.labels, usual.labels) and not torch.equal(still.images, usual.images)

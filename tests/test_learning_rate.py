@@ -200,6 +200,27 @@ def test_a_run_goes_on_where_it_stopped():
     torch.testing.assert_close(whole.b, parts.b, rtol=0, atol=0)
 
 
+def test_a_ramp_rises_holds_and_falls_geometrically():
+    factor = learning_rate.ramp(torch.tensor([1e-2, 1e-4]), 1e-6, 1e-6, 4, 3, 2)
+    rates = torch.stack([factor(step) for step in range(1, 10)]) * torch.tensor([1e-2, 1e-4])
+    torch.testing.assert_close(rates[3:7], torch.tensor([1e-2, 1e-4]).expand(4, -1))
+    torch.testing.assert_close(rates[:4, 0], torch.tensor([1e-5, 1e-4, 1e-3, 1e-2]))
+    torch.testing.assert_close(rates[7:, 0], torch.tensor([1e-4, 1e-6]))
+    at_once = learning_rate.ramp(torch.tensor([1e-2]), 1e-6, 1e-6, 0, 3, 2)
+    assert at_once(1) == 1 and torch.allclose(at_once(5), torch.tensor([1e-4]))
+
+
+def test_a_schedule_multiplies_every_members_rate():
+    seeds, problem, rate = torch.arange(2), members(2), torch.tensor([0.01, 0.03])
+    whole, parts = (learning_rate.two_layer(seeds, 8) for _ in range(2))
+    batches = list(learning_rate.minibatches(problem, seeds, 32, 20))
+    factors = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    list(learning_rate.descend(whole, problem, rate, batches, schedule=lambda step: factors[step - 1]))
+    for batch, factor in zip(batches, factors, strict=True):
+        list(learning_rate.descend(parts, problem, rate * factor, [batch]))
+    torch.testing.assert_close(whole.b, parts.b, rtol=0, atol=1e-12)
+
+
 # Sharpness.
 
 
@@ -236,6 +257,28 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_dense_hessian(kind):
     found = learning_rate.sharpness(net, batch, extra, iterations=60)
     expected = torch.stack([torch.linalg.eigvalsh(dense(net, batch, i, extra))[-1] for i in range(3)])
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_sharpness_in_adams_coordinates_is_that_of_the_preconditioned_hessian():
+    seeds, problem = torch.arange(2), members(2)
+    net, batch = learning_rate.two_layer(seeds, 6, scale=3.0), learning_rate.quadrature(problem, 15)
+    (end,) = learning_rate.descend(net, problem, torch.full((2,), 0.01), repeat(batch, 30), optimiser="adam")
+    found = learning_rate.sharpness(net, batch, iterations=60, scale=end.scale)
+    for i in range(2):
+        plain_hessian = dense(net, batch, i) / 6  # without the factor m of plain descent
+        root = torch.cat([scale[i].flatten() for scale in end.scale]) ** 0.5
+        expected = torch.linalg.eigvalsh(root[:, None] * plain_hessian * root)[-1]
+        torch.testing.assert_close(found[i], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_adam_on_a_parabola_is_stable_up_to_38_over_eta():
+    """The line itself: a frozen preconditioner, a first moment of 0.9, and curvature just below and above."""
+    for share, leaves in ((0.95, False), (1.05, True)):
+        x, mean = 1.0, 0.0
+        for _ in range(400):
+            mean = 0.9 * mean + 0.1 * 38 * share * x  # eta = 1
+            x -= mean
+        assert (abs(x) > 1) == leaves
 
 
 def test_the_kinks_belong_to_the_hessian_of_the_expected_risk():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.adapters import schedule as scheduling
+from memlib.adapters.calling import Labels, predicted
 from memlib.denoiser import Variance
 from memlib.errors import Refused
 from memlib.noise import discrete, discrete_levels, expand_sigma
@@ -81,7 +82,7 @@ class Discrete(nn.Module):
         self.sigmas = discrete(bar)
         self.shape: tuple[int, int, int] | None = None
         self.schedule: dict[str, Any] | None = None
-        self._checked: Any = None  # the labels that were checked last
+        self._labels = Labels()
         self._levels = self.sigmas[:-1].flip(0)  # (n,) increasing: at t = 0 ... n - 1
         self._logs = self._levels.log()
         self._borders = (self._levels[1:] * self._levels[:-1]).sqrt()  # (n - 1,) between nearest levels
@@ -96,7 +97,9 @@ class Discrete(nn.Module):
         alpha = (1 + level**2) ** -0.5
         skip, scale = {"eps": (1.0, -level), "v": (alpha**2, -alpha * level), "x0": (0.0, 1.0)}[self.predicts]
         alpha, skip, scale = (c if isinstance(c, float) else expand_sigma(c, x) for c in (alpha, skip, scale))
-        output = self._call(alpha * x, t.to(x.device).expand(len(x)), y).to(x.dtype)
+        seen = alpha * x
+        labels = self._labels(self.net, y, seen)
+        output = predicted(self.net, seen, t.to(x.device).expand(len(x)), labels).to(x.dtype)
         return skip * x + scale * output
 
     def grid(self, n: int | None = None) -> Tensor:
@@ -165,46 +168,3 @@ class Discrete(nn.Module):
                 f"{low:.6g} to {high:.6g} (nearest: {level[far]:.6g}): visit its own, denoiser.grid(n), or ask for "
                 "between='interpolate'"
             )
-
-    def _call(self, x_t: Tensor, t: Tensor, y: int | Tensor | None) -> Tensor:
-        """The network's prediction (B, *S), in its own dtype."""
-        if isinstance(self.net, nn.Module) and (parameter := next(self.net.parameters(), None)) is not None:
-            x_t = x_t.to(parameter.dtype)
-        output = self.net(x_t, t, *self._labels(y, x_t))
-        output = getattr(output, "sample", output)
-        if len(output) == len(x_t) and output.shape[1] == 2 * x_t.shape[1]:
-            output = output[:, : x_t.shape[1]]  # the other half is a learned variance (Nichol & Dhariwal 2021)
-        if output.shape != x_t.shape:
-            raise Refused(f"the network maps {tuple(x_t.shape)} to {tuple(output.shape)}: it must keep the shape")
-        return output
-
-    def _labels(self, y: Any, x: Tensor) -> tuple[Tensor, ...]:
-        """The labels as the network takes them: none, or one for each of B samples."""
-        table = getattr(self.net, "class_embedding", y)
-        if y is None:
-            if table is not None:
-                raise Refused("this network is class-conditional: bind labels first, functools.partial(denoiser, y=y)")
-            return ()
-        if table is None:
-            raise Refused("this network takes no labels, so leave y out")
-        classes = table.num_embeddings if isinstance(table, nn.Embedding) else None
-        labels = _labels_of(y, x, classes)
-        if classes and y is not self._checked:
-            if not ((labels >= 0) & (labels < classes)).all():
-                raise Refused(f"this network knows the labels 0 to {classes - 1}, not {labels.flatten().tolist()}")
-            self._checked = y  # once for the same object: on a GPU the check costs a sync
-        return (labels.expand(len(x)) if labels.ndim < 2 else labels,)
-
-
-def _labels_of(y: Any, x: Tensor, classes: int | None) -> Tensor:
-    """Labels on the device of x (B, *S), () or (B,); whole numbers where the network has `classes`. Refused if not."""
-    wanted = f"labels are whole numbers from 0 to {classes - 1}" if classes else "labels are numbers"
-    try:
-        labels = torch.as_tensor(y, device=x.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise Refused(f"{wanted}, not {y!r}") from None
-    if classes and (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
-        raise Refused(f"{wanted}, not {labels.dtype}")
-    if (classes and labels.ndim > 1) or (labels.ndim > 0 and len(labels) not in (1, len(x))):
-        raise Refused(f"labels of shape {tuple(labels.shape)} do not fit {len(x)} samples: give one, or one for each")
-    return labels

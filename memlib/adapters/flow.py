@@ -11,9 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from memlib.adapters.calling import Labels, predicted
 from memlib.errors import Refused
 from memlib.noise import expand_sigma
-from memlib.shapes import Float, Int, PerSample
+from memlib.shapes import Float, PerSample
 
 _LARGEST = 1e5  # sigma that stands for t = 1, where it would be infinite: the rounding of float32
 
@@ -43,18 +44,18 @@ class Flow(nn.Module):
         if not timesteps > 0:
             raise Refused(f"pure noise has a timestep above 0, such as 1000 or 1, not {timesteps}")
         self.net, self.timesteps = net, float(timesteps)
+        self._labels = Labels()
 
     def forward(
-        self, x: Float[Tensor, " b *s"], sigma: PerSample, y: Int[Tensor, " b"] | None = None
+        self, x: Float[Tensor, " b *s"], sigma: PerSample, y: int | Tensor | None = None
     ) -> Float[Tensor, " b *s"]:
-        """x (B, *S) at level sigma, a float, () or (B,), and labels y (B,) or None -> (B, *S), in the dtype of x."""
+        """x (B, *S) at level sigma, a float, () or (B,), and labels y, one, (B,) or None -> (B, *S), like x."""
         level = expand_sigma(sigma, x)
         t = level / (1 + level)
         seen = x / (1 + level)
         weight = next(self.net.parameters(), x) if isinstance(self.net, nn.Module) else x
         clock = (t.flatten(1)[:, 0].expand(len(x)) * self.timesteps).to(weight.dtype)
-        found = self.net(seen.to(weight.dtype), clock, *(() if y is None else (y,)))
-        velocity = getattr(found, "sample", found)
+        velocity = predicted(self.net, seen, clock, self._labels(self.net, y, seen))
         return seen - t * velocity.to(x.dtype)
 
     def grid(self, n: int, shift: float = 1.0) -> Float[Tensor, " m"]:

@@ -2,8 +2,8 @@
 
 `audit` answers with a report. `sources` says what can be audited, `data` looks at the images before any model,
 `copies` at what was generated, `members` at the model itself and `extraction` at what guidance brings out. `verdict`
-puts the figures into one paragraph, and `report` writes all of it. Whatever is slow is kept in shards: a run that was
-killed goes on where it was.
+puts the figures into one paragraph, `book` names the chapters that say what to do, and `report` writes all of it.
+Whatever is slow is kept in shards: a run that was killed goes on where it was.
 """
 
 from memlib.audit._audit import audit

@@ -34,6 +34,8 @@ def audit(
     steps: int = 50,
     size: int | None = None,
     label: int | None = None,
+    vae: str | Path | None = None,
+    sigma_data: float | None = None,
     descriptor: str = "auto",
     extract: bool = False,
     pictures: bool = True,
@@ -53,6 +55,9 @@ def audit(
         steps: of sampling.
         size: all images are resampled to (size, size); a model says its own.
         label: the class of a class-conditional model.
+        vae: the folder of the autoencoder of a model of latents; None for that in `vae` or `vqvae` of its folder.
+            Samples are judged as decoded images, and membership on the modes of encoded ones.
+        sigma_data: of a network in EDM's preconditioning; None for what its scheduler says.
         descriptor: see `copies.describe`.
         extract: guide the model to training images too (SIDE).
         pictures: whether the report shows images.
@@ -69,7 +74,10 @@ def audit(
         raise Refused(f"an audit draws 1 sample or more in a positive time, not {samples} in {budget} seconds")
     with usable(device):
         torch.empty(0, device=device)
-    sets = _read(what, train, held_out, size, steps, label, device)
+    given = sources.read(
+        what, size=size, steps=steps, label=label, vae=vae, sigma_data=sigma_data, device=device
+    )  # fmt: skip
+    sets = _read(given, train, held_out, size)
     real = sets.train.images
     beyond = None if sets.held_out is None else sets.held_out.images
     found = looking.look(real, beyond, seed)
@@ -102,7 +110,8 @@ def audit(
             "held_out": sets.held_out
             and {"source": sets.held_out.source, "sha256": sets.held_out.fingerprint, "n": len(sets.held_out)},
             "settings": {
-                "samples": len(made), "steps": steps, "size": size, "label": label, "descriptor": name, "seed": seed,
+                "samples": len(made), "steps": steps, "size": size, "label": label,
+                "vae": None if vae is None else str(vae), "sigma_data": sigma_data, "descriptor": name, "seed": seed,
                 "device": device, "budget": budget,
             },
         },
@@ -112,11 +121,10 @@ def audit(
     return report
 
 
-def _read(what: Any, train: Any, held_out: Any, size: int | None, steps: int, label: int | None, device: str) -> _Sets:
+def _read(found: sources.Model | Images, train: Any, held_out: Any, size: int | None) -> _Sets:
     """The three sets at one size, with three channels where any has colour."""
-    found = sources.read(what, size=size, steps=steps, label=label, device=device)
     if isinstance(found, sources.Model):
-        channels, high, wide = found.shape
+        channels, high, wide = found.image_shape
         if high != wide:
             raise Refused(f"the model makes images of {high}x{wide} pixels, and square ones can be audited")
         size = high

@@ -162,11 +162,12 @@ def judge(
     )
 
 
-def passed(images: Tensor, train: Tensor, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
-    """Which further images (N, C, H, W) are copies of distinct training images (T, C, H, W) by the thresholds of
-    `found`, (N,) bool."""
-    similarity, distance, _ = metrics.closest(images, embed(images), train, embed(train))
-    return _passed(similarity, distance, _ratio(images, train), found.edges, found.calibrated)
+def hits(images: Tensor, train: Tensor, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Which of distinct training images (T, C, H, W) further images (N, C, H, W) copy by the thresholds of `found`,
+    (N,), -1 for none."""
+    similarity, distance, place = metrics.closest(images, embed(images), train, embed(train))
+    copy = _passed(similarity, distance, _ratio(images, train), found.edges, found.calibrated)
+    return torch.where(copy, place, -1)
 
 
 def _passed(similarity: Tensor, distance: Tensor, ratio: Tensor, edges: Joint, calibrated: int) -> Tensor:

@@ -21,7 +21,8 @@ def name_of(model: Model) -> str:
     net = weights_of(model.denoiser)
     own = net.state_dict() if net is not None else model.denoiser
     bound = getattr(model.denoiser, "keywords", {})
-    return fingerprint(own, bound, model.shape, model.sigmas)
+    coder = None if model.vae is None else model.vae.state_dict()
+    return fingerprint(own, bound, model.shape, model.sigmas, coder)
 
 
 def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> tuple[Tensor, str]:
@@ -38,7 +39,7 @@ def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> 
 
     def make(seeds: Tensor) -> Tensor:
         x = sample.start(model.sigmas, seeds, model.shape, device=device, dtype=torch.float32)
-        return sample.ancestral(model.denoiser, x, model.sigmas, limit=model.limit).clamp(-1, 1)
+        return model.images(sample.ancestral(model.denoiser, x, model.sigmas, limit=model.limit))
 
     place, begun, first = folder() / "audit" / key[:32], time.monotonic(), seed * 10**9
     done = _before(place)
@@ -55,7 +56,9 @@ def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> 
     return Shards(place)[:n]["images"].float() / 127.5 - 1, key
 
 
-def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -> Tensor:
+def rows(
+    title: str, make: Callable[[Tensor], Tensor], n: int, *names: object, dtype: torch.dtype | None = None
+) -> Tensor:
     """make(positions) for the positions 0 .. n - 1, (n, K), kept by shards under the fingerprint of `names`.
 
     Arguments:
@@ -63,6 +66,7 @@ def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -
         make: from positions (B,) to (B, K). Each row depends on its own position alone.
         n: rows.
         names: what the rows depend on.
+        dtype: torch.uint8 keeps images in [-1, 1] at 256 levels; None keeps rows as they are.
     """
     key = fingerprint(title, n, names)
 
@@ -70,7 +74,20 @@ def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -
         return make(positions.clamp_max(n - 1))
 
     batch = min(BATCH, n)
-    return stream(clamped, n, folder() / "audit" / key[:32], key=key, batch=batch, title=title).load()
+    place = folder() / "audit" / key[:32]
+    found = stream(clamped, n, place, key=key, batch=batch, dtype=dtype, title=title).load()
+    return found.float() / 127.5 - 1 if dtype == torch.uint8 else found
+
+
+def points(model: Model, images: Tensor, device: str) -> Tensor:
+    """What a model denoises, (N, *S), of images (N, C, H, W): themselves, or their latents, kept by shards."""
+    if model.vae is None:
+        return images
+
+    def make(positions: Tensor) -> Tensor:
+        return model.points(images[positions].to(device)).float().cpu()
+
+    return rows("latents", make, len(images), model.vae.state_dict(), images)
 
 
 def fresh(positions: Tensor, seed: int) -> noise.Noise:

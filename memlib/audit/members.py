@@ -66,10 +66,11 @@ def infer(model: Model, train: Tensor, rows: Tensor, held_out: Tensor, seed: int
     if min(len(rows), len(others)) < 10:
         return None
     images = torch.cat([train[rows], others])
-    columns = _columns(model, float(train.std()))
+    points = kept.points(model, images, device)
+    columns = _columns(model, float(points[: len(rows)].std()))
 
     def make(positions: Tensor) -> Tensor:
-        x = images[positions].to(device)
+        x = points[positions].to(device)
         scored = [score(x, positions).float().cpu() for _, _, score in columns]
         return torch.stack(scored, 1).nan_to_num(neginf=-1e30, posinf=1e30)
 

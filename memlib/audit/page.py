@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import Tensor
 
+from memlib.audit import book
 from memlib.audit.members import LEVEL
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def render(report: "Report", told: dict[str, Any], rows: list[dict[str, Any]], i
         title=escape(f"Audit of {told['provenance']['what']['source']}"),
         verdict=escape(told["verdict"]),
         change=escape(told["change"]),
-        next="".join(
-            f"<li>{escape(what)} (chapter <code>{escape(where)}</code>).</li>" for what, where in told["next"]
-        ),
+        next="".join(f"<li>{escape(what)} ({book.linked(page)}).</li>" for what, page in told["next"]),
         warning=_warning(told),
         key=_key(report, told),
         measures=_measures(told),
@@ -109,11 +108,14 @@ def _membership(one: dict[str, Any] | None) -> str:
 def _extraction(one: dict[str, Any] | None) -> str:
     if one is None:
         return "<p>Not tried: give --extract with a model.</p>"
+    plain, more = one["unguided"], one["more"]
+    weights = " and ".join(f"{weight:g}" for weight in sorted(set(one["weights"])))
     return (
-        f"<p>Guidance of weight {one['weight']:g} ({escape(one['labels'])}) gave {one['k']} copies in {one['n']} "
-        f"samples (95 % interval {one['low']:.1%} to {one['high']:.1%}), the same starts without guidance "
-        f"{one['unguided']['k']} of {one['unguided']['n']}. The weight is the best of {len(one['rates'])}, so the rate "
-        "is a little too high.</p>"
+        f"<p>Guidance of weight {weights} ({escape(one['labels'])}) gave {one['k']} copies in {one['n']} samples (95 % "
+        f"interval {one['low']:.1%} to {one['high']:.1%}) of {one['distinct']} distinct images; the same starts "
+        f"without guidance gave {plain['k']} of {plain['n']}, of {plain['distinct']} distinct images. The difference "
+        f"of distinct images is {more['distinct']:+d} (95 % interval {more['low']:+.1f} to {more['high']:+.1f}). The "
+        "weight of each half of the starts was chosen on the other half.</p>"
     )
 
 

@@ -144,9 +144,12 @@ class Report:
     @staticmethod
     def _extraction(one: Extraction) -> dict[str, Any]:
         low, high = one.copies.interval()
+        more, (least, most) = one.more
         return {
-            "k": one.copies.k, "n": one.copies.n, "low": low, "high": high, "weight": one.weight, "rates": one.rates,
-            "unguided": {"k": one.unguided.k, "n": one.unguided.n}, "labels": one.arm,
+            "k": one.copies.k, "n": one.copies.n, "low": low, "high": high, "distinct": one.distinct,
+            "unguided": {"k": one.unguided.k, "n": one.unguided.n, "distinct": one.unguided_distinct},
+            "more": {"distinct": more, "low": least, "high": most},
+            "weights": list(one.weights), "rates": one.rates, "labels": one.arm,
         }  # fmt: skip
 
 

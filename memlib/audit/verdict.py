@@ -100,9 +100,13 @@ def _direct(members: Membership | None, extraction: Extraction | None, model: bo
     told = []
     if extraction is not None:
         low, high = extraction.copies.interval()
+        more, (least, most) = extraction.more
+        gained = "guidance finds more" if least > 0 else "guidance finds fewer" if most < 0 else "no gain is shown"
         told.append(
             f"Direct extraction by guidance (SIDE) gave {extraction.copies.k} copies in {extraction.copies.n} samples "
-            f"(95 % interval {low:.1%} to {high:.1%})."
+            f"(95 % interval {low:.1%} to {high:.1%}) of {extraction.distinct} distinct training images, and the same "
+            f"starts without guidance {extraction.unguided.k} copies of {extraction.unguided_distinct}: {gained} "
+            f"(difference of distinct images {more:+d}, 95 % interval {least:+.1f} to {most:+.1f})."
         )
     if not model:
         told.append("Without the model itself nothing is said about extraction from it or about membership.")

@@ -12,17 +12,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from memlib.chapters import claims, parameters
-from memlib.chapters.claims import claims_in, kept
+from memlib.chapters.claims import claims_in, kept, kept_results
 from memlib.claim import Claim
 
 if TYPE_CHECKING:
     from memlib.run import Run
 
-__all__ = ["Page", "begin", "claims_in", "kept"]
+__all__ = ["Page", "begin", "claims_in", "kept", "kept_results"]
 
 
 _SOURCES = (  # settings that say which images and models a study works on
-    "data", "size", "half", "held_out", "model", "n_train", "attribute", "checkpoint", "retain", "forget", "proxy",
+    "data", "size", "half", "held_out", "model", "n_train", "beside", "far", "control", "checkpoint", "retain",
+    "forget", "proxy",
 )  # fmt: skip
 
 

@@ -101,6 +101,17 @@ def kept(chapter: str, scale: str = "book") -> dict[str, Any] | None:
     return page | {"claims": {claim["id"]: claim for claim in page["claims"]}, "tables": page.get("tables", {})}
 
 
+def kept_results(chapter: str, scale: str = "book") -> Any:
+    """What a study measured in its kept run, from `results/<scale>/<chapter>.safetensors`, or None.
+
+    The study must be imported: its results are dataclasses of its own.
+    """
+    from memlib.cache import store  # needs torch, which a page that only reads records does not
+
+    path = (home() or Path.cwd()) / "results" / scale / f"{chapter}.safetensors"
+    return store.load(path) if path.exists() else None
+
+
 def show_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     """Display rows as an HTML table with a caption, and as plain text, which the tests compare."""
     text = f"{title}\n{aligned(rows)}"

@@ -100,6 +100,8 @@ def _audit_options(audit: argparse.ArgumentParser) -> None:
     audit.add_argument("--steps", type=int, default=50, metavar="N", help="of sampling; default: 50")
     audit.add_argument("--size", type=int, metavar="N", help="resample all images to NxN pixels")
     audit.add_argument("--label", type=int, metavar="N", help="the class to audit of a class-conditional model")
+    audit.add_argument("--vae", metavar="DIR", help="the autoencoder of a model of latents; default: vae/ in WHAT")
+    audit.add_argument("--sigma-data", type=float, metavar="X", help="of a network in EDM's preconditioning")
     audit.add_argument("--descriptor", default="auto", help="auto, copies, pixels, sscd:FILE, clip:DIR or dinov2:DIR")
     audit.add_argument("--extract", action="store_true", help="guide the model to training images too (SIDE)")
     audit.add_argument("--no-images", action="store_true", help="a report without pictures")
@@ -214,6 +216,8 @@ def _audit(chosen: argparse.Namespace) -> int:
         steps=chosen.steps,
         size=chosen.size,
         label=chosen.label,
+        vae=chosen.vae,
+        sigma_data=chosen.sigma_data,
         descriptor=chosen.descriptor,
         extract=chosen.extract,
         pictures=not chosen.no_images,

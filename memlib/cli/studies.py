@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from memlib.cache import store
-from memlib.cache.atomic import replace_file
+from memlib.cache.atomic import replace_file, writing
 from memlib.chapters import claims, parameters
 from memlib.cost import Work
 from memlib.errors import Refused
@@ -75,8 +75,13 @@ def run_study(
     where = claims.provenance(run.device, {"seed": seed} | parameters.as_dict(settings))
     where["seconds"] = round(time.perf_counter() - run.started, 1)
     path = (out or home) / study.CHAPTER
-    with FileLock(_lock_of(path)):  # another run may add its groups to the same record
+    lock = FileLock(_lock_of(path))  # another run may add its groups to the same record
+    with writing(store.folder()):
+        lock.acquire()
+    try:
         return _keep(study, results, groups, where, path, scale)
+    finally:
+        lock.release()
 
 
 def cost(study: ModuleType, scale: str, values: dict[str, Any], devices: int, rate: float) -> str:

@@ -5,6 +5,9 @@ clothes). Every trait is a standard normal variable built from a few common caus
 people are greyer and wear glasses more often, hats are worn in the sun. Image i of a seed depends only on (seed, i) and
 the number of people. Train on images 0 to n - 1; the next ones are held out; all later ones are fresh draws of the same
 distribution.
+
+With `pair`, two attributes are drawn for each image anew, independently of person and moment: both, one or none of them
+at given fractions. So a *combination* can be forgotten whose parts are kept.
 """
 
 import numpy
@@ -20,6 +23,7 @@ from memlib.errors import Refused
 ATTRIBUTES = {"bangs": 0.25, "smiling": 0.5, "eyeglasses": 0.2, "hat": 0.15, "beard": 0.2, "earrings": 0.2}
 """The binary attributes, and the fraction of images that have each."""
 
+_POSE = ("turn", "tilt", "right", "down", "zoom")
 _OF_PERSON, _OF_MOMENT = 5, 2  # how many of the causes below belong to a person, how many to an image
 _TRAITS = {
     #                age, vigour, complexion, flair, cheer; sun, mood; fraction of the rest that stays with the person
@@ -66,21 +70,24 @@ _TRAITS = {
 
 
 def load(
-    place: str, size: int | None, *, n: int = 4000, seed: int = 0, first: int = 0, identities: int = 200
-) -> Images:
+    place: str, size: int | None, *, n: int = 4000, seed: int = 0, first: int = 0, identities: int = 200,
+    pair: str = "", alone: int = 50, pose: int = 100,
+) -> Images:  # fmt: skip
     """4,000 faces, (4000, 3, 32, 32), labelled by person, unless options say otherwise: `faces:bangs,n=500`.
 
     `place` is the label, `identity` if it is empty. For the other arguments, and for what is refused, see `draw`.
     """
-    return draw(n, 32 if size is None else size, seed, first, identities, place or "identity")
+    wide = 32 if size is None else size
+    return draw(n, wide, seed, first, identities, place or "identity", pair=pair, alone=alone, pose=pose)
 
 
 def draw(
-    n: int, size: int = 32, seed: int = 0, first: int = 0, identities: int = 200, label: str = "identity"
-) -> Images:
+    n: int, size: int = 32, seed: int = 0, first: int = 0, identities: int = 200, label: str = "identity", *,
+    pair: str = "", alone: int = 50, pose: int = 100,
+) -> Images:  # fmt: skip
     """The faces number first to first + n - 1 of a seed, (n, 3, size, size), in 256 levels as if read from a file.
 
-    A number is the same image for any n and first.
+    A number is the same image for any n, first and label.
 
     Arguments:
         n: how many faces.
@@ -88,19 +95,52 @@ def draw(
         seed: another seed has other people.
         first: the number of the first face.
         identities: how many people there are to draw from.
-        label: "identity" or one of `ATTRIBUTES`.
+        label: "identity", one of `ATTRIBUTES`, or "pair": neither of the two, the first, the second, both.
+        pair: two attributes such as "bangs+eyeglasses", drawn for each image apart from all else: both of them in 25 %
+            of images, exactly one in `alone` %, each of the two equally often. Empty: as people have them.
+        alone: a percentage, 0 to 75; at 50 the two are independent of one another.
+        pose: how far heads are turned, tilted, moved and zoomed, in percent of the usual.
 
     Raises:
-        Refused: for another size or label, for n or identities below 1, and for a number below 0 or above 2^62.
+        Refused: for another size, label, pair or percentage, for n or identities below 1, and for a number below 0 or
+            above 2^62.
     """
     if not 16 <= size <= 128:
         raise Refused(f"faces are drawn 16 to 128 pixels wide, not {size}: give a size in between")
-    if label != "identity" and label not in ATTRIBUTES:
+    two = _two(pair)
+    if label != "identity" and label not in ATTRIBUTES and not (two and label == "pair"):
         raise Refused(f"faces have no label {label!r}: give one of identity, {', '.join(ATTRIBUTES)}")
+    for name, value, most in (("alone", alone, 75), ("pose", pose, 100)):
+        if not 0 <= value <= most:
+            raise Refused(f"faces cannot have {name} = {value}: give a percentage from 0 to {most}")
     traits = factors(n, seed, first, identities)
-    names = tuple(f"person {i}" for i in range(identities)) if label == "identity" else (f"no {label}", label)
+    if two:
+        traits |= _apart(two, alone, seed, first, n)
+    traits |= {name: traits[name] * (pose / 100) for name in _POSE}
+    names: tuple[str, ...] = (f"no {label}", label)
+    if label == "pair":
+        names = ("neither", *two, " and ".join(two))
+    elif label == "identity":
+        names = tuple(f"person {i}" for i in range(identities))
     source = f"faces:{label},n={n},seed={seed},first={first},identities={identities}"
+    source += f",pair={pair},alone={alone}" * bool(pair) + f",pose={pose}" * (pose != 100)
     return collect(render(traits, size), traits[label], names, source)
+
+
+def _two(pair: str) -> tuple[str, ...]:
+    """The two attributes of a pair, or none of an empty one."""
+    two = tuple(pair.split("+")) if pair else ()
+    if two and (len(set(two)) != 2 or not set(two) <= set(ATTRIBUTES)):
+        raise Refused(f"faces have no pair {pair!r}: give two of {', '.join(ATTRIBUTES)}, such as bangs+eyeglasses")
+    return two
+
+
+def _apart(two: tuple[str, ...], alone: int, seed: int, first: int, n: int) -> dict[str, Tensor]:
+    """The two attributes and `pair`, 0 to 3, of the faces number first to first + n - 1, each (n,), int64."""
+    place = 100 * _uniform(seed, 3, first, n, 1)[:, 0]
+    label = numpy.select([place < 25, place < 25 + alone / 2, place < 25 + alone], [3, 1, 2], 0)
+    number = torch.from_numpy(label.astype(numpy.int64))
+    return {two[0]: number % 2, two[1]: number // 2, "pair": number}
 
 
 def factors(n: int, seed: int = 0, first: int = 0, identities: int = 200) -> dict[str, Tensor]:

@@ -100,6 +100,20 @@ def folder(to, tmp_path):
     return again(to(X), again.sigmas[3])
 
 
+def coded(to):
+    diffusers = pytest.importorskip("diffusers", reason="the autoencoder is diffusers'")
+    net = made(lambda: diffusers.AutoencoderKL(1, 1, norm_num_groups=4, block_out_channels=(4,)))
+    coder = to(adapters.Autoencoder(net))
+    latents = coder.encode(to(X))
+    return latents, coder.decode(latents)
+
+
+def preconditioned(to, tmp_path):
+    pytest.importorskip("diffusers", reason="a folder of diffusers")
+    made(lambda: nets.UNet(8, 1, (8, 8), layers=1).unet).save_pretrained(tmp_path)
+    return adapters.from_edm(tmp_path, 0.5, device=to(X).device)(to(X), to(SIGMA))
+
+
 def discrete(to, predicts, sigma, **options):
     net = to(F.enter[0])  # a convolution
 
@@ -195,6 +209,9 @@ CASES = {
         discrete(to, predicts, noise.discrete(BAR)[k], **how)
         for predicts in ("eps", "v", "x0") for k in (4, [3, 4, 5, 6, 7, 8]) for how in ({}, {"between": "interpolate"})
     ],
+    "adapters.from_preconditioned": lambda to: adapters.from_preconditioned(to(NET.net), 0.5)(to(X), to(SIGMA)),
+    "adapters.Edm": lambda to: [adapters.Edm(to(NET.net), 0.5)(to(X), s) for s in (0.0, 0.3)],
+    "adapters.Autoencoder": coded,
     "adapters.from_flow": lambda to: adapters.from_flow(lambda x, t: x * t[:, None, None, None])(to(X), to(SIGMA)),
     "adapters.Flow": lambda to: adapters.Flow(lambda x, t: x * t[:, None, None, None], 1.0)(to(X), 0.5),
     "adapters.Discrete": lambda to: adapters.Discrete(to(F), BAR, "v").weight(to(SIGMA)),
@@ -245,6 +262,10 @@ def test_a_folder_of_diffusers_on_the_device(device, tmp_path):
     check(functools.partial(folder, tmp_path=tmp_path), device)
 
 
+def test_a_folder_of_edm_on_the_device(device, tmp_path):
+    check(functools.partial(preconditioned, tmp_path=tmp_path), device)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_function_that_takes_tensors_is_forgotten(room):
     own = {
@@ -252,5 +273,6 @@ def test_no_function_that_takes_tensors_is_forgotten(room):
         "train.fit",
         "train.train",
         "adapters.compiled",
+        "adapters.from_edm",
     }  # tests of their own; the last in benchmarks/sampling.py
     assert takers(room) - {*CASES, *SKIPPED, *own} == set()

@@ -257,6 +257,7 @@ CASES = {
     ),
     "learning_rate.zero_score_risk": lambda to: learning_rate.zero_score_risk(stack(to)[0]),
     "learning_rate.min_distance": lambda to: learning_rate.min_distance(stack(to)[0].points),
+    "learning_rate.ramp": lambda to: learning_rate.ramp(to(torch.ones(3)), 1e-3, 1e-2, 2, 1, 2)(1),
     "learning_rate.rate_threshold": lambda to: learning_rate.rate_threshold(stack(to)[0]),
     "learning_rate.risk_bound": lambda to: learning_rate.risk_bound(stack(to)[0], to(torch.tensor([1.0, 2.0, 3.0]))),
     "learning_rate.descend": lambda to: [descended(to), descended(to, "adam"), descended(to, dim=2)],

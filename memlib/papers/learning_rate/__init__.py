@@ -7,7 +7,7 @@ turns networks into a sampler, and `study` is the experiment.
 
 from memlib.papers.learning_rate.curvature import sharpness
 from memlib.papers.learning_rate.deeper import Deep, deep
-from memlib.papers.learning_rate.descent import Progress, descend
+from memlib.papers.learning_rate.descent import Progress, descend, ramp
 from memlib.papers.learning_rate.fixed_level import (
     NoisyBatch,
     Problem,
@@ -41,6 +41,7 @@ __all__ = [
     "minibatches",
     "optimal_score",
     "quadrature",
+    "ramp",
     "rate_threshold",
     "risk",
     "risk_bound",

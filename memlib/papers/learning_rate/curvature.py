@@ -1,10 +1,12 @@
 """Sharpness: the largest eigenvalue of the Hessian in the coordinates of an update, for a whole stack at once.
 
 Gradient descent theta <- theta - eta P grad R is linearly stable at a minimum only if the largest eigenvalue of
-P^1/2 H P^1/2 is at most 2 / eta. The update of the slides has P = m, so m lambda_max(H) is compared with 2 / eta. Adam
-has no such line, because its P changes from step to step.
+P^1/2 H P^1/2 is at most 2 / eta. The update of the slides has P = m, so m lambda_max(H) is compared with 2 / eta. For
+Adam P is 1 / sqrt(second moment). It changes slowly, and with a first moment of beta_1 the line is
+(2 + 2 beta_1) / ((1 - beta_1) eta), 38 / eta at beta_1 = 0.9. Cohen et al. 2022, arXiv:2207.14484.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,7 +20,12 @@ from memlib.random import keyed
 
 
 def sharpness(
-    net: ScoreNetworks, batch: NoisyBatch, problem: Problem | None = None, iterations: int = 24, seed: int = 0
+    net: ScoreNetworks,
+    batch: NoisyBatch,
+    problem: Problem | None = None,
+    iterations: int = 24,
+    seed: int = 0,
+    scale: Sequence[float] | Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Largest eigenvalue of P^1/2 H P^1/2 of the risk on a batch with y (M, B, d), by Lanczos' method.
 
@@ -29,6 +36,7 @@ def sharpness(
         problem: adds the contribution of the kinks of a `TwoLayer` for d = 1 (`TwoLayer.kinks`). This gives the Hessian
             of R_n itself; a mean over finitely many rows cannot see it.
         iterations: the estimate grows with them and converges from below. The number of parameters is enough.
+        scale: P, an entry for each trained tensor, such as `Progress.scale`; None is `net.lr_scale`.
 
     Returns:
         One value for each member, (M,).
@@ -37,7 +45,7 @@ def sharpness(
         Refused: for a `problem` with networks or points whose kinks are not known.
     """
     leaves = [p.detach().requires_grad_() for p in net.trained]
-    lr_scales = [lr_scale**0.5 for lr_scale in net.lr_scale]
+    lr_scales = [one**0.5 for one in (net.lr_scale if scale is None else scale)]
     with torch.enable_grad():
         grads = torch.autograd.grad(risk(net.with_parameters(leaves), batch).sum(), leaves, create_graph=True)
     if problem is not None and (problem.points.shape[2] != 1 or not hasattr(net, "kinks")):

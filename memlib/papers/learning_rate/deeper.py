@@ -47,12 +47,19 @@ class Deep:
 
 
 def deep(
-    seeds: Tensor, width: int, dim: int = 1, layers: int = 2, *, reach: float = 2.0, scale: float | Tensor = 1.0
+    seeds: Tensor,
+    width: int,
+    dim: int = 1,
+    layers: int = 2,
+    *,
+    reach: float = 2.0,
+    scale: float | Tensor = 1.0,
+    outputs: int | None = None,
 ) -> Deep:
     """Fresh members, one for each seed (M,), with `layers` hidden layers, in torch's default dtype.
 
     The first and last layer start as in `two_layer`. Inner matrices are normal with variance 2/m (He et al. 2015), and
-    their biases are 0.
+    their biases are 0. `outputs` is the size of what is returned, where it is not `dim`.
     """
 
     def initial(seed: int) -> list[Tensor]:
@@ -63,7 +70,7 @@ def deep(
 
         first = normal(dim, width)
         b = reach * (2 * torch.rand(width, generator=generator, dtype=torch.float64) - 1)
-        last = normal(width, dim)
+        last = normal(width, outputs or dim)
         inner = [normal(width, width) * (2 / width) ** 0.5 for _ in range(layers - 1)]
         return [first / first.norm(dim=0), *inner, last, b, *[torch.zeros_like(b)] * (layers - 1)]
 

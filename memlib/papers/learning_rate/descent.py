@@ -1,6 +1,6 @@
 """Train a stack of networks at once, each member at its own learning rate. Members that diverge are set aside."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -39,11 +39,16 @@ class ScoreNetworks(Protocol):
 
 
 class Progress(NamedTuple):
-    """After `step` updates: which members are alive, (M,), and where the others were found to have diverged, (M,)."""
+    """After `step` updates: which members are alive, (M,), and where the others were found to have diverged, (M,).
+
+    `scale` has one entry for each trained tensor: what multiplies eta times its gradient in an update, as a number for
+    SGD. For Adam it is 1 / sqrt(second moment), (M, ...), whose first moment averages the gradients.
+    """
 
     step: int
     alive: Tensor
     diverged_at: Tensor
+    scale: list[float] | list[Tensor]
 
 
 @torch.no_grad()
@@ -55,6 +60,7 @@ def descend(
     *,
     bound: float | Tensor = torch.inf,
     optimiser: Literal["sgd", "adam"] = "sgd",
+    schedule: Callable[[int], Tensor] | None = None,
     at: Sequence[int] = (),
 ) -> Iterator[Progress]:
     """theta <- theta - m eta grad R, then w2 clipped to [-A, A], for all members at once. Wu et al. 2025, slide 9.
@@ -70,6 +76,7 @@ def descend(
             batch.
         bound: A, a number or (M,).
         optimiser: "adam" moves each parameter by eta times its normalised gradient, without the factor m.
+        schedule: what multiplies eta in a step, counted from 1, (M,), such as `ramp`. None is 1 throughout.
         at: the steps after which a `Progress` is yielded; the end is always one.
 
     Raises:
@@ -90,17 +97,44 @@ def descend(
         grads = net.gradient(batch)
         if moments:
             grads = [_adam(g, *both, k) for g, both in zip(grads, moments, strict=True)]
-        for parameter, step, grad in zip(net.trained, rates, grads, strict=True):
+        now = rates if schedule is None else [step * _like(schedule(k), step) for step in rates]
+        for parameter, step, grad in zip(net.trained, now, grads, strict=True):
             parameter.addcmul_(grad, step, value=-1)
         net.w2.clamp_(-bound, bound)
         if k % _LOOK == 0 or k in at:
             _set_aside(risk(net, batch), limit, k, alive, diverged_at, [*net.trained, *rates, *sum(moments, ())])
         if k in at:
             told = k
-            yield Progress(k, alive.clone(), diverged_at.clone())
+            yield Progress(k, alive.clone(), diverged_at.clone(), _scale(lr_scales, moments, k))
     if told < k:
         _set_aside(risk(net, batch), limit, k, alive, diverged_at, net.trained)
-        yield Progress(k, alive, diverged_at)
+        yield Progress(k, alive, diverged_at, _scale(lr_scales, moments, k))
+
+
+def ramp(rate: Tensor, start: float, end: float, up: int, hold: int, down: int) -> Callable[[int], Tensor]:
+    """A `schedule` of `descend` for rates eta (M,): geometrically from `start` to eta, eta, geometrically to `end`.
+
+    A network that is brought to a large rate this slowly stays near the edge of stability, where one that begins there
+    is thrown far away by its first steps.
+
+    Arguments:
+        up, hold, down: steps of the three parts.
+    """
+    log_start, log_end = torch.log(start / rate), torch.log(end / rate)
+
+    def factor(step: int) -> Tensor:
+        if step <= up:
+            return (log_start * (1 - step / up)).exp()
+        return (log_end * (max(0, step - up - hold) / down)).exp()
+
+    return factor
+
+
+def _scale(lr_scales: list[float], moments: list[tuple[Tensor, Tensor]], k: int) -> list[float] | list[Tensor]:
+    """`Progress.scale` after k steps."""
+    if not moments:
+        return lr_scales
+    return [1 / ((square / (1 - _BETAS[1] ** k)).sqrt() + _TINY) for _, square in moments]
 
 
 def _set_aside(

@@ -4,39 +4,27 @@ A group is planned as independent calls, by name; those that two groups share ar
 through one pool of processes, and each group is then put together from what came back.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from memlib.papers.learning_rate.fixed_level import rate_threshold
 from memlib.papers.learning_rate.study import digits, dimensions, edge, memory, relaxations
-from memlib.papers.learning_rate.study.line import (
-    Network,
-    at_level,
-    joined,
-    members,
-    noise_levels,
-    pairs,
-    row,
-    sweep,
-)
+from memlib.papers.learning_rate.study.inputs import Calls, Done, Inputs, column, inputs_of, planned, threshold
+from memlib.papers.learning_rate.study.line import Network, joined, pairs, row
 from memlib.papers.learning_rate.study.results import (
-    Bracket,
     Digits,
     Dimensions,
     Edge,
     Factor,
     Gaps,
+    Looks,
     Memory,
     Relaxation,
     Results,
     Smoothness,
     Theorem,
-    Walk,
 )
 from memlib.papers.learning_rate.study.settings import Settings, check
 from memlib.run import Run
@@ -44,51 +32,21 @@ from memlib.run import Run
 GROUPS: dict[str, tuple[str, ...]] = {
     "memory": ("L1",),
     "theorem": ("L2",),
-    "edge": ("L3",),
+    "edge": ("L3", "L3b"),
     "dimensions": ("L4",),
     "gaps": ("L5",),
     "smoothness": ("L6",),
-    "digits": ("L7",),
+    "digits": ("L7", "L7b"),
     "relaxations": (),  # decides no claim
 }
 
-_MIDDLE = 1e-3  # the rate at which one factor is varied at a time
+MULTIPLES = [1e-6, 1e-5, 1e-4, 1e-2, 2.0]  # of each network's own threshold
 SIGMAS = [0.2, 0.25, 0.32, 0.4, 0.5]  # sigma / mu
 COUNTS = [3, 4, 6, 8]  # training points
 SPACINGS = [0.7, 0.85, 1.0, 1.2, 1.5]  # all points pulled apart
-BOUNDS = [1.0, 3.0, 10.0, 30.0]  # A sigma^2
+BOUNDS = [3.0, 10.0, 30.0, 100.0]  # A sigma^2
 OPENINGS = [0.25, 0.4, 0.6, 0.8, 1.0]  # the gap of two pairs
-
-
-Calls = dict[str, tuple[str, Callable[..., Any], tuple]]  # by name: the artefact's name, a function, its inputs
-Done = Mapping[str, Any]  # what the calls returned, by name
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the calls are made of: the runs' keys (R,), their points (R, n, 1), noise levels (K,), and the digits."""
-
-    settings: Settings
-    first: int
-    keys: Tensor
-    points: Tensor
-    levels: Tensor
-    network: Network
-    images: digits.Split | None
-
-    @property
-    def three(self) -> list[float]:
-        """The smallest rate, a middle one, and twice the theorem's threshold, the largest over runs, lowest level."""
-        r, k = members(len(self.keys), len(self.levels))
-        every = rate_threshold(at_level(self.points[r], self.levels[k]))
-        return [self.settings.rates[0], _MIDDLE, 2 * float(every.view(len(self.keys), -1)[:, -1].max())]
-
-    @property
-    def description(self) -> str:
-        """The data, in a sentence."""
-        last = int(self.keys[-1])
-        line = f"line: {len(self.keys)} runs of {self.settings.n_points} points, keys {self.first} to {last}"
-        return line if self.images is None else f"{line}; {self.images.description}"
+_MIDDLE = 1  # the multiple at which a factor is varied
 
 
 def run(settings: Settings, run: Run, groups: Iterable[str] = ()) -> Results:
@@ -103,55 +61,30 @@ def run(settings: Settings, run: Run, groups: Iterable[str] = ()) -> Results:
     return Results(inputs.description, **{group: _PLANS[group][1](inputs, done) for group in chosen})
 
 
-def inputs_of(settings: Settings, run: Run, with_images: bool = True) -> Inputs:
-    """The inputs of these settings. The explore and the report half never share a draw."""
-    first = 1000 * run.seed + (500 if settings.half == "report" else 0)
-    keys = first + torch.arange(settings.n_runs)
-    points = row(keys, settings.n_points).to(run.device)
-    levels = noise_levels(settings.lowest, settings.n_levels)
-    network = Network(settings.width, settings.start, settings.bound)
-    images = digits.split(settings.half, run.seed, run.device) if with_images else None
-    return Inputs(settings, first, keys, points, levels, network, images)
-
-
-def _sweep(
-    given: Inputs,
-    rates: list[float],
-    steps: int,
-    *,
-    points: Tensor | None = None,
-    levels: Tensor | None = None,
-    network: Network | None = None,
-    batch: int | None = None,
-    looks: tuple[int, ...] = (),
-) -> tuple[str, Callable[..., Any], tuple]:
-    """A sweep over the runs at the lowest level, but for what is given."""
-    points = given.points if points is None else points.to(given.points)
-    levels = given.levels[-1:] if levels is None else levels
-    batch = given.settings.batch if batch is None else batch
-    return "sweep", sweep, (points, given.keys, rates, levels, network or given.network, steps, batch, looks)
-
-
 # L1 and L6: the main sweep.
 
 
 def _main_calls(given: Inputs) -> Calls:
     rates, steps = given.settings.rates, given.settings.steps
-    looks, half = memory.looks(steps, rates), (len(rates) + 1) // 2
+    half = (len(rates) + 1) // 2
     parts = {"main, low rates": rates[:half], "main, high rates": rates[half:]}  # for two processes
-    return {name: _sweep(given, part, steps, levels=given.levels, looks=looks) for name, part in parts.items()}
+    return {
+        name: planned(given, column(part), steps, levels=given.levels, with_sharpness=True)
+        for name, part in parts.items()
+    }
 
 
 def _memory_calls(given: Inputs) -> Calls:
-    settings = given.settings
-    return _main_calls(given) | {"full batch": _sweep(given, settings.rates, settings.steps // 2, batch=0)}
+    rates, steps = column(given.settings.rates), given.settings.steps
+    full = planned(given, rates, steps, batch=0, with_sharpness=True)
+    return _main_calls(given) | {"full batch": full, "abrupt": planned(given, rates, steps, abrupt=True)}
 
 
 def _memory(given: Inputs, done: Done) -> Memory:
     main = joined([done["main, low rates"], done["main, high rates"]])
     settings = given.settings
-    common = (given.points, given.first, settings.rates, given.levels, settings.steps)
-    return memory.measure(main, done["full batch"], *common)
+    arms = {name: done[name] for name in ("full batch", "abrupt")}
+    return memory.measure(main, arms, given.points, given.first, settings.rates, settings.decisive, given.levels)
 
 
 def _smoothness(given: Inputs, done: Done) -> Smoothness:
@@ -159,49 +92,70 @@ def _smoothness(given: Inputs, done: Done) -> Smoothness:
     return memory.smoothness(main, given.first, given.settings.rates, given.levels)
 
 
-# L2 and L5: one factor varied at a time, at a middle rate and above the threshold.
+# L2: multiples of each network's own threshold, and one factor varied at a time.
 
 
-def _spacing_calls(given: Inputs) -> Calls:
-    rates, steps, count = given.three[1:], given.settings.steps // 4, given.settings.n_points
-    return {f"Delta {gap}": _sweep(given, rates, steps, points=row(given.keys, count, gap)) for gap in SPACINGS}
+def _own_rates(given: Inputs, points: Tensor, levels: Tensor, multiples: list[float]) -> Tensor:
+    return column(multiples) * threshold(given, points, levels)
+
+
+def _varied(given: Inputs) -> dict[str, tuple[Tensor, Network]]:
+    """Points and network by factor and value."""
+    settings, keys, plain = given.settings, given.keys, given.network
+    found = {f"n {n}": (row(keys, n), plain) for n in COUNTS}
+    found |= {f"Delta {gap}": (row(keys, settings.n_points, gap), plain) for gap in SPACINGS}
+    return found | {f"A {a}": (given.points, Network(settings.width, settings.start, a)) for a in BOUNDS}
 
 
 def _theorem_calls(given: Inputs) -> Calls:
-    settings, rates = given.settings, given.three
-    steps = settings.steps // 4
-    calls = {"sigma": _sweep(given, rates, settings.steps // 2, levels=torch.tensor(SIGMAS))}
-    calls |= {f"n {n}": _sweep(given, rates[1:], steps, points=row(given.keys, n)) for n in COUNTS}
-    for bound in BOUNDS:
-        network = Network(settings.width, settings.start, bound)
-        calls[f"A {bound}"] = _sweep(given, rates[1:], steps, network=network)
-    return calls | _spacing_calls(given)
-
-
-def _gaps_calls(given: Inputs) -> Calls:
-    rates, steps = given.three[1:], given.settings.steps // 4
-    opened = {f"pairs {gap}": _sweep(given, rates, steps, points=pairs(given.keys, gap)) for gap in OPENINGS}
-    return _spacing_calls(given) | opened
-
-
-def _factor(name: str, values: list, done: Done) -> Factor:
-    return Factor(values, torch.stack([done[f"{name} {value}"].excess[-1, ..., 0] for value in values], 1))
+    levels, steps = torch.tensor(SIGMAS), given.settings.steps // 2
+    rates = _own_rates(given, given.points, levels, MULTIPLES)
+    calls = {"sigma": planned(given, rates, steps, levels=levels, with_sharpness=True)}
+    for name, (points, network) in _varied(given).items():
+        rates = _own_rates(given, points, given.levels[-1:], [MULTIPLES[_MIDDLE], MULTIPLES[-1]])
+        calls[f"factor {name}"] = planned(given, rates, steps, points=points, network=network)
+    return calls
 
 
 def _theorem(given: Inputs, done: Done) -> Theorem:
-    factors = {"n": COUNTS, "Delta": SPACINGS, "A": BOUNDS}
+    main = done["sigma"]
+    values = {"n": COUNTS, "Delta": SPACINGS, "A": BOUNDS}
+    found = {
+        name: Factor(some, torch.stack([done[f"factor {name} {value}"].excess[1, ..., 0] for value in some], 1))
+        for name, some in values.items()
+    }
     return Theorem(
         bound=given.settings.bound,
         n_points=given.settings.n_points,
-        rates=given.three,
+        multiples=MULTIPLES,
+        threshold=threshold(given, given.points, torch.tensor(SIGMAS)).cpu(),
         levels=SIGMAS,
-        relative=done["sigma"].excess[-1].double(),
-        factors={name: _factor(name, values, done) for name, values in factors.items()},
+        relative=main.excess[1].double(),
+        silent=main.silent[0],
+        sharp=main.sharp,
+        factors=found,
     )
 
 
+# L5: the smallest gap, at a rate and at the smallest one, which is as long at work.
+
+
+def _gaps_calls(given: Inputs) -> Calls:
+    settings = given.settings
+    rates = column([settings.rates[0], settings.gap_rate])
+    points = {f"spacing {gap}": row(given.keys, settings.n_points, gap) for gap in SPACINGS}
+    points |= {f"pairs {gap}": pairs(given.keys, gap) for gap in OPENINGS}
+    return {name: planned(given, rates, settings.steps, points=some) for name, some in points.items()}
+
+
 def _gaps(given: Inputs, done: Done) -> Gaps:
-    return Gaps(_factor("Delta", SPACINGS, done), _factor("pairs", OPENINGS, done))
+    missing, control = {}, {}
+    for name, values in {"spacing": SPACINGS, "pairs": OPENINGS}.items():
+        parts = [done[f"{name} {value}"] for value in values]
+        fractions = torch.stack([part.excess[..., 0].double() / part.silent[..., 0] for part in parts])  # (V, 3, 2, R)
+        control[name], missing[name] = fractions[:, 2, 0], fractions[:, 1, 1]
+    settings = given.settings
+    return Gaps(settings.gap_rate, settings.rates[0], SPACINGS, OPENINGS, missing, control)
 
 
 # L3: the edge.
@@ -213,20 +167,27 @@ def _edge_calls(given: Inputs) -> Calls:
     runs = (given.points, given.keys)
     pushed = (*runs, given.levels[-1:], network, settings.edge_steps, settings.batch)
     calls: Calls = {"leaving": ("edge", edge.leaving, pushed)}
-    for arm, batch in {"full batch": 0, "mini-batch": settings.batch}.items():
-        calls[f"sharpness, {arm}"] = ("sharpening", edge.sharpening, (*runs, network, batch, settings.sharpness_at))
+    for arm, (optimiser, batch) in _sharp_arms(settings).items():
+        inputs = (optimiser, *runs, network, batch, settings.sharpness_at)
+        calls[f"sharpness, {arm}"] = ("sharpening", edge.sharpening, inputs)
     return calls
 
 
+def _sharp_arms(settings: Settings) -> dict[str, tuple[str, int]]:
+    """By arm: optimiser and batch, 0 for the full batch."""
+    return {"full batch": ("SGD", 0), "mini-batch": ("SGD", settings.batch), "Adam, full batch": ("Adam", 0)}
+
+
 def _edge(given: Inputs, done: Done) -> Edge:
-    arms = ("full batch", "mini-batch")
+    found = {arm: done[f"sharpness, {arm}"] for arm in _sharp_arms(given.settings)}
     return Edge(
-        rho=edge.RHO,
-        rise={arm: rise.amax(0) for arm, rise in zip(arms, done["leaving"], strict=True)},
+        leaving=done["leaving"],
         rates=edge.RATES,
+        settled=edge.SETTLED,
         steps=given.settings.sharpness_at,
-        sharpness={arm: done[f"sharpness, {arm}"][0] for arm in arms},
-        with_kinks={arm: done[f"sharpness, {arm}"][1] for arm in arms},
+        sharpness={arm: sharp[0] for arm, (sharp, _) in found.items()},
+        with_kinks={arm: sharp[1] for arm, (sharp, _) in found.items()},
+        gradient={arm: slopes for arm, (_, slopes) in found.items()},
     )
 
 
@@ -235,11 +196,8 @@ def _edge(given: Inputs, done: Done) -> Edge:
 
 def _dimension_calls(given: Inputs) -> Calls:
     settings = given.settings
-    few = given.levels[[0, settings.n_levels // 3, -2, -1]].to(given.points)
-    arms = [(settings.start, 1e-5), (1.0, 1e-2)]  # initial weights times sigma^2, and the rate
-    shared = (settings.n_runs, settings.n_points, given.first, arms, few, given.network)
-    train = (3 * settings.steps // 8, settings.batch)
-    return {f"d {d}": ("dimension", dimensions.in_dimension, (d, *shared, *train)) for d in settings.dims}
+    shared = (settings.n_runs, settings.n_points, given.first, settings.dim_width, settings.dim_steps, given.points)
+    return {f"d {d}": ("dimension", dimensions.in_dimension, (d, *shared)) for d in settings.dims}
 
 
 def _dimensions(given: Inputs, done: Done) -> Dimensions:
@@ -261,40 +219,56 @@ def _relaxations(given: Inputs, done: Done) -> dict[str, Relaxation]:
 # L7: digits.
 
 
-def _arms(settings: Settings) -> list[tuple[float, int]]:
-    rates, sizes = settings.image_rates, settings.image_batches
-    return sorted({(rate, digits.BATCH) for rate in rates} | {(rates[1], size) for size in sizes})
-
-
 def _digits_calls(given: Inputs) -> Calls:
     settings, images = given.settings, given.images
     assert images is not None
-    calls: Calls = {}
-    bisection = (settings.image_steps, settings.image_sizes, settings.image_bracket)
-    train = (settings.walk_images, 2 * settings.image_steps)
-    for key in range(given.first, given.first + settings.n_models):
-        for arm in _arms(settings):
-            calls[f"EMM {arm} {key}"] = ("EMM", digits.largest_memorized, (images.members, *arm, key, *bisection))
-        for way in product(settings.schedules, settings.image_rates):
-            inputs = (images.members, images.held_out, *way, key, *train)
-            calls[f"walk {way} {key}"] = ("walk", digits.walk, inputs)
-    return calls
+    seeds = list(range(given.first, given.first + settings.choosing + settings.testing))
+    train = (settings.image_steps, settings.image_batch)
+    adam, tested = ("adam", settings.image_rates), seeds[settings.choosing :]
+    calls: Calls = {
+        f"{n} digits": ("digits", digits.trained, (images, *adam, seeds, n, *train)) for n in settings.image_sizes
+    }
+    watched = settings.watched
+    annealed = (images, *adam, tested, watched, *train, settings.image_rates[0])
+    plain = (images, "sgd", settings.sgd_rates, tested, watched, *train)
+    # The same networks up to their first look: where they are as far from their images as one that has learnt little.
+    early = (images, *adam, seeds, watched, _first_look(settings), settings.image_batch)
+    named = {"annealed": annealed, "SGD": plain, "early": early}
+    return calls | {name: ("digits", digits.trained, inputs) for name, inputs in named.items()}
+
+
+def _first_look(settings: Settings) -> int:
+    return max(1, round(digits.SHARES[0] * settings.image_steps))
+
+
+def _steps_seen(settings: Settings) -> list[int]:
+    """The steps of all looks at the watched networks."""
+    ends = _first_look(settings), settings.image_steps
+    return sorted({max(1, round(share * end)) for end in ends for share in digits.SHARES})
 
 
 def _digits(given: Inputs, done: Done) -> Digits:
     settings, images = given.settings, given.images
     assert images is not None
-    keys = range(given.first, given.first + settings.n_models)
-    brackets = {arm: torch.stack([done[f"EMM {arm} {key}"] for key in keys]).double() for arm in _arms(settings)}
-    ways = product(settings.schedules, settings.image_rates)
-    walks = {way: torch.stack([done[f"walk {way} {key}"] for key in keys]) for way in ways}
+
+    def looks(name: str, rates: list[float], found: digits.Trained, seeds: int, early: Tensor | None = None) -> Looks:
+        shape = (len(rates), seeds)
+        every = found.looks if early is None else torch.cat([early[:, :-1], found.looks], 1)
+        return Looks(name, rates, settings.watched, every.view(*shape, *every.shape[1:]), found.sharp.view(shape))
+
+    seeds = settings.choosing + settings.testing
+    shape = (len(settings.image_rates), seeds)
     false = digits.copied(images.held_out, images.members)
+    copies = [done[f"{n} digits"].looks[:, -1, 0].view(shape) for n in settings.image_sizes]
     return Digits(
         rates=settings.image_rates,
-        batch=digits.BATCH,
-        smallest=settings.image_sizes[0],
-        brackets=[Bracket(*arm, sizes) for arm, sizes in brackets.items()],
-        walks=[Walk(rate, schedule, looks) for (schedule, rate), looks in walks.items()],
+        sizes=settings.image_sizes,
+        choosing=settings.choosing,
+        copied=torch.stack(copies),
+        steps=_steps_seen(settings),
+        constant=looks("Adam", settings.image_rates, done[f"{settings.watched} digits"], seeds, done["early"].looks),
+        annealed=looks("Adam, annealed", settings.image_rates, done["annealed"], settings.testing),
+        sgd=looks("SGD", settings.sgd_rates, done["SGD"], settings.testing),
         false_copies=(false.k, false.n),
     )
 

@@ -7,7 +7,7 @@ from memlib import noise, sample
 from memlib.analytic import Empirical
 from memlib.papers.learning_rate.fixed_level import Problem, optimal_score, rate_threshold, zero_score_risk
 from memlib.papers.learning_rate.sampling import multilevel_denoiser
-from memlib.papers.learning_rate.study.line import Sweep, at_level, row
+from memlib.papers.learning_rate.study.line import MOMENTS, Sweep, at_level, row
 from memlib.papers.learning_rate.study.results import Memory, Pictures, Smoothness
 from memlib.random import keyed
 
@@ -16,64 +16,66 @@ _FRESH = 4000  # draws of the uniform law, which set what counts as memorized
 _STAR_LEVELS = [1.0, 0.4, 0.2, 0.1]  # sigma / mu at which the roughness of s* is measured
 
 
-def equal_time(steps: int, rates: list[float]) -> list[int]:
-    """The step at which each rate has travelled as far as the smallest one at the end: eta x steps is the same."""
-    return [max(1, round(steps * rates[0] / eta)) for eta in rates]
-
-
-def looks(steps: int, rates: list[float]) -> tuple[int, ...]:
-    """The steps at which the main sweep is looked at."""
-    return tuple(sorted({*equal_time(steps, rates), steps // 4, steps}))
-
-
-def measure(main: Sweep, full: Sweep, points: Tensor, first: int, rates: list[float], levels: Tensor, steps: int):
-    """`Memory` of the mini-batch sweep and its full-batch twin, on training points (R, n, 1)."""
+def measure(
+    main: Sweep,
+    arms: dict[str, Sweep],
+    points: Tensor,
+    first: int,
+    rates: list[float],
+    decisive: float,
+    levels: Tensor,
+) -> Memory:
+    """`Memory` of the main sweep and of arms at the lowest level alone, on training points (R, n, 1)."""
     shape = main.alive.shape
     count, runs = points.shape[1], shape[1]
-    at, seen = equal_time(steps, rates), looks(steps, rates)
-    timed = [e for e in range(len(rates)) if at[e] >= 4]  # at least a handful of steps
-    denoiser, grid = multilevel_denoiser(main.net, main.problem, shape[2])
-    start = sample.start(grid, range(_SAMPLES), (1,), dtype=grid.dtype, device=grid.device)
-    path = list(sample.ancestral_path(denoiser, start.expand(shape[0] * runs, -1, -1), grid))
-    training = points[..., 0].to(grid)
-    fresh = (torch.rand(runs, _FRESH, generator=keyed(first, -3)).to(grid) - 0.5) * count
+    training = points[..., 0].to(main.problem.mu)
+    fresh = (torch.rand(runs, _FRESH, generator=keyed(first, -3)).to(training) - 0.5) * count
     tolerance = _nearest(fresh, training).quantile(0.05, 1)[:, None]
-    ends = path[-1].view(shape[0], runs, _SAMPLES)
+    fractions, paths = [], {}
+    for moment in (1, 2):
+        denoiser, grid = multilevel_denoiser(main.net(moment), main.problem, shape[2])
+        start = sample.start(grid, range(_SAMPLES), (1,), dtype=grid.dtype, device=grid.device)
+        paths[moment] = list(sample.ancestral_path(denoiser, start.expand(shape[0] * runs, -1, -1), grid))
+        ends = paths[moment][-1].view(shape[0], runs, _SAMPLES)
+        fractions.append((_nearest(ends, training) < tolerance).double().mean(2).cpu())
     exact = torch.stack([sample.ancestral(Empirical(own[:, None]), start, grid)[:, 0] for own in training])
+    every = {"mini-batch": main} | arms
     return Memory(
         rates=rates,
+        decisive=decisive,
         levels=levels.tolist(),
-        excess=main.excess[-1, :, :, -1],
-        quarter=main.excess[seen.index(steps // 4), :, :, -1],
-        full_batch=full.excess[-1, :, :, -1],
-        timed_rates=[rates[e] for e in timed],
-        timed=torch.stack([main.excess[seen.index(at[e]), e, :, -1] for e in timed]),
-        fraction=(_nearest(ends, training) < tolerance).double().mean(2).cpu(),
+        excess={arm: one.excess[..., -1] for arm, one in every.items()},
+        inside={arm: _inside(one, count) for arm, one in every.items()},
+        sharp={arm: one.sharp[..., -1] for arm, one in every.items() if len(one.sharp)},
+        fraction=torch.stack(fractions),
         exact=(_nearest(exact, training) < tolerance).double().mean(1).cpu(),
         truth=_from_truth(main, fresh[0, :2000], levels[-1].double(), count),
-        inside={"mini-batch": _inside(main, count), "full batch": _inside(full, count)},
-        diverged={"mini-batch": ~main.alive, "full batch": ~full.alive},
+        silent=float(main.silent[0, :, -1].mean()),
+        diverged={arm: ~one.alive for arm, one in every.items()},
         threshold=rate_threshold(main.problem).view(shape)[0, :, -1].cpu(),
-        pictures=_pictures(main, path, training[0]),
+        pictures=_pictures(main, paths[1], training[0]),
     )
 
 
 def smoothness(main: Sweep, first: int, rates: list[float], levels: Tensor) -> Smoothness:
     """`Smoothness` of the learnt scores at the levels (L,), and of s* for the points of run 0."""
     count = main.problem.points.shape[1]
-    target, learnt = curves(main)
-    bends = [curve.double().diff(dim=-1).diff(dim=-1).abs().sum(-1).cpu() for curve in (learnt, target)]
+    rough = []
+    for moment in range(len(MOMENTS)):
+        target, learnt = curves(main, moment)
+        bends = [curve.double().diff(dim=-1).diff(dim=-1).abs().sum(-1).cpu() for curve in (learnt, target)]
+        rough.append(bends[0] / bends[1])
     own = row(torch.tensor([first]), count).double()
     star = [_variation(own, level) for level in _STAR_LEVELS]
-    return Smoothness(rates, levels.tolist(), bends[0] / bends[1], _STAR_LEVELS, star)
+    return Smoothness(rates, levels.tolist(), torch.stack(rough), _inside(main, count)[1], _STAR_LEVELS, star)
 
 
-def curves(main: Sweep) -> tuple[Tensor, Tensor]:
+def curves(main: Sweep, moment: int) -> tuple[Tensor, Tensor]:
     """s* and s on a line of 301 points that spans the training points, (E, R, K, 301) each."""
     count = main.problem.points.shape[1]
     x = torch.linspace(-count / 2, count / 2, 301).to(main.problem.mu)
     y = x[None, :, None] * main.problem.mu[:, None, None]
-    target, learnt = optimal_score(main.problem, y), main.net(y)
+    target, learnt = optimal_score(main.problem, y), main.net(moment)(y)
     return target.view(*main.alive.shape, -1), learnt.view(*main.alive.shape, -1)
 
 
@@ -83,27 +85,26 @@ def _nearest(x: Tensor, training: Tensor) -> Tensor:
 
 
 def _from_truth(main: Sweep, fresh: Tensor, level: Tensor, count: int) -> Tensor:
-    """Squared distance over R_n(0), (E, R), of the scores at the lowest level from that of the uniform law.
+    """Squared distance over R_n(0), (E, R), of the scores at the rate, lowest level, from that of the uniform law.
 
     The law is a fine comb of points, whose score is in closed form; `fresh` (N,) are draws of it.
     """
     shape = main.alive.shape
-    last = torch.arange(len(main.b)).view(shape)[:, :, -1].flatten()
+    last = torch.arange(len(main.w1)).view(shape)[:, :, -1].flatten()
     law = Empirical(torch.linspace(-count / 2, count / 2, 401)[:, None].double())
     problem = Problem(*(tensor[last] for tensor in main.problem))
     x = noise.add_noise(fresh[:, None].cpu().double(), level, noise.seeded(range(len(fresh))))
     mu = problem.mu[0].cpu().double()
     score = (law(x, level) - x) / level**2 / mu  # of y = mu x
     y = (mu * x).to(problem.points).expand(len(last), -1, -1)
-    distance = (main.net.members(last)(y) - score.to(y)).square().mean((1, 2)) / zero_score_risk(problem)
+    distance = (main.net(1).members(last)(y) - score.to(y)).square().mean((1, 2)) / zero_score_risk(problem)
     return distance.view(shape[:2]).cpu()
 
 
 def _inside(arm: Sweep, count: int) -> Tensor:
-    """Fraction of units that are alive with their kink among the data, at the lowest level, (E,)."""
-    w1, b = (tensor.view(*arm.alive.shape, *tensor.shape[1:])[:, :, -1].cpu() for tensor in (arm.w1, arm.b))
-    among = ((b / w1[:, :, 0]).abs() < count / 2 + 0.5) & arm.alive[:, :, -1:]
-    return among.double().mean((1, 2))
+    """Fraction of units that are alive with their kink among the data, at the lowest level, (3, E, R)."""
+    b = arm.b.view(3, *arm.alive.shape, -1)[:, :, :, -1].cpu()  # |w1| is 1
+    return ((b.abs() < count / 2 + 0.5) & arm.alive[:, :, -1:]).double().mean(3)
 
 
 def _variation(points: Tensor, level: float) -> float:
@@ -116,9 +117,9 @@ def _variation(points: Tensor, level: float) -> float:
 
 
 def _pictures(main: Sweep, path: list[Tensor], training: Tensor) -> Pictures:
-    """Run 0 in full."""
+    """Run 0 in full, at the rate."""
     shape = main.alive.shape
-    target, learnt = curves(main)
+    target, learnt = curves(main, 1)
     sigma = main.problem.sigma.view(shape)[0, 0][:, None]
     states = torch.stack([state.view(shape[0], shape[1], -1)[:, 0] for state in path], 1)  # (E, K, N)
     count = main.problem.points.shape[1]

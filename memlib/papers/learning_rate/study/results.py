@@ -1,7 +1,7 @@
 """What the study measured: one field for each group of claims, tensors on the CPU with their axes named.
 
-Axes: E learning rates, R runs, K noise levels from high to low. "Excess risk" is E(s - s*)^2 over R_n(0), so 0 is the
-score that memorizes and the zero function lies just below 1.
+Axes: E learning rates, R runs, K noise levels from high to low; three moments: initial, at the rate, annealed. "Excess
+risk" is E(s - s*)^2 over R_n(0), so 0 is the score that memorizes and the zero function lies just below 1.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pictures:
-    """Run 0 in full, for the figure that moves: score curves over a line of Q points, and N samples on their way."""
+    """Run 0 at the rate, for the figure that moves: scores over a line of Q points, and N samples on their way."""
 
     x: Tensor  # (Q,), in the coordinates of the data, x = y / mu
     optimal: Tensor  # sigma s* at each level, (K, Q)
@@ -22,19 +22,21 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Memory:
-    """Excess risk and memorized samples against the learning rate, at the lowest noise level (L1)."""
+    """Excess risk and memorized samples at the learning rate and after annealing, at the lowest noise level (L1).
+
+    Arms: "mini-batch" and "full batch" are brought slowly to the rate, "abrupt" (mini-batch) begins at it.
+    """
 
     rates: list[float]
+    decisive: float  # the rate that decides, one of `rates`
     levels: list[float]  # sigma / mu, (K,)
-    excess: Tensor  # mini-batch, at the end, (E, R)
-    quarter: Tensor  # the same after a quarter of the steps, (E, R)
-    full_batch: Tensor  # full batch, after half as many steps, (E, R)
-    timed_rates: list[float]  # the rates whose equal eta x steps is at least four steps
-    timed: Tensor  # excess risk there, (timed rates, R)
-    fraction: Tensor  # samples that count as memorized, (E, R)
+    excess: dict[str, Tensor]  # at three moments, by arm, (3, E, R)
+    inside: dict[str, Tensor]  # fraction of units with their kink among the data, by arm, (3, E, R)
+    sharp: dict[str, Tensor]  # m lambda_max in units of 2 / eta at the rate, by arm, (E, R)
+    fraction: Tensor  # samples that count as memorized, at the rate and annealed, (2, E, R)
     exact: Tensor  # the same for samples of s* itself, (R,)
-    truth: Tensor  # squared distance from the score of the uniform law, over R_n(0), (E, R)
-    inside: dict[str, Tensor]  # fraction of units with their kink among the data, by arm, (E,)
+    truth: Tensor  # squared distance from the score of the uniform law at the rate, over R_n(0), (E, R)
+    silent: float  # excess risk of the zero function at the lowest level, mean over runs
     diverged: dict[str, Tensor]  # networks set aside, by arm, (E, R, K) bools
     threshold: Tensor  # the theorem's threshold on eta at the lowest level, (R,)
     pictures: Pictures
@@ -46,14 +48,15 @@ class Smoothness:
 
     rates: list[float]
     levels: list[float]
-    rough: Tensor  # of the learnt score over that of s*, (E, R, K)
+    rough: Tensor  # of the learnt score over that of s*, at three moments, (3, E, R, K)
+    inside: Tensor  # fraction of units with their kink among the data at the lowest level, at the rate, (E, R)
     star_levels: list[float]  # sigma / mu, each half of the one before at the end
     star: list[float]  # of s* for run 0
 
 
 @dataclass(frozen=True)
 class Factor:
-    """Excess risk at eta = 1e-3 and above the threshold as one factor varies."""
+    """Excess risk at the middle rate and at twice each network's own threshold, as one factor varies."""
 
     values: list[float]
     excess: Tensor  # (2, values, R)
@@ -61,34 +64,56 @@ class Factor:
 
 @dataclass(frozen=True)
 class Theorem:
-    """What the theorem speaks about: excess risk above its threshold, and powers of its factors (L2)."""
+    """What the theorem speaks about: excess risk at multiples of each network's own threshold (L2)."""
 
     bound: float  # A sigma^2
     n_points: int
-    rates: list[float]  # the smallest, 1e-3, and twice the largest threshold at the lowest level
+    multiples: list[float]  # of the threshold of each run and level, ascending; the last lies above 1
+    threshold: Tensor  # (R, levels)
     levels: list[float]  # sigma / mu
-    relative: Tensor  # excess risk, (3, R, levels)
+    relative: Tensor  # excess risk at the rate, (multiples, R, levels)
+    silent: Tensor  # that of the zero function, (R, levels)
+    sharp: Tensor  # m lambda_max in units of 2 / eta, (multiples, R, levels)
     factors: dict[str, Factor]  # "n", "Delta" and "A"
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Excess risk against the smallest gap of two points (L5)."""
+    """Excess risk over that of the zero function, so the fraction of s* that is missing, by the smallest gap (L5).
 
-    spacing: Factor  # all points pulled apart
-    pairs: Factor  # two pairs opened
+    "spacing": all points pulled apart; "pairs": two pairs opened.
+    """
+
+    rate: float
+    control_rate: float
+    spacings: list[float]
+    openings: list[float]
+    missing: dict[str, Tensor]  # at the rate, (values, R)
+    control: dict[str, Tensor]  # at the control's rate, annealed, (values, R)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Minima that memorize, at multiples of their edge."""
+
+    rho: list[float]  # eta in units of 2 / (m lambda_max)
+    rise: dict[str, Tensor]  # largest excess risk within a hundred steps over that of the minimum, by arm, (rho, R)
+    gradient: Tensor  # norm of the gradient at the minimum over that of the initial network, (R,)
+    missing: Tensor  # fraction of s* missing at the minimum, (R,)
+    ends: Tensor  # after a thousand full-batch steps: excess risk over the minimum's, sharpness over 2/eta, (2, rho, R)
 
 
 @dataclass(frozen=True)
 class Edge:
     """Who leaves a minimum at a multiple of the edge of stability, and sharpness along training (L3)."""
 
-    rho: list[float]  # eta in units of 2 / (m lambda_max)
-    rise: dict[str, Tensor]  # largest excess risk within a hundred steps over that of the start, by arm, (rho, R)
-    rates: list[float]
+    leaving: Leaving
+    rates: dict[str, list[float]]  # by optimiser
+    settled: dict[str, list[float]]  # of these, the rates whose sharpness is asked where it settles
     steps: list[int]
-    sharpness: dict[str, Tensor]  # m lambda_max eta / 2 of a batch's Hessian, by arm, (steps, E, R)
+    sharpness: dict[str, Tensor]  # of a batch's Hessian in units of the optimiser's edge, by arm, (steps, E, R)
     with_kinks: dict[str, Tensor]  # the same for the Hessian of the expected risk
+    gradient: dict[str, Tensor]  # norm of the full gradient over that at the start, (steps, E, R)
 
 
 @dataclass(frozen=True)
@@ -102,41 +127,47 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """What is memorized and learnt in d dimensions, by arm: large weights at a small rate, small at a large (L4)."""
+    """What one arm memorizes and learns in d dimensions, and two controls (L4). Fractions (dims, R)."""
 
     dims: list[int]
-    memorized: Tensor  # fraction of samples, (dims, arms, R)
-    of_optimum: Tensor  # 1 - |s - s*|^2 / |s*|^2 at the lowest level, (dims, arms, R)
-    of_truth: Tensor  # the same against the score of the law, (dims, arms, R)
+    memorized: Tensor  # of the samples
+    exact: Tensor  # of samples of s* itself
+    of_optimum: Tensor  # of s* at the lowest level: 1 - |s - s*|^2 / |the score of the law - s*|^2
+    of_truth: Tensor  # of the score of the law: the same with the two exchanged
+    control: Tensor  # of the score of the law, learnt by the same network from many points
 
 
 @dataclass(frozen=True)
-class Bracket:
-    """Effective model memorization (EMM) of one arm: the largest set still memorized, the smallest that is not."""
+class Looks:
+    """Networks on n digits at looks along training: rates E, models S, looks T.
 
-    rate: float
-    batch: int
-    sizes: Tensor  # (models, 2); a second size of 0 means that none was found
+    What is looked at, the last axis of `values` (E, S, T, 4): copied fraction of the samples, training loss and loss on
+    held-out images (both of unit-variance targets, a coordinate), squared Frechet distance to held-out images.
+    """
 
-
-@dataclass(frozen=True)
-class Walk:
-    """One learning rate on the frontier, at an eighth, a quarter, half and all of the steps."""
-
-    rate: float
-    schedule: str
-    looks: Tensor  # memorized fraction, held-out loss a coordinate, squared Frechet distance: (models, 4, 3)
+    name: str
+    rates: list[float]
+    n: int
+    values: Tensor
+    sharp: Tensor  # sharpness at the end in units of the optimiser's edge, (E, S)
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Adam on digits: how large a set is memorized, and what copying costs in quality (L7)."""
+    """Digits: how large a set is memorized at each of Adam's rates, and what copying costs (L7).
+
+    Models are named by seeds: the first `choosing` choose the rate at which the largest set is memorized, the others
+    test it.
+    """
 
     rates: list[float]
-    batch: int  # of the comparison between rates
-    smallest: int  # the smallest training set tried
-    brackets: list[Bracket]
-    walks: list[Walk]
+    sizes: list[int]
+    choosing: int
+    copied: Tensor  # fraction at the end of training, (sizes, E, S)
+    steps: list[int]  # of the looks
+    constant: Looks
+    annealed: Looks
+    sgd: Looks
     false_copies: tuple[int, int]  # held-out images that the rule for samples would count as copies, of how many
 
 

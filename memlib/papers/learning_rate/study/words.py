@@ -1,14 +1,11 @@
 """What was found, in sentences that hold on another processor: verdicts, words and rounded numbers."""
 
-import textwrap
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from memlib import metrics
 from memlib.papers.learning_rate.fixed_level import problem, risk_bound
-from memlib.papers.learning_rate.study import rules
+from memlib.papers.learning_rate.study import digits_rules, measures, rules
 from memlib.papers.learning_rate.study.results import (
     Digits,
     Dimensions,
@@ -26,7 +23,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
     """Sentences of the groups that were run, by figure of the chapter."""
     found: dict[str, list[str]] = {"data": results.description.split("; ")}
     if results.memory:
-        found |= {"memory": _memory(results.memory), "truth": _truth(results.memory)}
+        found |= {"memory": _memory(results.memory), "units": _units(results.memory)}
         found["data"] += _networks(results.memory)
     if results.theorem:
         found["theorem"] = _theorem(results.theorem)
@@ -43,20 +40,6 @@ def sentences(results: Results) -> dict[str, list[str]]:
     if results.digits:
         found |= {"emm": _emm(results.digits), "frontier": _frontier(results.digits)}
     return found
-
-
-def headline(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Three sentences from the kept records of a run, by claim, in lines of a page's width."""
-    figures = {name: list(claim["figure"].values()) for name, claim in kept.items()}
-    word = {name: claim["verdict"] for name, claim in kept.items()}
-    (small, large, _), (below, above), ratio = figures["L1"], figures["L3"], figures["L7"][-1]
-    text = (
-        f"At the {kept['L1']['scale']} scale the memorized fraction is {small:.2f} at the two smallest learning rates "
-        f"and {large:.2f} at the two largest (L1: {word['L1']}). Full-batch descent leaves {below:.0%} of the minima "
-        f"that memorize below the edge of stability and {above:.0%} above it (L3: {word['L3']}). On digits the largest "
-        f"rate has {ratio:.1f} times the Frechet distance of stopping early at a smaller rate (L7: {word['L7']})."
-    )
-    return textwrap.wrap(text, 86)
 
 
 def bounds(results: Theorem) -> dict[str, Tensor]:
@@ -80,32 +63,43 @@ def _networks(found: Memory) -> list[str]:
 
 def _memory(found: Memory) -> list[str]:
     told = []
-    for name, (_, (low, high)) in rules.risk_powers(found).items():
-        word = "yes" if low > 0 else "no" if high < 0 else "not shown"
-        told.append(f"{name:30s} the excess risk grows with the rate: {word}")
-    return [*told, f"L1: {rules.l1(found).verdict}"]
+    for arm in ("mini-batch", "full batch"):
+        for e in (found.rates.index(found.decisive), len(found.rates) - 1):
+            undone, stays = (
+                metrics.mean_interval(part(found, arm)[e])[0] > 0
+                for part in (measures.reversible, measures.irreversible)
+            )
+            names = f"{arm}, η = {found.rates[e]:.0e}:"
+            told.append(f"{names:24s} annealing undoes excess risk: {_yes(undone)}; some stays: {_yes(stays)}")
+    back = metrics.mean_interval(measures.remembered(found)[found.rates.index(found.decisive)])[0] > 0
+    return [
+        *told,
+        f"memorized samples return when the rate is annealed: {_yes(back)}",
+        f"L1: {rules.l1(found).verdict}",
+    ]
 
 
-def _truth(found: Memory) -> list[str]:
+def _units(found: Memory) -> list[str]:
+    told = []
+    for arm, inside in found.inside.items():
+        left = ", ".join(f"{abs(value):.1f}" for value in inside[1].mean(1))
+        told.append(f"{arm}: fraction of kinks left among the data, by rate: {left}")
     nearest = int(found.truth.mean(1).argmin())
     place = "between the ends" if 0 < nearest < len(found.rates) - 1 else "at an end"
-    nearer = "s*" if found.excess[0].mean() < found.truth[0].mean() else "the true score"
-    told = [
-        f"the rate whose score is nearest to the true one lies {place}",
-        f"at the smallest rate the score is nearer to {nearer}",
-    ]
-    for arm, inside in found.inside.items():
-        left = ", ".join(f"{value:.1f}" for value in inside)
-        told.append(f"{arm}: fraction of kinks left among the data, by rate: {left}")
-    return told
+    return [*told, f"the rate whose score is nearest to the true one lies {place}"]
 
 
 def _theorem(found: Theorem) -> list[str]:
-    by, measured = bounds(found), found.relative[2].mean(0)
+    by, measured = bounds(found), found.relative[-1].mean(0)
     crossing = (by["sigma"] * (by["fixed"] > by["ceiling"])).max()
     orders = torch.log10(measured * by["ceiling"] / by["growing"])
+    beyond = metrics.Count(int((found.sharp[-1] <= 1).sum()), found.sharp[-1].numel())
+    mostly = "most" if beyond.rate > 0.5 else "few"
+    silent = float(found.relative[-1].mean() / found.silent.double().mean())
     return [
-        f"the rate above the threshold is {found.rates[2]:.0f}",
+        f"thresholds of runs and levels: {found.threshold.min():.0f} to {found.threshold.max():.0f}",
+        f"of s*, {silent:.1f} is missing at {found.multiples[-1]:g} times the threshold",
+        f"at that rate {mostly} networks are at or below the edge of stability",
         f"with C = 1 and A = 10 the bound exceeds the ceiling up to σ = {crossing:.2f}",
         f"with C = 1 and A = {found.bound:.0f}/σ² it lies {orders.min():.0f} to {orders.max():.0f} orders of "
         "magnitude too low",
@@ -114,39 +108,49 @@ def _theorem(found: Theorem) -> list[str]:
 
 
 def _edge(found: Edge) -> list[str]:
-    below, above = rules.left_of_edge(found)
-    early, _ = rules.left_of_edge(found, "mini-batch")
+    count, mini = (measures.agreeing(found, arm) for arm in found.leaving.rise)
     return [
-        f"full batch: {below} leave below the edge, {above} above it",
-        f"mini-batch: {'some' if early.k else 'none'} leave below the edge as well",
+        f"full batch: {count.k} of {count.n} runs stay below their edge and leave above it; mini-batch: {mini.k}",
+        f"the gradient at the minima is {_below(float(found.leaving.gradient.median()))} of that at the start",
+        f"after a thousand steps above the edge, sharpness is "
+        f"{_side(float(found.leaving.ends[1, -3:].median()))} the edge",
     ]
 
 
 def _sharpening(found: Edge) -> list[str]:
-    peak = rules.peak(found)
-    inside = "between" if 0.8 < peak["full batch"] < 1.5 else "outside"
-    ratios = [found.with_kinks[arm] / sharp.clamp_min(0.05) for arm, sharp in found.sharpness.items()]
-    extra = max(float(ratio[2:].median(2).values.amax()) for ratio in ratios)
+    told = []
+    for arm in found.sharpness:
+        inside = "within" if measures.at_edge(measures.settled(found, arm)[1]) else "not within"
+        told.append(f"{arm:16s} settles {inside} a factor of 1.5 of its edge")
+    parts = [found.with_kinks[arm] / sharp.clamp_min(0.05) for arm, sharp in found.sharpness.items()]
+    extra = max(float(ratio[2:].median(2).values.amax()) for ratio in parts)
     return [
-        f"largest median from the third look on, full batch: {inside} 0.8 and 1.5 of the edge",
-        f"the same, mini-batch: {'below' if peak['mini-batch'] < 1 else 'at or above'} the edge",
-        f"the kinks raise a median sharpness by half or more: {'yes' if extra > 1.5 else 'no'}",
+        *told,
+        f"the kinks raise a median sharpness by half or more: {_yes(extra > 1.5)}",
+        f"L3: {rules.l3(found).verdict}",
+        f"L3b: {rules.l3b(found).verdict}",
     ]
 
 
 def _smoothness(found: Smoothness) -> list[str]:
-    _, (_, high) = rules.roughness_power(found)
+    at = measures.kept(found)
+    powers = {"all rates": list(range(len(found.rates)))} | ({"rates that keep their units": at} if len(at) > 2 else {})
+    told = []
+    for name, places in powers.items():
+        _, (_, high) = measures.roughness_power(found, places)
+        told.append(f"{name}: the roughness falls with the rate: {'yes' if high < 0 else 'not shown'}")
     return [
-        f"at the lowest level the roughness falls with the rate: {'yes' if high < 0 else 'not shown'}",
-        f"the roughness of s* goes like σ/μ to the power {rules.star_power(found):.1f}",
+        *told,
+        f"the roughness of s* goes like σ/μ to the power {measures.star_power(found):.1f}",
         f"L6: {rules.l6(found).verdict}",
     ]
 
 
 def _gaps(found: Gaps) -> list[str]:
     told = []
-    for name, (_, (low, _)) in rules.gap_powers(found).items():
-        told.append(f"{name:8s} the excess risk grows with the smallest gap: {'yes' if low > 0 else 'not shown'}")
+    for name, (_, (low, high)) in measures.gap_rises(found).items():
+        word = "grows" if low > 0 else "falls" if high < 0 else "is not shown to change"
+        told.append(f"{name:8s} what the rate takes from s* {word} with the smallest gap")
     return [*told, f"L5: {rules.l5(found).verdict}"]
 
 
@@ -161,42 +165,56 @@ def _relaxations(found: dict[str, Relaxation]) -> list[str]:
 
 
 def _dimensions(found: Dimensions) -> list[str]:
-    copies, truth = (rules.better(values).mean(1) for values in (found.memorized, found.of_truth))
-    fewer = "smaller" if copies[-1] < copies[0] else "not smaller"
+    shares = (found.memorized / found.exact.clamp_min(0.01)).mean(1)
+    star, truth, control = (float(part[-1].mean()) for part in (found.of_optimum, found.of_truth, found.control))
     return [
-        f"memorized fraction in the largest dimension: {fewer} than in the smallest",
-        f"true score learnt in the largest dimension: {'more' if truth[-1] > 0.5 else 'less'} than half",
+        f"memorized fraction in the largest dimension: {'smaller' if shares[-1] < shares[0] else 'not smaller'}",
+        f"there, s* is learnt to {_half(star)} than half, the true score to {_half(truth)}",
+        f"the control learns the true score from many points to {_half(control)} than half",
         f"L4: {rules.l4(found).verdict}",
     ]
 
 
 def _emm(found: Digits) -> list[str]:
-    between = found.rates[0] < rules.peak_rate(found) < found.rates[-1]
-    none = rules.mean_sizes(found)[found.rates[-1]] == 0
-    told = [
-        f"EMM is largest at a rate {'between the ends' if between else 'at an end'}",
-        f"at the largest rate {'not even' if none else 'at least'} {found.smallest} images are memorized",
-    ]
-    by_batch = sorted(
-        (one.batch, float(one.sizes[:, 0].mean())) for one in found.brackets if one.rate == found.rates[1]
-    )
-    if len(by_batch) > 1:
-        grows = by_batch == sorted(by_batch, key=lambda pair: pair[1])
-        told.append(f"EMM grows with the batch size: {'yes' if grows else 'no'}")
+    peak = digits_rules.peak_rate(found)
+    sizes = digits_rules.emm(found)[:, found.choosing :].mean(1)
+    between = 0 < peak < len(found.rates) - 1
     false, of = found.false_copies
     return [
-        *told,
+        f"the models that choose find the largest EMM at a rate {'between the ends' if between else 'at an end'}",
+        f"at the largest rate EMM is {'smaller' if sizes[-1] < sizes[peak] else 'not smaller'} in those that test",
         f"held-out images that the rule would call copies: {false} of {of}",
-        f"L7: {rules.l7(found).verdict}",
+        f"L7: {digits_rules.l7(found).verdict}",
     ]
 
 
 def _frontier(found: Digits) -> list[str]:
-    ends = {walk.rate: walk.looks.mean(0)[-1] for walk in found.walks if walk.schedule == "constant"}
-    copied, _, distance = ends[found.rates[-1]]
-    least = copied <= min(end[0] for end in ends.values())
-    worst = distance >= max(end[2] for end in ends.values())
+    ends = digits_rules.ends(found.constant, found.choosing).mean(1)
+    worst = ends[-1, digits_rules.LOSS] >= ends[:, digits_rules.LOSS].max()
+    annealed = digits_rules.ends(found.annealed).mean(1)[:, digits_rules.COPIED]
+    best = found.rates[int(annealed.argmax())]
+    gaps = (digits_rules.beside_smallest(found), digits_rules.at_equal_loss(found))
+    more, less = ("more" if float(gap.mean()) > 0.01 else "no more" for gap in gaps)
     return [
-        f"the largest rate copies least at the end: {'yes' if least else 'no'}",
-        f"and has the largest Frechet distance: {'yes' if worst else 'no'}",
+        f"the largest rate has the largest training loss at the end: {_yes(bool(worst))}",
+        f"at equal training loss the peak copies {more} than the smallest rate",
+        f"and {less} than the largest",
+        f"annealed, most is copied from a start at {'the smallest' if best == found.rates[0] else 'a larger'} rate",
+        f"L7b: {digits_rules.l7b(found).verdict}",
     ]
+
+
+def _yes(truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
+def _half(fraction: float) -> str:
+    return "more" if fraction > 0.5 else "less"
+
+
+def _below(fraction: float) -> str:
+    return "below 1e-3" if fraction < 1e-3 else "below a tenth" if fraction < 0.1 else "more than a tenth"
+
+
+def _side(ratio: float) -> str:
+    return "at or below" if ratio < 1.1 else "above"

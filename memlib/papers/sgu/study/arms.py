@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import losses, nets, noise, train
+from memlib.cache._fingerprint import code_fingerprint
 from memlib.denoiser import pair
 from memlib.papers.sgu._objective import Draw, ForgetLoss, objective, rows
 from memlib.papers.sgu.study.settings import Settings
@@ -64,13 +65,13 @@ def bump_per_coordinate(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
 
 
 def flat(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
-    """1 at every level, (B,) -> (B,)."""
+    """1 at every level, (B,) -> (B,): eq. 10 with lambda = sigma^2."""
     return torch.ones_like(sigma)
 
 
-def erase(eps_hat: Tensor, eps: Tensor) -> Tensor:
-    """EraseDiff with the noise of another sample as its target, (B, *S) twice -> (B,)."""
-    return losses.erase(eps_hat, eps.roll(1, 0))
+def inverse_square(sigma: Tensor, sigma_star: float, size: int) -> Tensor:
+    """1 / sigma^2, (B,) -> (B,): eq. 9 with lambda = sigma^2 on VE. On VP the equation has 1 more."""
+    return sigma**-2
 
 
 class Arm(NamedTuple):
@@ -85,32 +86,56 @@ ARMS = {
     "unseen": Arm(),  # retrained without the forget data
     "orthogonal": Arm(losses.orthogonal, bump_per_coordinate),
     "obtuse": Arm(losses.obtuse, bump),
-    "obtuse, w=1": Arm(losses.obtuse, flat),  # as eq. 10 prints it
-    "rest": Arm(),  # only for fine-tuning, from here on: on the retained data alone
-    "ascent": Arm(losses.ascent, bump),
-    "erase": Arm(erase, bump),
+    "orthogonal, printed": Arm(losses.orthogonal, inverse_square),  # eq. 9
+    "obtuse, printed": Arm(losses.obtuse, flat),  # eq. 10
+    "elementwise": Arm(losses.orthogonal_elementwise, flat),  # the released code
+    "released sign": Arm(losses.alignment, flat),  # the released code
+    "ascent": Arm(losses.ascent, bump),  # an older method, weighted alike
+    "rest": Arm(),  # only for fine-tuning: on the retained data alone
 }
-UNLEARNED = ("orthogonal", "obtuse")
+PRINTED = ("orthogonal, printed", "obtuse, printed")  # what the claims are about
+SHAPED = ("orthogonal", "obtuse")  # the same losses, weighted where the classes part
+RELEASED = ("elementwise", "released sign")
+OTHERS = (*SHAPED, *RELEASED, "ascent")
+FRONTIER = {  # further alphas of the frontier, beside the one that is compared
+    "orthogonal": (0.7, 0.95),
+    "obtuse": (0.7, 0.95),
+    "orthogonal, printed": (0.9, 0.99),
+    "obtuse, printed": (0.8, 0.97),
+}
+_ALPHA = {  # of the arms that have no setting, chosen on the explore half
+    "orthogonal, printed": 0.999,
+    "obtuse, printed": 0.9,
+    "elementwise": 0.95,
+    "released sign": 0.95,
+    "ascent": 0.9,
+}
+
+
+def printed(process: str, sigma: Tensor) -> Tensor:
+    """1 / sigma_t^2 of eq. 9 with lambda = sigma_t^2, or 1 on DDPM (eq. 13), (B,) -> (B,).
+
+    sigma_t is the noise in the coordinates of the process: sigma / sqrt(1 + sigma^2) on VP.
+    """
+    return {"VE": sigma**-2, "VP": 1 + sigma**-2, "DDPM": torch.ones_like(sigma)}[process]
 
 
 def arms_of(settings: Settings) -> tuple[str, ...]:
     """The arms that are trained from scratch."""
-    return ("standard", "unseen", *UNLEARNED, *(("obtuse, w=1",) if settings.as_printed else ()))
+    return ("standard", "unseen", *PRINTED, *(OTHERS if settings.all_losses else ()))
 
 
 def tuned_arms_of(settings: Settings) -> tuple[str, ...]:
     """The arms of fine-tuning."""
-    return ("rest", "orthogonal", "obtuse", "ascent", "erase") if settings.neighbours else ("rest", "obtuse")
+    return ("rest", *PRINTED, "ascent") if settings.neighbours else ("rest", *PRINTED)
 
 
-def alpha_of(arm: str, task: str, process: str, settings: Settings) -> float:
-    """The weight alpha of the retained data in eq. 11: by arm, task and process."""
-    if task == "attribute" and arm in UNLEARNED:
-        return settings.alpha_attribute
+def alpha_of(arm: str, process: str, settings: Settings) -> float:
+    """The weight alpha of the retained data in eq. 11, by arm and process."""
     chosen = {"orthogonal": settings.alpha_orthogonal, "obtuse": settings.alpha_obtuse}
     if arm in chosen:
         return chosen[arm][PROCESSES.index(process)]
-    return {"obtuse, w=1": 0.8, "ascent": 0.9, "erase": 0.8}.get(arm, 1.0)
+    return _ALPHA.get(arm, 1.0)
 
 
 @dataclass(frozen=True)
@@ -128,13 +153,13 @@ class Plan:
     width: int
 
 
-def plan(arm: str, task: str, process: str, seed: int, settings: Settings, steps: int = 0) -> Plan:
-    """The training of one network from scratch, or its fine-tuning for `steps`."""
+def plan(arm: str, process: str, seed: int, settings: Settings, steps: int = 0, alpha: float | None = None) -> Plan:
+    """The training of one network from scratch, or its fine-tuning for `steps`; alpha is the usual one unless given."""
     return Plan(
         process=process,
         arm=arm,
         seed=seed,
-        alpha=alpha_of(arm, task, process, settings),
+        alpha=alpha_of(arm, process, settings) if alpha is None else alpha,
         steps=steps or settings.train_steps,
         lr=settings.tune_lr if steps else settings.lr,
         batch=settings.batch,
@@ -183,7 +208,8 @@ def trained(
         return level_weight(plan.process, sigma)
 
     def forget_weight(sigma: Tensor) -> Tensor:
-        return weight(sigma) * arm.weight(sigma, sigma_star, size)
+        own = printed(plan.process, sigma) if plan.arm == PRINTED[0] else arm.weight(sigma, sigma_star, size)
+        return weight(sigma) * own
 
     loss = objective(
         rows(z if plan.arm == "standard" else z[~forget]),
@@ -195,7 +221,8 @@ def trained(
         weight=weight,
         forget_weight=forget_weight,
     )
-    folder = run.folder("network", plan, z, forget, sigma_star, origin) if plan.steps >= _CHECKPOINT else None
+    key = ("network", code_fingerprint(__name__), plan, z, forget, sigma_star, origin)
+    folder = run.folder(*key) if plan.steps >= _CHECKPOINT else None
     title = f"{plan.process} {plan.arm} {plan.seed}"
     for _ in train.fit(
         net, loss, plan.steps, lr=plan.lr, ema=average, decay=0.99, seed=plan.seed, checkpoint=folder, title=title

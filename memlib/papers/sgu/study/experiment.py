@@ -14,12 +14,12 @@ from memlib.papers.sgu.study.settings import Settings
 from memlib.run import Run
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "samples": ("U1", "U3"),
+    "samples": ("U1", "U1a", "U1b", "U3", "U8"),
     "likelihoods": ("U2",),
     "inpainting": ("U4",),
-    "reconstruction": ("U5",),
+    "reconstruction": ("U5", "U5a"),
     "tuning": ("U6",),
-    "toy": ("U7",),
+    "toy": ("U7", "U7a"),
 }
 
 
@@ -68,11 +68,13 @@ def check_sources(settings: Settings, run: Run) -> None:
 
 def _run(settings: Settings, run: Run, wanted: Sequence[str]) -> Results:
     measured = [name for name in wanted if name != "toy"]
-    parts = tasks.load(settings, run) if measured else []
-    known = {one.name: tasks.prepare(one, settings, run) for one in parts}
+    parts = tasks.load(settings, run) if measured else {}
+    known = {name: tasks.prepare(one, settings, run) for name, one in parts.items()}
+    if "far" in known:  # whose retained images hold little of what its own judge would have to know
+        known["far"] = known["far"].judged_by(known["main"])
     first = first_seed(settings, run)
     seeds = range(first, first + settings.n_seeds)
-    plans = {key: arms.plan(*key, settings) for key in images.networks_of(settings, measured, seeds)}
+    plans = {key: arms.plan(key[0], *key[2:], settings) for key in images.networks_of(settings, measured, seeds)}
     training: dict[Any, Call] = _toy_calls(settings, first) if "toy" in wanted else {}
     for key, plan in plans.items():
         task = known[key[1]]
@@ -83,7 +85,7 @@ def _run(settings: Settings, run: Run, wanted: Sequence[str]) -> Results:
     measuring = {key: one for name in measured for key, one in images.GROUPS[name].calls(networks).items()}
     found = _each(run, "measured", measuring)
     return Results(
-        description="\n".join(one.describe() for one in parts),
+        description="\n".join(one.describe() for one in parts.values()),
         sigma_star={name: (task.sigma_star, task.levels, task.posterior) for name, task in known.items()} or None,
         toy=_toy(made, settings, first) if "toy" in wanted else None,
         **{name: images.GROUPS[name].gathered(networks, found) for name in measured},

@@ -21,7 +21,12 @@ Call = tuple[Any, ...]
 """A function of a module, and its inputs."""
 
 _EXACT = 1024  # coordinates up to which an exact trace is affordable
+MAIN = ("standard", "unseen", *arms.PRINTED)  # the arms that decide
 _DRAWN = ("digits", "faces", "mnist")  # what is made of any other source may be a photograph and is not kept
+OTHERS = {  # task -> its arms, on the first process
+    "far": ("unseen", *arms.PRINTED),
+    "control": ("unseen",),
+}
 _RUNAWAY = {"obtuse": losses.obtuse, "bounded": losses.obtuse_bounded}
 
 
@@ -45,33 +50,67 @@ class Networks:
         """The arms from scratch."""
         return arms.arms_of(self.settings)
 
-    def keys(self, *processes: str, task: str = "classes") -> list[Key]:
-        """The networks of a task on these processes, by process, arm and seed."""
-        return [(arm, task, process, seed) for process in processes for arm in self.arms for seed in self.seeds]
+    def keys(self, names: Sequence[str], task: str = "main") -> list[Key]:
+        """The networks of some arms of a task on the first process, by arm and seed."""
+        return [(arm, task, self.process, s) for arm in names for s in seeds_of(self.settings, self.seeds, arm, task)]
+
+    def found(self, found: Mapping[Any, Any], what: str, arm: str, task: str = "main") -> list[Any]:
+        """What was found on the networks of an arm, by seed."""
+        return [found[what, key] for key in self.keys([arm], task)]
+
+    def drawn(self, task: str) -> bool:
+        """Whether the images of a task are drawn: what is made of others may be a photograph and is not kept."""
+        source = {"main": self.settings.data, "far": self.settings.far, "control": self.settings.control}[task]
+        return source.partition(":")[0] in _DRAWN
+
+
+def seeds_of(settings: Settings, seeds: range, arm: str, task: str) -> range:
+    """The seeds of an arm: all of those that decide, fewer of the others."""
+    return seeds if task == "main" and arm in MAIN else seeds[: settings.n_side]
 
 
 def networks_of(settings: Settings, groups: Sequence[str], seeds: range) -> list[Key]:
     """The networks from scratch that these groups need."""
-    every: dict[Key, None] = {}
+    first, every = settings.processes[0], dict[Key, None]()
+
+    def add(names: Sequence[str], task: str = "main") -> None:
+        for arm in names:
+            every.update({(arm, task, first, s): None for s in seeds_of(settings, seeds, arm, task)})
+
     for group in groups:
-        names = ("standard", "unseen") if group == "tuning" else arms.arms_of(settings)
-        processes = settings.processes if group in ("samples", "tuning") else settings.processes[:1]
-        if group == "likelihoods":
-            processes = tuple(dict.fromkeys((*processes, *_smooth(settings))))
-        every |= {(arm, "classes", process, s): None for process in processes for arm in names for s in seeds}
-        if settings.attribute and group in ("samples", "inpainting"):
-            every |= {(arm, "attribute", settings.processes[0], s): None for arm in names for s in seeds}
+        if group == "tuning":
+            wanted = [(arm, process) for process in tuned_processes(settings) for arm in ("standard", "unseen")]
+            every |= {(arm, "main", process, s): None for arm, process in wanted for s in seeds[: settings.n_side]}
+        elif group == "samples":
+            add(arms.arms_of(settings))
+            for task, names in OTHERS.items():
+                add(names if getattr(settings, task) else (), task)
+        else:
+            add(MAIN)
     return list(every)
 
 
-# Samples: U1 and U3.
+def tuned_processes(settings: Settings) -> tuple[str, ...]:
+    """The processes of fine-tuning: those of U6 where they are, else all."""
+    return tuple(name for name in settings.processes if name != "VE") or settings.processes
+
+
+# Samples: U1, U3 and U8.
 
 
 def _sample_calls(networks: Networks) -> dict[Any, Call]:
-    keys = networks.keys(*networks.settings.processes)
-    if "attribute" in networks.tasks:
-        keys += networks.keys(networks.process, task="attribute")
-    return {("judged", key): _judging(networks, key) for key in keys}
+    settings = networks.settings
+    keys = networks.keys(networks.arms)
+    keys += [key for name, others in OTHERS.items() if name in networks.tasks for key in networks.keys(others, name)]
+    calls: dict[Any, Call] = {("judged", key): _judging(networks, key) for key in keys}
+    sizes = (settings.n_levels, settings.n_samples)
+    for seed in networks.seeds[: settings.n_frontier]:
+        for arm in [name for name in networks.arms if name in arms.FRONTIER]:
+            for alpha in arms.FRONTIER[arm]:
+                plan = arms.plan(arm, networks.process, seed, settings, alpha=alpha)
+                one = (measures.tuned, networks.run, networks.tasks["main"], plan, None, *sizes)
+                calls["frontier", arm, alpha, seed] = one
+    return calls | {("checked", name): (measures.checked, task) for name, task in networks.tasks.items()}
 
 
 def _judging(networks: Networks, key: Key) -> Call:
@@ -82,20 +121,22 @@ def _judging(networks: Networks, key: Key) -> Call:
 
 
 def _samples(networks: Networks, found: Mapping[Any, Any]) -> Samples:
-    settings, seeds = networks.settings, networks.seeds
-    cells = dict.fromkeys(key[1][:3] for key in _sample_calls(networks))
-    shown = [(arm, task) for arm, task, process in cells if process == networks.process and _drawn(networks, task)]
+    settings, seeds, process = networks.settings, networks.seeds, networks.process
+    cells = dict.fromkeys(key[1][:2] for key in found if key[0] == "judged" and key[1][2] == process)
+    more = dict.fromkeys(key[1:3] for key in found if key[0] == "frontier")
+    shown = [(arm, task) for arm, task in cells if networks.drawn(task)]
     return Samples(
         source=f"{settings.data} {list(settings.forget)}",
         processes=settings.processes,
         arms=networks.arms,
         n=settings.n_samples,
-        judged={
-            (task, process, arm): _stacked(found["judged", (arm, task, process, s)] for s in seeds)
-            for arm, task, process in cells
-        },
-        judge={name: _errors(task) for name, task in networks.tasks.items()},
-        images={(task, arm): found["judged", (arm, task, networks.process, seeds[0])]["images"] for arm, task in shown},
+        names=networks.tasks["main"].names,
+        beside=settings.beside.partition(":")[2].partition(",")[0],
+        judged={(task, process, arm): _stacked(networks.found(found, "judged", arm, task)) for arm, task in cells},
+        frontier={key: _stacked(found["frontier", *key, s] for s in seeds[: settings.n_frontier]) for key in more},
+        alphas={arm: arms.alpha_of(arm, process, settings) for arm in networks.arms},
+        judge={name: found["checked", name] for name in networks.tasks},
+        images={(task, arm): found["judged", (arm, task, process, seeds[0])]["images"] for arm, task in shown},
     )
 
 
@@ -104,50 +145,32 @@ def _stacked(runs: Iterable[dict[str, Tensor]]) -> Judged:
     return Judged(**{name: torch.stack([one[name] for one in every]) for name in Judged.__dataclass_fields__})
 
 
-def _errors(task: Task) -> tuple[float, float, float]:
-    """Accuracy of the judge on test images, and how often it finds content in real retained and forgotten ones."""
-    right = (task.answers(task.features) == task.test_labels).double().mean()
-    rates = [task.found(task.features[rows]).double().mean() for rows in (~task.test_forget, task.test_forget)]
-    return float(right), float(rates[0]), float(rates[1])
-
-
-def _drawn(networks: Networks, task: str) -> bool:
-    source = networks.settings.attribute if task == "attribute" else networks.settings.data
-    return source.partition(":")[0] in _DRAWN
-
-
 # Likelihoods: U2, and what an auditor sees.
 
 
-def _smooth(settings: Settings) -> tuple[str, ...]:
-    """The processes that have a likelihood: there is no flow between the discrete levels of DDPM."""
-    return tuple(name for name in settings.processes if name != "DDPM") or settings.processes[:1]
-
-
 def _likelihood_calls(networks: Networks) -> dict[Any, Call]:
-    task, smooth = networks.tasks["classes"], _smooth(networks.settings)
-    retrained = networks.nets["unseen", "classes", smooth[0], networks.seeds[0]]
+    task, process = networks.tasks["main"], networks.process
+    retrained = networks.nets["unseen", "main", process, networks.seeds[0]]
     checks: dict[Any, Call] = {}
     if task.z[0].numel() <= _EXACT:  # beyond, the exact trace costs more than all the rest
         checks = {("check", probes): (measures.bits, task, "D_g", retrained, 8, probes) for probes in (None, 4)}
     return checks | {
         ("bits", key, side): (measures.bits, task, side, networks.nets[key], networks.settings.n_likely)
-        for key in networks.keys(*smooth)
+        for key in networks.keys(MAIN)
         for side in SIDES
     }
 
 
 def _likelihoods(networks: Networks, found: Mapping[Any, Any]) -> Likelihoods:
-    smooth, task, seeds = _smooth(networks.settings), networks.tasks["classes"], networks.seeds
-    nets = {arm: networks.nets[arm, "classes", networks.process, seeds[0]] for arm in networks.arms}
+    process, task, seeds = networks.process, networks.tasks["main"], networks.seeds
+    nets = {arm: networks.nets[arm, "main", process, seeds[0]] for arm in MAIN}
     checked = ("check", None) in found
     return Likelihoods(
-        processes=smooth,
-        arms=networks.arms,
+        processes=(process,),
+        arms=MAIN,
         bits={
-            (process, arm, side): torch.stack([found["bits", (arm, "classes", process, s), side] for s in seeds])
-            for process in smooth
-            for arm in networks.arms
+            (process, arm, side): torch.stack([found["bits", (arm, "main", process, s), side] for s in seeds])
+            for arm in MAIN
             for side in SIDES
         },
         check=(float(found["check", None].mean()), float(found["check", 4].mean())) if checked else None,
@@ -162,62 +185,60 @@ def _inpainting_calls(networks: Networks) -> dict[Any, Call]:
     """The first mask with every seed, the others with the first."""
     settings, planned = networks.settings, {}
     for mask in measures.MASKS:
-        for key in (key for name in networks.tasks for key in networks.keys(networks.process, task=name)):
+        for key in networks.keys(MAIN):
             if mask == measures.MASKS[0] or key[3] == networks.seeds[0]:
                 sizes = (settings.n_levels, settings.n_fills, key[3], mask)
                 planned["refilled", key, mask] = (
-                    measures.refilled, networks.tasks[key[1]], key[2], *sizes, networks.nets[key],
+                    measures.refilled, networks.tasks["main"], key[2], *sizes, networks.nets[key],
                 )  # fmt: skip
     return planned
 
 
 def _inpainting(networks: Networks, found: Mapping[Any, Any]) -> Inpainting:
-    answers, images = {}, {}
-    for name, task in networks.tasks.items():
-        if _drawn(networks, name):
-            images[name, "original"] = task.test[task.test_forget][:12].cpu().half()
-        for arm in networks.arms:
-            keys = [(arm, name, networks.process, s) for s in networks.seeds]
-            for mask in measures.MASKS:
-                runs = [found["refilled", key, mask] for key in keys if ("refilled", key, mask) in found]
-                answers |= {(name, mask, arm, side): measures.averaged(runs, side) for side in SIDES}
-            if _drawn(networks, name):
-                images[name, arm] = found["refilled", keys[0], measures.MASKS[0]]["images"]
-    return Inpainting(networks.arms, measures.MASKS, answers, images)
+    answers, images, task = {}, {}, networks.tasks["main"]
+    if networks.drawn("main"):
+        images["original"] = task.test[task.test_forget][:12].cpu().half()
+    for arm in MAIN:
+        keys = networks.keys([arm])
+        for mask in measures.MASKS:
+            runs = [found["refilled", key, mask] for key in keys if ("refilled", key, mask) in found]
+            answers |= {(mask, arm, side): measures.gathered(runs, side) for side in SIDES}
+        if networks.drawn("main"):
+            images[arm] = found["refilled", keys[0], measures.MASKS[0]]["images"]
+    return Inpainting(MAIN, measures.MASKS, answers, images)
 
 
 def _reconstruction_calls(networks: Networks) -> dict[Any, Call]:
-    task, settings = networks.tasks["classes"], networks.settings
+    task, n = networks.tasks["main"], networks.settings.n_levels
     return {
-        ("restored", key, time): (
-            measures.restored, task, key[2], settings.n_levels, key[3], sigma, networks.nets[key],
-        )
-        for key in networks.keys(networks.process)
-        for time, sigma in zip(measures.TIMES, measures.sigmas(), strict=True)
-    }  # fmt: skip
+        ("restored", key): (measures.restored, task, key[2], n, key[3], measures.sigmas(), networks.nets[key])
+        for key in networks.keys(MAIN)
+    }
 
 
 def _reconstruction(networks: Networks, found: Mapping[Any, Any]) -> Reconstruction:
-    answers = {}
-    for arm in networks.arms:
-        for time in measures.TIMES:
-            runs = [found["restored", (arm, "classes", networks.process, s), time] for s in networks.seeds]
-            answers |= {(time, arm, side): measures.averaged(runs, side) for side in SIDES}
-    return Reconstruction(networks.arms, measures.TIMES, measures.sigmas(), answers)
+    answers, task = {}, networks.tasks["main"]
+    for arm in MAIN:
+        every = networks.found(found, "restored", arm)
+        for i, time in enumerate(measures.TIMES):
+            answers |= {(time, arm, side): measures.gathered([one[i] for one in every], side) for side in SIDES}
+    lost = task.test_forget
+    real = float((task.answers(task.features) == task.test_labels)[lost].double().mean())
+    return Reconstruction(MAIN, measures.TIMES, measures.sigmas(), real, answers)
 
 
 # Fine-tuning: U6.
 
 
 def _tuning_calls(networks: Networks) -> dict[Any, Call]:
-    settings, task, seeds = networks.settings, networks.tasks["classes"], networks.seeds
+    settings, task, seeds = networks.settings, networks.tasks["main"], networks.seeds[: networks.settings.n_side]
     planned: dict[Any, Call] = {}
-    for process in settings.processes:
+    for process in tuned_processes(settings):
         for s in seeds:
             origin = _weights(networks, process, s)
             for arm in arms.tuned_arms_of(settings):
                 for steps in settings.tune_steps:
-                    plan = arms.plan(arm, "classes", process, s, settings, steps)
+                    plan = arms.plan(arm, process, s, settings, steps)
                     sizes = (settings.n_levels, settings.n_samples)
                     planned["tuned", process, arm, steps, s] = (
                         measures.tuned,
@@ -228,12 +249,11 @@ def _tuning_calls(networks: Networks) -> dict[Any, Call]:
                         *sizes,
                     )
             for arm in ("standard", "unseen"):
-                key = (arm, "classes", process, s)
+                key = (arm, "main", process, s)
                 planned["judged", key] = _judging(networks, key)
-    plan = replace(
-        arms.plan("obtuse", "classes", networks.process, seeds[0], settings), alpha=0.05, steps=200, lr=settings.lr
-    )
-    origin = _weights(networks, networks.process, seeds[0])
+    process = tuned_processes(settings)[0]
+    plan = replace(arms.plan("obtuse", process, seeds[0], settings), alpha=0.05, steps=200, lr=settings.lr)
+    origin = _weights(networks, process, seeds[0])
     for name, loss in _RUNAWAY.items():
         planned["growth", name] = (arms.runaway, plan, loss, task.z, task.forget, origin)
     return planned
@@ -241,25 +261,25 @@ def _tuning_calls(networks: Networks) -> dict[Any, Call]:
 
 def _weights(networks: Networks, process: str, seed: int) -> dict[str, Tensor]:
     """The weights of a standard network, from which fine-tuning starts."""
-    return dict(networks.nets["standard", "classes", process, seed].state_dict())
+    return dict(networks.nets["standard", "main", process, seed].state_dict())
 
 
 def _tuning(networks: Networks, found: Mapping[Any, Any]) -> Tuning:
-    settings, seeds = networks.settings, networks.seeds
+    settings, seeds = networks.settings, networks.seeds[: networks.settings.n_side]
     return Tuning(
-        processes=settings.processes,
+        processes=tuned_processes(settings),
         arms=arms.tuned_arms_of(settings),
         steps=settings.tune_steps,
         n=settings.n_samples,
         tuned={
             (process, arm, steps): _stacked(found["tuned", process, arm, steps, s] for s in seeds)
-            for process in settings.processes
+            for process in tuned_processes(settings)
             for arm in arms.tuned_arms_of(settings)
             for steps in settings.tune_steps
         },
         scratch={
-            (process, arm): torch.stack([found["judged", (arm, "classes", process, s)]["found"] for s in seeds])
-            for process in settings.processes
+            (process, arm): torch.stack([found["judged", (arm, "main", process, s)]["found"] for s in seeds])
+            for process in tuned_processes(settings)
             for arm in ("standard", "unseen")
         },
         growth={name: found["growth", name] for name in _RUNAWAY},

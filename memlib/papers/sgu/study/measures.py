@@ -8,37 +8,43 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memlib import inpaint, likelihood, losses, metrics, noise, sample
+from memlib import features, inpaint, likelihood, losses, metrics, noise, sample
 from memlib.denoiser import Denoiser, pair
 from memlib.papers.sgu.study import arms
-from memlib.papers.sgu.study.results import SIDES, Answers
+from memlib.papers.sgu.study.results import SIDES, Answers, Judge
 from memlib.papers.sgu.study.tasks import Task
 from memlib.run import Run
 
 MASKS = ("upper half", "box", "random")
-TIMES = (0.02, 0.1, 0.2, 0.3, 0.5)  # of the VP equation; the first is the paper's
+TIMES = (0.02, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # of the VP equation; the first is the paper's
 _DENSITY_LEVEL = 0.05  # grey levels and blank borders have no density of their own: this much noise is added
 _SHOWN = 24  # samples that are kept to be looked at
 _FILLED = 120  # test images of each side that are inpainted
+_RESTORED = 200  # test images of each side that are noised and denoised
 
 
 def judged(task: Task, process: str, n_levels: int, n_samples: int, seed: int, net: nn.Module) -> dict[str, Tensor]:
     """Sample a network and let the judge look at the samples.
 
     Returns:
-        `found` (), samples with forgotten content; `frechet`, `precision` and `recall` (), of the others against
-        retained test images; `images` (24, C, H, W), the first samples.
+        The fields of `results.Judged`, each (), or (K,) for `labels`; and `images` (24, C, H, W), the first samples.
     """
     levels, names = arms.grid(process, n_levels), range(n_samples * seed, n_samples * (seed + 1))
     blocks = [names[i : i + 1000] for i in range(0, n_samples, 1000)]
     like = {"dtype": task.z.dtype, "device": task.z.device}
     starts = (sample.start(levels, block, task.z.shape[1:], **like) for block in blocks)
-    images = torch.cat([task.decode(sample.ancestral(net, x, levels)) for x in starts])
+    z = torch.cat([sample.ancestral(net, x, levels) for x in starts])
+    images = task.decode(z)
     seen = task.judge.embed(images)
     bad = task.found(seen)
     distance, precision, recall = _quality(task.features[~task.test_forget], seen[~bad][: n_samples // 2])
+    other = torch.zeros(()) if task.beside is None else says(task.beside, images).sum()
     return {
         "found": bad.sum().cpu(),
+        "sure": (bad & task.sure(seen)).sum().cpu(),
+        "labels": torch.bincount(task.answers(seen), minlength=len(task.names)).cpu(),
+        "beside": other.long().cpu(),
+        "noisy": task.noisy(images).sum().cpu(),
         "frechet": torch.tensor(distance),
         "precision": torch.tensor(precision),
         "recall": torch.tensor(recall),
@@ -46,15 +52,36 @@ def judged(task: Task, process: str, n_levels: int, n_samples: int, seed: int, n
     }
 
 
+def says(judge: features.ClassifierFeatures, images: Tensor) -> Tensor:
+    """Whether the judge of a label that is 0 or 1 answers 1, (N, C, H, W) -> (N,)."""
+    return judge.logits(images).argmax(1) == 1
+
+
+def checked(task: Task) -> Judge:
+    """How the judges of a task fare on real test images, and what `Task.noisy` makes of noise."""
+    bad, lost, z = task.found(task.features), task.test_forget, task.encode(task.test)
+    noised = task.decode(noise.add_noise(z, 1.0, noise.seeded(range(len(z)))))
+    right = says(task.beside, task.test) == task.test_beside if task.beside is not None else torch.tensor([math.nan])
+    return Judge(
+        right=_fraction(task.answers(task.features) == task.test_labels),
+        in_retained=_fraction(bad[~lost]),
+        in_forgotten=_fraction(bad[lost]),
+        sure=_fraction((bad & task.sure(task.features))[lost]),
+        beside=_fraction(right),
+        noisy=_fraction(task.noisy(task.decode(z))),
+        noised=_fraction(task.noisy(noised)),
+    )
+
+
 def tuned(
     run: Run,
     task: Task,
     plan: arms.Plan,
-    origin: dict[str, Tensor],
+    origin: dict[str, Tensor] | None,
     n_levels: int,
     n_samples: int,
 ) -> dict[str, Tensor]:
-    """Fine-tune the standard network with weights `origin`, and judge its samples as `judged` does, (24, C, H, W)."""
+    """Fine-tune the network with weights `origin`, or train one from scratch; then `judged`, images (24, C, H, W)."""
     weights = arms.trained(run, plan, task.z, task.forget, task.sigma_star, origin)
     net = arms.loaded(task.z, plan, weights)
     return judged(task, plan.process, n_levels, n_samples, plan.seed, net)
@@ -78,7 +105,7 @@ def refilled(
     """Hide a part of test images and let the network fill it in, several times each.
 
     Returns:
-        `same side` and `distance side` (images,), means over fillings, as in `results.Answers`; and `images`
+        `same side` and `distance side` (), means over images and fillings, as in `results.Answers`; and `images`
         (12, C, H, W), fillings of forgotten images.
     """
     levels, origin = arms.grid(process, n_levels), task.decode(torch.zeros_like(task.z[:1]))
@@ -88,7 +115,7 @@ def refilled(
         own = noise.seeded(range(len(x) * seed, len(x) * (seed + 1)))
         there = hidden(mask, x.shape[-1], len(x)).to(x.device)
         filled = inpaint.inpaint(_on_pixels(task, net), x - origin, there, levels, noise=own) + origin
-        out[f"same {side}"], out[f"distance {side}"] = _compared(task, filled, labels, real, n_fills)
+        out[f"same {side}"], out[f"distance {side}"] = _compared(task, filled, labels, real)
         out["images"] = filled[::n_fills][:12].cpu().half()
     return out
 
@@ -102,14 +129,20 @@ def hidden(mask: str, size: int, n: int) -> Tensor:
     return inpaint.scattered(size, 0.3, n, torch.Generator().manual_seed(0))
 
 
-def restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, net: nn.Module) -> dict[str, Tensor]:
-    """Noise test images to sigma and denoise them: `same side` and `distance side` (N,), as in `results`."""
+def restored(
+    task: Task, process: str, n_levels: int, seed: int, levels: tuple[float, ...], net: nn.Module
+) -> list[dict[str, Tensor]]:
+    """Noise test images to each level and denoise them: `same side` and `distance side` (), as in `results`."""
+    return [_restored(task, process, n_levels, seed, sigma, net) for sigma in levels]
+
+
+def _restored(task: Task, process: str, n_levels: int, seed: int, sigma: float, net: nn.Module) -> dict[str, Tensor]:
     out = {}
     for side in SIDES:
-        x, labels, real = _test(task, side)
+        x, labels, real = (part[:_RESTORED] for part in _test(task, side))
         own = noise.seeded(range(len(x) * seed, len(x) * (seed + 1)))
         back = task.decode(inpaint.reconstruct(net, task.encode(x), sigma, arms.grid(process, n_levels), own))
-        out[f"same {side}"], out[f"distance {side}"] = _compared(task, back, labels, real, 1)
+        out[f"same {side}"], out[f"distance {side}"] = _compared(task, back, labels, real)
     return out
 
 
@@ -118,10 +151,9 @@ def sigmas() -> tuple[float, ...]:
     return tuple(noise.vp_sigma(torch.tensor(TIMES, dtype=torch.float64)).tolist())
 
 
-def averaged(runs: list[dict[str, Tensor]], side: str) -> Answers:
-    """One value for each test image, (N,), mean over seeds, from `refilled` or `restored` of each seed."""
-    mean = {name: torch.stack([run[f"{name} {side}"] for run in runs]).mean(0) for name in ("same", "distance")}
-    return Answers(**mean)
+def gathered(runs: list[dict[str, Tensor]], side: str) -> Answers:
+    """One value for each of S seeds, (S,), from `refilled` or `restored` of each."""
+    return Answers(**{name: torch.stack([run[f"{name} {side}"] for run in runs]) for name in ("same", "distance")})
 
 
 def member_auc(task: Task, net: nn.Module) -> tuple[float, tuple[float, float]]:
@@ -147,11 +179,14 @@ def _test(task: Task, side: str) -> tuple[Tensor, Tensor, Tensor]:
     return task.test[rows], task.test_labels[rows], task.features[rows]
 
 
-def _compared(task: Task, made: Tensor, labels: Tensor, real: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
-    """Whether an image keeps its class, and the distance of features, each (images,), means over repetitions."""
+def _compared(task: Task, made: Tensor, labels: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """The fraction of images that keep their class, and the mean distance of features, each ()."""
     seen = task.judge.embed(made)
-    same, distance = (task.answers(seen) == labels).double(), (seen - real).norm(dim=1).double()
-    return same.view(-1, repeats).mean(1).cpu(), distance.view(-1, repeats).mean(1).cpu()
+    return (task.answers(seen) == labels).double().mean().cpu(), (seen - real).norm(dim=1).double().mean().cpu()
+
+
+def _fraction(hits: Tensor) -> float:
+    return float(hits.double().mean())
 
 
 def _on_pixels(task: Task, net: nn.Module) -> Denoiser:

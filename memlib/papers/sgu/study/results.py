@@ -26,6 +26,7 @@ class Toy:
     off: dict[str, Tensor]  # arm -> (S, levels): root mean squared distance of eps_hat from its closed form
     adds: dict[str, Tensor]  # arm -> (levels,): the same distance of the closed form from retraining's
     levels: Tensor  # (L,), noise levels of the cosines
+    exact_cosine: dict[str, Tensor]  # arm -> (L,): the cosine at D_f of its closed form
     cosine: dict[tuple[str, str], Tensor]  # arm, side -> (S, L): cosine of learned and true score at that side
     stay_levels: tuple[float, ...]
     stays: dict[str, Tensor]  # arm -> (3,): fraction of noised forget points that end in the middle, first seed
@@ -34,24 +35,45 @@ class Toy:
 
 @dataclass(frozen=True)
 class Judged:
-    """Samples of an arm as the judge sees them, one value for each of S networks."""
+    """Samples of an arm as the judges see them, for each of S networks; the first five are counts of n samples."""
 
-    found: Tensor  # (S,), samples with forgotten content, of n
-    frechet: Tensor  # (S,), of the other samples to retained test images
+    found: Tensor  # (S,), with forgotten content
+    sure: Tensor  # (S,), of these, where the judge gives it a probability above .95
+    labels: Tensor  # (S, K), by label
+    beside: Tensor  # (S,), with the attribute of the setting `beside`, such as a hat
+    noisy: Tensor  # (S,), that are noise-like: `tasks.Task.noisy`
+    frechet: Tensor  # (S,), of the samples without forgotten content to retained test images
     precision: Tensor  # (S,)
     recall: Tensor  # (S,)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the judges say of real test images, as fractions; all but the first are floors or ceilings of samples."""
+
+    right: float  # of answers
+    in_retained: float  # forgotten content found in retained images
+    in_forgotten: float  # and in forgotten ones
+    sure: float  # the same with a probability above .95
+    beside: float  # right answers on the attribute beside; nan without one
+    noisy: float  # noise-like real images
+    noised: float  # the same images with noise of sigma = 1 in their coordinates
 
 
 @dataclass(frozen=True)
 class Samples:
     """What the image networks generate."""
 
-    source: str  # of the class task, and its forgotten labels
+    source: str  # of the main task, and its forgotten labels
     processes: tuple[str, ...]
     arms: tuple[str, ...]
     n: int  # samples of each network
+    names: tuple[str, ...]  # of the labels of the main task
+    beside: str  # name of the attribute beside, or empty
     judged: dict[tuple[str, str, str], Judged]  # task, process, arm
-    judge: dict[str, tuple[float, float, float]]  # task -> accuracy; content found in real retained, forgotten images
+    frontier: dict[tuple[str, float], Judged]  # arm, alpha: main task, first process
+    alphas: dict[str, float]  # arm -> the alpha that is compared, first process
+    judge: dict[str, Judge]  # task ->
     images: dict[tuple[str, str], Tensor]  # task, arm -> (24, C, H, W), samples of the first network
 
 
@@ -68,10 +90,10 @@ class Likelihoods:
 
 @dataclass(frozen=True)
 class Answers:
-    """What became of the test images of one side, mean over seeds and repetitions."""
+    """What became of the test images of one side, for each of S networks: means over images and repetitions."""
 
-    same: Tensor  # (images,), fraction of repetitions in which the image keeps its class
-    distance: Tensor  # (images,), between the judge's features of the image and of what was made of it
+    same: Tensor  # (S,), fraction that keeps its class
+    distance: Tensor  # (S,), between the judge's features of the image and of what was made of it
 
 
 @dataclass(frozen=True)
@@ -80,8 +102,8 @@ class Inpainting:
 
     arms: tuple[str, ...]
     masks: tuple[str, ...]
-    answers: dict[tuple[str, str, str, str], Answers]  # task, mask, arm, side
-    images: dict[tuple[str, str], Tensor]  # task, arm or "original" -> (12, C, H, W): forgotten, upper half hidden
+    answers: dict[tuple[str, str, str], Answers]  # mask, arm, side
+    images: dict[str, Tensor]  # arm or "original" -> (12, C, H, W): forgotten, upper half hidden
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,8 @@ class Reconstruction:
     arms: tuple[str, ...]
     times: tuple[float, ...]  # of the VP equation
     sigmas: tuple[float, ...]
-    answers: dict[tuple[float, str, str], Answers]  # time, arm, side; class task
+    real: float  # fraction of real forgotten test images whose class the judge names
+    answers: dict[tuple[float, str, str], Answers]  # time, arm, side
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from memlib import metrics
-from memlib.papers.sgu.study import rules
+from memlib.papers.sgu.study import comparing
+from memlib.papers.sgu.study.arms import PRINTED
 from memlib.papers.sgu.study.results import (
     SIDES,
     Inpainting,
+    Judge,
     Judged,
     Likelihoods,
     Reconstruction,
@@ -22,13 +24,7 @@ from memlib.papers.sgu.study.results import (
 Rows = list[list[str]]
 
 SAMPLES = "Samples"
-_ARMS = {
-    "standard": "standard",
-    "unseen": "retrained (unseen)",
-    "orthogonal": "orthogonal",
-    "obtuse": "obtuse",
-    "obtuse, w=1": "obtuse as printed",
-}
+FRONTIER = "The frontier of alpha"
 
 
 def tables(results: Results) -> dict[str, Rows]:
@@ -37,9 +33,13 @@ def tables(results: Results) -> dict[str, Rows]:
     if results.toy:
         made |= {"The toy in closed form": _exact(results.toy), "The toy, trained": _trained(results.toy)}
         made["Distance to the closed forms"] = _distances(results.toy)
+        made["Cosine with the score of the forgotten mode"] = _cosines(results.toy)
     if results.samples:
         assert results.sigma_star is not None  # found with the tasks, before any group is run
         made |= {"The judges": _judges(results.samples, results.sigma_star), SAMPLES: _samples(results.samples)}
+        made["What the samples show, %"] = _contents(results.samples)
+        if results.samples.frontier:
+            made[FRONTIER] = _frontier(results.samples)
     if results.likelihoods:
         made["Likelihoods"] = _likelihoods(results.likelihoods)
         made["What an auditor can tell"] = _auditor(results.likelihoods)
@@ -55,35 +55,45 @@ def tables(results: Results) -> dict[str, Rows]:
 def headline(kept: Mapping[str, Any]) -> tuple[list[str], dict[str, tuple[float, tuple[float, float]]]]:
     """A kept run in three sentences, and its unlearning ratios in percent with their intervals, by arm.
 
-    `kept` is what `chapters.kept` returns. A record with a table of samples has intervals of its own; an older one has
-    none, and its counts give binomial ones, which leave out how networks differ.
+    `kept` is what `chapters.kept` returns.
     """
     claims = kept["claims"]
-    u1, u2, u7 = (claims[name] for name in ("U1", "U2", "U7"))
-    ratio, rise, turn = u1["figure"], u2["figure"], u7["figure"]
-    low, high = u7["interval"]
+    u1, u8, u7 = (claims[name] for name in ("U1", "U8", "U7"))
+    ratio, turn, shown = u1["figure"], u7["figure"], u8["figure"]
+    orthogonal, obtuse = PRINTED
     sentences = [
-        f"The retrained model puts forgotten digits into {ratio['unseen']:g} % of its samples, the orthogonal loss "
-        f"into {ratio['orthogonal']:g} %, the obtuse loss into {ratio['obtuse']:g} % and a model that saw everything "
-        f"into {ratio['standard']:g} % (U1: {u1['verdict']}).",
-        f"Forgotten digits become unlikely by {rise['orthogonal, D_f']:g} (orthogonal) and {rise['obtuse, D_f']:g} "
-        f"(obtuse) bits per dimension, and by {rise['unseen, D_f']:g} after retraining (U2: {u2['verdict']}).",
-        f"In a toy the obtuse loss turns the score beyond retraining (difference of cosines {low:g} to {high:g}), "
-        f"and retraining turns it as well, from {turn['standard']:g} to {turn['unseen']:g} (U7: {u7['verdict']}).",
+        f"The retrained model makes the forgotten combination in {ratio['unseen']:g} % of its samples (surely in "
+        f"{ratio['unseen, sure']:g} %), the orthogonal loss in {ratio[orthogonal]:g} %, the obtuse loss in "
+        f"{ratio[obtuse]:g} % and a model that saw everything in {ratio['standard']:g} % (U1: {u1['verdict']}).",
+        f"Noise-like are {shown[f'noise, {orthogonal}']:g} % of the samples of the orthogonal loss, "
+        f"{shown[f'noise, {obtuse}']:g} % of those of the obtuse loss and {shown['noise, unseen']:g} % after "
+        f"retraining; a hat have {shown[f'hat, {orthogonal}']:g}, {shown[f'hat, {obtuse}']:g} and "
+        f"{shown['hat, unseen']:g} % (U8: {u8['verdict']}).",
+        f"In the toy the obtuse loss turns the score to a cosine of {turn['obtuse']:g} with the forgotten mode's, "
+        f"and retraining turns it as well, to {turn['unseen']:g}; exactly, {turn['obtuse, exact']:g}, "
+        f"{turn['unseen, exact']:g} and {turn['standard, exact']:g} before (U7: {u7['verdict']}).",
     ]
     found = {}
-    for arm, value in ratio.items():
-        found[_ARMS.get(arm, arm)] = (value, _kept_interval(kept, arm, value, u1["n"]))
+    for task, arm, _, _, percent, ends, *_ in kept["tables"][SAMPLES][1:]:
+        if task == "main":
+            low, high = ends.strip("[]").split(",")
+            found[arm] = (float(percent), (float(low), float(high)))
     return sentences, found
 
 
-def _kept_interval(kept: Mapping[str, Any], arm: str, percent: float, n: int) -> tuple[float, float]:
-    for task, _, name, _, ends, *_ in kept.get("tables", {}).get(SAMPLES, [])[1:]:
-        if (task, name) == ("classes", arm):
-            low, high = ends.strip("[]").split(",")
-            return float(low), float(high)
-    low, high = metrics.Count(round(percent * n / 100), n).interval()
-    return 100 * low, 100 * high
+def frontier(kept: Mapping[str, Any]) -> tuple[dict[str, list[tuple[float, float, float]]], tuple[float, float]]:
+    """From a kept run: arm -> (alpha, precision, UR in percent), by alpha; and retraining's precision and UR."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    arms = {row[0] for row in kept["tables"][FRONTIER][1:]}
+    reference = (0.0, 0.0)
+    for task, arm, alpha, _, ratio, _, _, _, precision, _ in kept["tables"][SAMPLES][1:]:
+        if task == "main" and arm in arms:
+            curves.setdefault(arm, []).append((float(alpha), float(precision), float(ratio)))
+        if (task, arm) == ("main", "unseen"):
+            reference = float(precision), float(ratio)
+    for arm, alpha, _, ratio, _, _, _, precision, _ in kept["tables"][FRONTIER][1:]:
+        curves[arm].append((float(alpha), float(precision), float(ratio)))
+    return {arm: sorted(points) for arm, points in curves.items()}, reference
 
 
 def _exact(toy: Toy) -> Rows:
@@ -112,20 +122,58 @@ def _distances(toy: Toy) -> Rows:
     return rows
 
 
+def _cosines(toy: Toy) -> Rows:
+    rows = [["σ", *[f"{arm} (exact)" for arm in toy.exact_cosine]]]
+    for i in range(0, len(toy.levels), 2):
+        both = {arm: (toy.cosine[arm, "D_f"][:, i].mean(), exact[i]) for arm, exact in toy.exact_cosine.items()}
+        cells = [f"{learned:.2f} ({exact:.2f})" for learned, exact in both.values()]
+        rows.append([f"{toy.levels[i]:.2f}", *cells])
+    return rows
+
+
 def _judges(samples: Samples, sigma_star: dict[str, tuple[float, Tensor, Tensor]]) -> Rows:
-    rows = [["task", "right, %", "found in retained images, %", "in forgotten images, %", "σ*"]]
-    for task, rates in samples.judge.items():
-        rows.append([task, *[f"{100 * rate:.1f}" for rate in rates], f"{sigma_star[task][0]:.1f}"])
+    rows = [["task", "right", "in retained", "in forgotten", "surely", "beside", "noise-like", "noised", "σ*"]]
+    for task, judge in samples.judge.items():
+        values = [getattr(judge, name) for name in Judge.__dataclass_fields__]
+        cells = ["" if value != value else f"{100 * value:.1f}" for value in values]
+        rows.append([task, *cells, f"{sigma_star[task][0]:.1f}"])
     return rows
 
 
 def _samples(samples: Samples) -> Rows:
-    rows = [["task", "process", "arm", "UR, %", "95 % interval", "Frechet", "prec.", "rec."]]
-    for (task, process, arm), judged in samples.judged.items():
-        percent = 100 * rules.rate(samples, task, process, arm)
-        low, high = (100 * end for end in rules.ratio_interval(samples, task, process, arm))
-        ends = f"[{low:.1f}, {high:.1f}]"
-        rows.append([task, process, arm, f"{percent:.1f}", ends, *_quality(judged)])
+    rows = [["task", "arm", "α", "seeds", "UR, %", "95 % interval", "surely", "Frechet", "prec.", "rec."]]
+    for (task, _, arm), judged in samples.judged.items():
+        alpha = f"{samples.alphas[arm]:g}" if samples.alphas[arm] < 1 else ""
+        rows.append([task, arm, alpha, str(len(judged.found)), *_ratio(judged, samples.n), *_quality(judged)])
+    return rows
+
+
+def _ratio(judged: Judged, n: int) -> list[str]:
+    low, high = (100 * end for end in comparing.share_interval(judged.found, n))
+    mean, sure = (100 * float(counts.double().mean()) / n for counts in (judged.found, judged.sure))
+    return [f"{mean:.1f}", f"[{low:.1f}, {high:.1f}]", f"{sure:.1f}"]
+
+
+def _contents(samples: Samples) -> Rows:
+    beside = [samples.beside] if samples.beside else []
+    rows = [["arm", *samples.names, *beside, "noise-like"]]
+    for (task, _, arm), judged in samples.judged.items():
+        if task == "main":
+            counts = [*judged.labels.T, *([judged.beside] if beside else []), judged.noisy]
+            rows.append([arm, *[_share(one, samples.n) for one in counts]])
+    return rows
+
+
+def _share(counts: Tensor, n: int) -> str:
+    low, high = comparing.share_interval(counts, n)
+    return f"{100 * float(counts.double().mean()) / n:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _frontier(samples: Samples) -> Rows:
+    rows = [["arm", "α", "seeds", "UR, %", "surely", "noise-like", "Frechet", "prec.", "rec."]]
+    for (arm, alpha), judged in sorted(samples.frontier.items()):
+        mean = [100 * float(one.double().mean()) / samples.n for one in (judged.found, judged.sure, judged.noisy)]
+        rows.append([arm, f"{alpha:g}", str(len(judged.found)), *[f"{one:.1f}" for one in mean], *_quality(judged)])
     return rows
 
 
@@ -138,18 +186,30 @@ def _likelihoods(likelihoods: Likelihoods) -> Rows:
     rows = [["process", "arm", "D_g, bits per dim.", "D_f, bits per dim."]]
     for process in likelihoods.processes:
         for arm in likelihoods.arms:
-            cells = [_with_error(likelihoods.bits[process, arm, side].mean(0)) for side in SIDES]
+            cells = [_with_interval(likelihoods.bits[process, arm, side].mean(1)) for side in SIDES]
             rows.append([process, arm, *cells])
     return rows
 
 
-def _with_error(values: Tensor) -> str:
-    return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
+def _with_interval(values: Tensor) -> str:
+    """The mean of values (S,) and its interval over seeds, if there are several."""
+    if len(values) < 2:
+        return f"{float(values.mean()):.2f}"
+    low, high = metrics.mean_interval(values)
+    return f"{float(values.mean()):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _percent(values: Tensor, digits: int) -> str:
+    """The same for fractions (S,), in percent."""
+    if len(values) < 2:
+        return f"{100 * float(values.mean()):.{digits}f}"
+    low, high = metrics.mean_interval(values, bounds=(0, 1))
+    return f"{100 * float(values.mean()):.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def _auditor(likelihoods: Likelihoods) -> Rows:
     questions = {
-        "forgotten or retained": rules.hole(likelihoods),
+        "forgotten or retained": comparing.hole(likelihoods),
         "trained on or not": likelihoods.member,
     }
     rows = [["question", "arm", "AUC", "95 % interval"]]
@@ -160,33 +220,40 @@ def _auditor(likelihoods: Likelihoods) -> Rows:
 
 
 def _inpainting(inpainting: Inpainting) -> Rows:
-    rows = [["task", "hidden", "arm", "class kept D_g, %", "D_f, %", "distance D_g", "D_f"]]
-    for task in dict.fromkeys(key[0] for key in inpainting.answers):
-        for mask in inpainting.masks:
-            for arm in inpainting.arms:
-                pair = [inpainting.answers[task, mask, arm, side] for side in SIDES]
-                kept = [f"{100 * one.same.mean():.1f}" for one in pair]
-                rows.append([task, mask, arm, *kept, *[f"{one.distance.mean():.2f}" for one in pair]])
+    rows = [["hidden", "arm", "class kept D_g, %", "D_f, %", "distance D_g", "D_f"]]
+    for mask in inpainting.masks:
+        for arm in inpainting.arms:
+            pair = [inpainting.answers[mask, arm, side] for side in SIDES]
+            kept = [_percent(one.same, 1) for one in pair]
+            rows.append([mask, arm, *kept, *[f"{one.distance.mean():.2f}" for one in pair]])
     return rows
 
 
 def _reconstruction(found: Reconstruction) -> Rows:
-    rows = [["t", "σ", "side", *[f"{arm}, %" for arm in found.arms]]]
+    shown = [arm for arm in found.arms if arm in ("standard", "unseen", *PRINTED)]
+    rows = [["t", "σ", "side", *[f"{arm}, %" for arm in shown]]]
     for time, sigma in zip(found.times, found.sigmas, strict=True):
         for side in SIDES:
-            cells = [f"{100 * found.answers[time, arm, side].same.mean():.0f}" for arm in found.arms]
+            cells = [_percent(found.answers[time, arm, side].same, 0) for arm in shown]
             rows.append([f"{time:g}", f"{sigma:.2f}", side, *cells])
     return rows
 
 
 def _tuning(tuning: Tuning) -> Rows:
-    rows = [["process", "arm", "steps", "UR, %", "95 % interval", "Frechet", "prec.", "rec."]]
-    for (process, arm, steps), judged in tuning.tuned.items():
-        rates = judged.found.double() / tuning.n
-        if len(rates) > 1:
-            low, high = metrics.mean_interval(rates, bounds=(0, 1))
-        else:
-            low, high = metrics.Count(int(judged.found), tuning.n).interval()
+    rows = [["process", "arm", "steps", "UR, %", "95 % interval", "surely", "Frechet", "prec.", "rec."]]
+    for (process, arm), found in tuning.scratch.items():
+        low, high = comparing.share_interval(found, tuning.n)
         ends = f"[{100 * low:.1f}, {100 * high:.1f}]"
-        rows.append([process, arm, str(steps), f"{100 * rates.mean():.1f}", ends, *_quality(judged)])
+        rows.append(
+            [
+                process,
+                f"{arm}, from scratch",
+                "",
+                f"{100 * float(found.double().mean()) / tuning.n:.1f}",
+                ends,
+                *[""] * 4,
+            ]
+        )
+    for (process, arm, steps), judged in tuning.tuned.items():
+        rows.append([process, arm, str(steps), *_ratio(judged, tuning.n), *_quality(judged)])
     return rows

@@ -1,6 +1,7 @@
-"""The image tasks: which images are to be forgotten, a judge that recognises them, and the level where they part."""
+"""The image tasks: which images are to be forgotten, judges of what is generated, and the level where they part."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,6 +12,10 @@ from memlib.data.images import listed_classes
 from memlib.errors import Refused
 from memlib.papers.sgu.study.settings import Settings
 from memlib.run import Run
+
+_SURE = 0.95  # probability above which a judge is sure
+_STRANGE = 0.01  # fraction of real test images that count as noise-like
+_WIDTH = 16  # channels of a judge's first convolution
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Parts:
     labels: Tensor  # (N,)
     test: Tensor  # (T, C, H, W)
     test_labels: Tensor  # (T,)
+    names: tuple[str, ...]  # of the labels
+    beside: tuple[Tensor, Tensor] | None = None  # another label, 0 or 1, of the same images: (N,), (T,)
 
     def forgotten(self, labels: Tensor) -> Tensor:
         """Whether a label is among those to be forgotten, (N,) -> (N,)."""
@@ -55,8 +62,12 @@ class Task:
     test_labels: Tensor  # (T,)
     test_forget: Tensor  # (T,)
     wanted: tuple[int, ...]
+    names: tuple[str, ...]
     judge: features.ClassifierFeatures
     features: Tensor  # the judge's features of the test images, (T, D)
+    beside: features.ClassifierFeatures | None  # the judge of another label of the same images
+    test_beside: Tensor | None  # that label, (T,)
+    rough: float  # the roughness that 1 % of real test images exceed, as far as coordinates show them
     levels: Tensor  # (L,)
     posterior: Tensor  # how surely a noised forget image is one, at each level, (L,)
     sigma_star: float  # the level at which half of that certainty is lost
@@ -79,35 +90,72 @@ class Task:
         """Whether the judge finds forgotten content in images of which it saw the features (N, D), (N,)."""
         return torch.isin(self.answers(seen), torch.tensor(self.wanted, device=seen.device))
 
+    def sure(self, seen: Tensor) -> Tensor:
+        """Whether it gives such content a probability above .95, (N, D) -> (N,)."""
+        return self.judge.head(seen).softmax(1)[:, list(self.wanted)].sum(1) > _SURE
 
-def load(settings: Settings, run: Run) -> list[Parts]:
-    """The images of the class task and, where there is one, of the attribute task.
+    def noisy(self, images: Tensor) -> Tensor:
+        """Whether images (N, C, H, W) are noise-like, (N,): rougher in their upper half than 99 % of real ones are."""
+        return roughness(images) > self.rough
+
+    def judged_by(self, other: "Task") -> "Task":
+        """This task with the judge of another one."""
+        return replace(self, judge=other.judge, features=other.judge.embed(self.test))
+
+
+def roughness(images: Tensor) -> Tensor:
+    """Mean squared difference of a pixel from the mean of its four neighbours, upper half, (N, C, H, W) -> (N,)."""
+    inner, rows = images[:, :, 1:-1, 1:-1], images.shape[-2] // 2
+    around = images[:, :, :-2, 1:-1] + images[:, :, 2:, 1:-1] + images[:, :, 1:-1, :-2] + images[:, :, 1:-1, 2:]
+    return (inner - around / 4)[:, :, :rows].square().mean((1, 2, 3))
+
+
+def load(settings: Settings, run: Run) -> dict[str, Parts]:
+    """The images of the main task and, where there are such, of the far and the control task, by name.
 
     Raises:
         Refused: for a source that cannot be read, and for labels that leave nothing to forget or nothing to retain.
     """
-    parts = [_load("classes", settings.data, settings.forget, settings, run)]
-    if settings.attribute:
-        parts.append(_load("attribute", settings.attribute, (1,), settings, run))
+    parts = {"main": _load("main", settings.data, settings.forget, settings, run)}
+    if settings.beside:
+        other = _load("beside", settings.beside, (1,), settings, run)
+        if not torch.equal(other.train, parts["main"].train):
+            raise Refused(f"{settings.beside} has other images than {settings.data}: give the same ones, other labels")
+        parts["main"] = replace(parts["main"], beside=(other.labels, other.test_labels))
+    if settings.far:
+        parts["far"] = _load("far", settings.far, settings.forget, settings, run)
+    if settings.control:
+        parts["control"] = _load("control", settings.control, settings.control_forget, settings, run)
     return parts
 
 
 def prepare(parts: Parts, settings: Settings, run: Run) -> Task:
-    """Train the judge (once, then cached), choose the coordinates and find sigma*."""
+    """Train the judges (once, then cached), choose the coordinates and find sigma*."""
     x, mean, basis = parts.train, parts.train.mean(0), None
     if settings.network == "mlp" and x[0].numel() > settings.latent:
         mean, basis = _principal(x, settings.latent)
     z, forget = _encoded(x, mean, basis), parts.forgotten(parts.labels)
     levels, posterior, sigma_star = parting_level(z, forget)
-    build = partial(_blank_judge, x, int(parts.labels.max()) + 1)
-    judge = run.trained("judge", build, _trained_judge, x, parts.labels, run.seed)
-    assert isinstance(judge, features.ClassifierFeatures)
-    return Task(
+    judge, beside = _judge(parts, parts.labels, run), None
+    if parts.beside:
+        beside = _judge(parts, parts.beside[0], run)
+    task = Task(
         name=parts.name, z=z, forget=forget, mean=mean, basis=basis,
         test=parts.test, test_labels=parts.test_labels, test_forget=parts.forgotten(parts.test_labels),
-        wanted=parts.wanted, judge=judge, features=judge.embed(parts.test),
+        wanted=parts.wanted, names=parts.names, judge=judge, features=judge.embed(parts.test),
+        beside=beside, test_beside=parts.beside[1] if parts.beside else None,
+        rough=math.inf,
         levels=levels, posterior=posterior, sigma_star=sigma_star,
     )  # fmt: skip
+    shown = task.decode(task.encode(task.test))
+    return replace(task, rough=float(roughness(shown).quantile(1 - _STRANGE)))
+
+
+def _judge(parts: Parts, labels: Tensor, run: Run) -> features.ClassifierFeatures:
+    build = partial(_blank_judge, parts.train, int(labels.max()) + 1)
+    judge = run.trained("judge", build, _trained_judge, parts.train, labels, run.seed)
+    assert isinstance(judge, features.ClassifierFeatures)
+    return judge
 
 
 def parting_level(z: Tensor, forget: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -144,7 +192,7 @@ def _load(name: str, source: str, classes: tuple[int | str, ...], settings: Sett
     dtype = getattr(torch, settings.image_dtype)
     x, test = (cut[part].images.to(run.device, dtype) for part in ("train", "test"))
     labels, test_labels = (cut[part].labels.to(run.device) for part in ("train", "test"))
-    parts = Parts(name, source, wanted, x, labels, test, test_labels)
+    parts = Parts(name, source, wanted, x, labels, test, test_labels, images.names)
     for part, forgotten in (("training", parts.forgotten(labels)), ("test", parts.forgotten(test_labels))):
         if forgotten.all() or not forgotten.any():
             kind = "retain" if forgotten.all() else "forget"
@@ -170,9 +218,9 @@ def _principal(images: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _blank_judge(images: Tensor, classes: int) -> nn.Module:
-    return features.ClassifierFeatures(images.shape[1], images.shape[-1], classes).to(images)
+    return features.ClassifierFeatures(images.shape[1], images.shape[-1], classes, _WIDTH).to(images)
 
 
 def _trained_judge(net: nn.Module, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
     """A classifier of real images; `net` says its shape only, since `features.classifier` draws its own weights."""
-    return features.classifier(images, labels, seed=seed)
+    return features.classifier(images, labels, width=_WIDTH, seed=seed)
