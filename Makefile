@@ -3,6 +3,8 @@
 # make gpu     device tests and benchmarks on a GPU, at most eight minutes
 # make outputs re-run the chapters at the fast scale and refresh the outputs committed with them
 # make devices the library, studies and chapters on a second device, made of the CPU   (MEMLIB_DEVICE=cuda for a GPU)
+# make faults  kill, fill, damage and fuzz everything, at most an hour; a run that was stopped goes on
+# make audit-deps  known vulnerabilities and the licences of what is installed, as a report
 # make print   the book on one page, _build/print/_build/singlehtml/index.html, for a browser to print or save as PDF
 # make lint    ruff, pyright   make clean   removes what was built; caches of trained models stay
 
@@ -17,7 +19,7 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENDORED  := book/_static/vendor/versions.json
 
-.PHONY: book print test devices gpu outputs lint clean install vendor
+.PHONY: book print test devices gpu faults audit-deps outputs lint clean install vendor
 .DEFAULT_GOAL := book
 
 book: install vendor
@@ -45,6 +47,13 @@ outputs: install
 
 devices: install
 	MEMLIB_DEVICE=$(or $(MEMLIB_DEVICE),pretend) $(BIN)/python -m pytest -n 2 tests/devices
+
+# Finished cases stand in runs/faults; what is counted in results/faults.json.
+faults: install
+	nice -n 10 $(BIN)/python -m faults
+
+audit-deps: install
+	$(BIN)/python -m faults.dependencies
 
 lint: install
 	$(BIN)/ruff check .

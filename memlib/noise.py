@@ -111,10 +111,13 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
     """(n + 1,) levels, evenly spaced in sigma^(1/rho), then 0. Karras et al. 2022, eq. 5.
 
     Raises:
-        Refused: if n < 1, or unless 0 < sigma_min < sigma_max.
+        Refused: if n < 1, unless 0 < sigma_min < sigma_max, and for a rho that leaves no decreasing levels.
     """
     _check_range(n, sigma_min, sigma_max)
-    ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=torch.float64)
+    try:
+        ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=torch.float64)
+    except ArithmeticError as error:
+        raise Refused(f"rho = {rho} is beyond the numbers of a computer: give one such as 7") from error
     return _ending_in_zero(ramp**rho)
 
 
@@ -225,7 +228,7 @@ def vp(n: int, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-
     """(n + 1,) levels of the VP SDE at n times evenly spaced in [t_min, 1], then 0. Song et al. 2021, eq. 33.
 
     Raises:
-        Refused: if n < 1, or unless 0 < t_min < 1.
+        Refused: if n < 1, unless 0 < t_min < 1, and for betas that leave no decreasing levels.
     """
     _check_range(n, t_min, 1.0, "t_min", "1")
     return _ending_in_zero(vp_sigma(torch.linspace(1.0, t_min, n, dtype=torch.float64), beta_min, beta_max))
@@ -248,6 +251,9 @@ def vp_sigma(t: Float[Tensor, "*s"], beta_min: float = 0.1, beta_max: float = 20
 
 
 def _ending_in_zero(sigmas: Tensor) -> Tensor:
+    if not (sigmas.isfinite().all() and (sigmas > 0).all() and (sigmas.diff() < 0).all()):
+        few = ", ".join(f"{level:g}" for level in sigmas[:3].tolist())
+        raise Refused(f"these parameters give the levels {few} .., which must fall: give less extreme ones")
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 

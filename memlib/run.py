@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from memlib.cache import store
 from memlib.cache._fingerprint import fingerprint
+from memlib.cache.atomic import writing
 from memlib.errors import Refused, usable
 
 
@@ -59,13 +60,17 @@ class Run:
 
         Pass everything that the files depend on and nothing else, so that a run with another unrelated setting finds
         them. With `MEMLIB_FRESH=1` checkpoints of earlier processes are deleted from it.
+
+        Raises:
+            Refused: if it cannot be created.
         """
         path = store.folder() / "checkpoints" / f"{self.name}-{fingerprint(inputs, self.device)[:32]}"
         if store.forced():
             for file in path.glob("*.safetensors"):
                 if file.stat().st_mtime < _PROCESS_STARTED:
                     file.unlink()
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def each(self, name: str, make: Callable[..., Any], inputs: Iterable[Sequence[Any]]) -> list[Any]:

@@ -38,7 +38,7 @@ def changed(settings: T, values: Mapping[str, Any]) -> T:
     fields = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
     for name in values:
         if name not in fields:
-            raise Refused(f"unknown setting {name}: choose among {', '.join(fields)}{closest(name, fields)}")
+            raise Refused(f"unknown setting {plain(name)}: choose among {', '.join(fields)}{closest(name, fields)}")
     checked = {name: checked_value(name, value, hints[name]) for name, value in values.items()}
     return dataclasses.replace(settings, **checked)  # type: ignore[type-var]
 
@@ -54,7 +54,7 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
     for low, high in ranges:
         for one in value if isinstance(value, list | tuple) else [value]:
             if one is not None and not isinstance(one, str) and not low <= one <= high:  # a NaN is in no range
-                raise Refused(f"parameter {name} is {value!r}: it must lie between {low:g} and {high:g}")
+                raise Refused(f"parameter {name} is {_shown(value)}: it must lie between {low:g} and {high:g}")
     return value
 
 
@@ -68,7 +68,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         return _converted(value, kind)
     except TypeError:
         wanted = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-        raise Refused(f"parameter {name} is {value!r} ({type(value).__name__}): it must be {wanted}") from None
+        raise Refused(f"parameter {name} is {_shown(value)} ({type(value).__name__}): it must be {wanted}") from None
 
 
 def among(what: str, value: Any, allowed: Iterable[Any]) -> None:
@@ -77,13 +77,24 @@ def among(what: str, value: Any, allowed: Iterable[Any]) -> None:
     for one in value if isinstance(value, list | tuple) else [value]:
         if one not in allowed:
             listed = " or ".join(repr(option) for option in allowed)
-            raise Refused(f"{what} is {one!r}: choose {listed}{closest(str(one), allowed)}")
+            raise Refused(f"{what} is {_shown(one)}: choose {listed}{closest(str(one), allowed)}")
 
 
 def closest(name: str, known: Iterable[Any]) -> str:
     """` (closest: NAME)` for the end of a sentence, or an empty string if no known name is close."""
     close = get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.4)
     return f" (closest: {close[0]})" if close else ""
+
+
+def plain(text: str) -> str:
+    """A text of the user's for the middle of a sentence; one with lines, or a long one, is quoted and cut short."""
+    return text if len(text) <= 80 and text.isprintable() else _shown(text[:80])
+
+
+def _shown(value: Any) -> str:
+    """The value as Python writes it, without the end of a long one."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
@@ -114,7 +125,10 @@ def _converted(value: Any, kind: Any) -> Any:
     if value is None and kind in (None, types.NoneType):
         return None
     if origin is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError from None
     if origin is int and type(value) is float and value.is_integer():  # 1e3
         return int(value)
     if origin in (list, tuple) and isinstance(value, list | tuple):

@@ -253,3 +253,17 @@ def test_several_processes_read_what_one_reads(tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert started == [2, 2] and two.fingerprint == one.fingerprint and len(two) == 98
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_tiff_under_a_wrong_name_is_turned_with_its_pixels(mode, orientation, tmp_path):
+    """Pillow 13 maps such a file into memory if it knows its name, and turns its size alone."""
+    stored, exif = PHOTOS[0][:20, :, 0], Image.Exif()
+    exif[0x0112] = orientation
+    frames = [Image.fromarray(stored).convert(mode)] * 3
+    frames[0].save(tmp_path / "a.png", format="TIFF", save_all=True, append_images=frames[1:], exif=exif)
+    upright = np.rot90(stored, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    with pytest.warns(UserWarning, match="several frames"):
+        found = levels(data.load(tmp_path))
+    np.testing.assert_array_equal(found[0, ..., 0], upright)

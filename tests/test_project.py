@@ -61,7 +61,8 @@ def test_imports_are_declared():
     """Every third-party package that the library, the tests or the book's extensions import is a direct dependency."""
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     provides = metadata.packages_distributions()
-    own = {"memlib", "benchmarks", *[path.stem for path in [*ROOT.glob("book/_ext/*.py"), *ROOT.glob("tests/*.py")]]}
+    beside = [path.stem for path in [*ROOT.glob("book/_ext/*.py"), *ROOT.glob("tests/*.py")]]
+    own = {"memlib", "benchmarks", "faults", *beside}
     for path in [*ROOT.glob("memlib/**/*.py"), *ROOT.glob("tests/*.py"), *ROOT.glob("book/_ext/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from memlib.adapters.discrete import Discrete
-from memlib.cache.atomic import place_folder
+from memlib.cache.atomic import place_folder, writing
 from memlib.cache.weights import require_finite
 from memlib.denoiser import Denoiser
 from memlib.errors import Refused, needs
@@ -58,8 +58,9 @@ def to_diffusers(denoiser: Denoiser, folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Refused(f"{str(folder)!r} exists already: give a new folder, or empty that one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(".partial", folder.name, folder.parent) as beside:
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder), tempfile.TemporaryDirectory(".partial", folder.name, folder.parent) as beside:
         whole = Path(beside) / folder.name
         DDPMPipeline(net, _scheduler(denoiser)).save_pretrained(whole)
         config = json.loads((whole / "unet" / "config.json").read_text(encoding="utf8"))

@@ -96,6 +96,8 @@ def fresh(positions: Tensor, seed: int) -> noise.Noise:
 
 
 def _before(place: Path) -> int:
-    """How many samples a folder is for already."""
-    manifest = place / "manifest.json"
-    return int(json.loads(manifest.read_text(encoding="utf8"))["n"]) if manifest.exists() else 0
+    """How many samples a folder is for already; 0 too for a damaged one, which `stream` then refuses in a sentence."""
+    try:
+        return int(json.loads((place / "manifest.json").read_text(encoding="utf8"))["n"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0

@@ -1,14 +1,14 @@
-"""The files of a folder of samples: names, checksums, and reading and writing one whole."""
+"""The files of a folder of samples: names, checksums, and reading one whole."""
 
 import hashlib
-from collections.abc import Callable
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
 
 UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, truncated or damaged
@@ -29,18 +29,22 @@ def seeds_of(k: int, n: int, batch: int, first: int) -> Tensor:
     return torch.arange(k * batch, min(n, (k + 1) * batch)) + first
 
 
-def unwritable(path: Path, error: Exception) -> Refused:
-    """The refusal for a disk that cannot be written."""
-    why = getattr(error, "strerror", None) or error
-    return Refused(f"cannot write {path} ({why}): make room or take another folder, then start again to go on")
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What a folder says of itself: n, batch, first, key and dtype.
 
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """`replace_file`, with Refused if the disk cannot be written."""
+    Raises:
+        OSError: if there is no manifest.
+        Refused: if it is damaged.
+    """
+    manifest = folder / "manifest.json"
     try:
-        replace_file(path, write)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(path, error) from error
+        told = json.loads(manifest.read_text(encoding="utf8"))
+    except ValueError:
+        told = None
+    whole = isinstance(told, dict) and all(type(told.get(name)) is int for name in ("n", "batch", "first"))
+    if not (isinstance(told, dict) and whole and told["n"] > 0 and told["batch"] > 0 and "key" in told):
+        raise Refused(f"{manifest} is damaged: delete the folder {folder} to draw anew")
+    return told
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
@@ -63,8 +67,11 @@ def intact(path: Path, seeds: Tensor) -> bool:
 
 def rows_in(path: Path) -> int:
     """How many samples a file holds, a scalar."""
-    with opened(path) as file:
-        return file.get_slice("seeds").get_shape()[0]
+    try:
+        with opened(path) as file:
+            return file.get_slice("seeds").get_shape()[0]
+    except (SafetensorError, IndexError) as error:  # no seeds, or a single number
+        raise damaged(path) from error
 
 
 def tensors_of(path: Path) -> tuple[dict[str, Tensor], str]:

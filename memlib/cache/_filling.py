@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from memlib.cache._files import checksum, count, intact, path_of, replace, seeds_of, unwritable
+from memlib.cache._files import checksum, count, intact, manifest_of, path_of, seeds_of
+from memlib.cache.atomic import replace_file, unwritable
 from memlib.errors import Refused
 
 _PAUSE = 0.1  # seconds before a process looks again at files that others are making
@@ -48,7 +49,7 @@ def _make(folder: Path, k: int, seeds: Tensor, make: Callable[[int, Tensor], dic
     if intact(path, seeds):
         return False
     tensors = make(k, seeds)
-    replace(path, partial(save_file, tensors, metadata={"checksum": checksum(tensors)}))
+    replace_file(path, partial(save_file, tensors, metadata={"checksum": checksum(tensors)}))
     return True
 
 
@@ -66,7 +67,7 @@ def _claim(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
     except Timeout:
         pass
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error.strerror or str(error)) from error
     try:
         yield lock.is_locked
     finally:
@@ -75,24 +76,22 @@ def _claim(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
 
 def _agree(folder: Path, settings: dict, n: int) -> None:
     """Compare with the folder's manifest, or write one. Raises Refused where they differ."""
-    manifest = folder / "manifest.json"
     try:
-        before = json.loads(manifest.read_text(encoding="utf8"))
+        before = manifest_of(folder)
     except FileNotFoundError:
         if any(folder.glob("*.safetensors")):
             raise Refused(f"{folder} holds files of another kind: give shards.stream a new folder") from None
         before = settings | {"n": 0}
-    except ValueError as error:
-        raise Refused(f"{manifest} is damaged: delete the folder to draw anew") from error
     for name, new in settings.items():
         if (old := before.get(name)) != new:
             raise Refused(f"{folder} holds samples of {name}={old!r}, not {new!r}: give another folder or delete it")
     if n < before["n"]:
         raise Refused(f"{folder} is for {before['n']} samples, more than n={n}: take a slice of shards.Shards(folder)")
     if n > before["n"]:
-        replace(manifest, lambda path: path.write_text(json.dumps(settings | {"n": n}, indent=1), encoding="utf8"))
+        text = json.dumps(settings | {"n": n}, indent=1)
+        replace_file(folder / "manifest.json", lambda path: path.write_text(text, encoding="utf8"))
 
 
 def _wanted(folder: Path) -> int:
     """How many samples the folder is for by now: another run may have asked for more."""
-    return json.loads((folder / "manifest.json").read_text(encoding="utf8"))["n"]
+    return manifest_of(folder)["n"]

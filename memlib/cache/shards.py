@@ -16,7 +16,6 @@ hand. Each claims one file at a time by a lock, so they need not know of each ot
 file to the others. `Shards.map` works through the files of a folder in the same way.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from memlib.cache._drawing import Draw, WithinMemory, kept_rows
-from memlib.cache._files import UNREADABLE, checksum, count, damaged, opened, path_of, rows_in, tensors_of
+from memlib.cache._files import UNREADABLE, checksum, count, damaged, manifest_of, opened, path_of, rows_in, tensors_of
 from memlib.cache._filling import fill
 from memlib.errors import Refused
 
@@ -65,8 +64,13 @@ def stream(
         Refused: if the settings make no sense or differ from those of the folder, `draw` does not return one row per
             seed, or the disk cannot be written.
     """
+    for name, number in (("n", n), ("batch", batch), ("first", first)):
+        if not isinstance(number, int):
+            raise Refused(f"{name} is {number!r}: give a whole number")
     if n < 1 or batch < 1:
         raise Refused(f"need n >= 1 and batch >= 1, not n={n} and batch={batch}")
+    if not -(2**62) <= first <= 2**62 or n + batch > 2**62:
+        raise Refused(f"seeds are whole numbers of 63 bits, which first={first}, n={n}, batch={batch} exceed")
     if dtype is not None and not (dtype.is_floating_point or dtype == torch.uint8):
         raise Refused(f"images are kept in a floating type or as torch.uint8, not {dtype}: choose one of these")
     settings = {"key": key, "batch": batch, "first": first, "dtype": None if dtype is None else str(dtype)}
@@ -95,9 +99,9 @@ class Shards:
         """
         self.folder = Path(folder)
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf8"))
+            manifest = manifest_of(self.folder)
             self.n, self.batch, self.key, self.first = (manifest[name] for name in ("n", "batch", "key", "first"))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, Refused) as error:
             raise Refused(f"{self.folder} holds no samples: give a folder that shards.stream has filled") from error
         self._files = [path_of(self.folder, k) for k in range(count(self.n, self.batch))]
         self._verified: set[Path] = set()

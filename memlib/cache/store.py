@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from memlib.cache._fingerprint import code_fingerprint, fingerprint
-from memlib.cache.atomic import replace_file
+from memlib.cache.atomic import replace_file, unwritable
 from memlib.errors import Refused
 
 _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)  # absent, truncated or damaged
@@ -72,36 +72,59 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
 
     Raises:
         TypeError: if an input cannot be hashed, or the result cannot be stored.
+        Refused: if the disk is full or read-only. A result that a read-only cache has is read as ever.
     """
     path = place(name, make, inputs, seed)
-    with FileLock(f"{path}.lock"):
-        return _kept(path, make, inputs, seed, forced() if fresh is None else fresh)
+    lock, told = _acquired(path)
+    try:
+        return _kept(path, make, inputs, seed, forced() if fresh is None else fresh, told)
+    finally:
+        lock.release()
 
 
 def attempted(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0) -> bool:
     """Fill the cache as `cached` does, unless another process is at it: then return False, without waiting."""
     path = place(name, make, inputs, seed)
-    lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(blocking=False)
+        lock, told = _acquired(path, blocking=False)
     except Timeout:
         return False
     try:
-        _kept(path, make, inputs, seed, forced())
+        _kept(path, make, inputs, seed, forced(), told)
     finally:
         lock.release()
     return True
 
 
-def _kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool) -> Any:
-    """What the file holds, once it has been made where it is missing, damaged or no longer wanted."""
+def _acquired(path: Path, blocking: bool = True) -> tuple[FileLock, str]:
+    """The lock of a result. Where its folder cannot be written nobody makes it: then the lock is free, and why is told.
+
+    Raises Timeout if another process holds it and `blocking` is False.
+    """
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=blocking)
+    except Timeout:  # an OSError too
+        raise
+    except OSError as error:
+        return lock, error.strerror or str(error)
+    return lock, ""
+
+
+def _kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool, unwritten: str) -> Any:
+    """What the file holds, once it has been made where it is missing, damaged or no longer wanted.
+
+    Raises Refused if it would have to be made, and cannot be written for the reason `unwritten`.
+    """
     if not fresh:
         with contextlib.suppress(*_UNREADABLE):
-            return load(path)
+            return _loaded(path, path.name)
+    if unwritten:  # before anything slow is done for nothing
+        raise unwritable(path, unwritten)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         result = make(*inputs)
-    save(path, result)
+    _write(path, result, path.name)
     return load(path)
 
 
@@ -136,12 +159,13 @@ def trained(
 
 
 def save(path: str | Path, tree: Any) -> None:
-    """Write a tree to one safetensors file, atomically: a reader sees the old file or the whole new one."""
-    tensors: dict[str, torch.Tensor] = {}
-    packed = _packed(tree, tensors)
-    # One entry, since safetensors writes several in random order.
-    metadata = {"memlib": json.dumps({"tree": packed, "checksum": fingerprint(packed, tensors)})}
-    replace_file(Path(path), lambda beside: save_file(tensors, beside, metadata))
+    """Write a tree to one safetensors file, atomically: a reader sees the old file or the whole new one.
+
+    Raises:
+        TypeError: if the tree holds what cannot be stored.
+        Refused: if the disk is full or read-only.
+    """
+    _write(Path(path), tree)
 
 
 def load(path: str | Path) -> Any:
@@ -150,15 +174,37 @@ def load(path: str | Path) -> Any:
     A file can make named tuples and dataclasses of memlib and of modules that are already imported, and nothing else.
 
     Raises:
-        OSError, SafetensorError, KeyError, ValueError: if the file is absent or none that `save` wrote.
-        Refused: if its content is damaged, or it names another class.
+        OSError: if the file is absent or cannot be read.
+        Refused: if it is damaged or none that `save` wrote, or it names another class.
     """
-    with safe_open(path, "pt") as file:
-        written = json.loads((file.metadata() or {})["memlib"])
-        tensors = {key: file.get_tensor(key) for key in sorted(file.keys(), key=int)}
-    if written["checksum"] != fingerprint(written["tree"], tensors):
+    return _loaded(Path(path))
+
+
+def _write(path: Path, tree: Any, name: str = "") -> None:
+    """`save`; the file says its `name`, so that a copy of it under another name is not taken for another result."""
+    tensors: dict[str, torch.Tensor] = {}
+    packed = _packed(tree, tensors)
+    # One entry, since safetensors writes several in random order.
+    written = {"tree": packed, "name": name, "checksum": fingerprint(packed, name, tensors)}
+    replace_file(path, lambda beside: save_file(tensors, beside, {"memlib": json.dumps(written)}))
+
+
+def _loaded(path: Path, name: str = "") -> Any:
+    """`load`; a file that says another `name`, where one is given, is refused too."""
+    try:
+        with safe_open(path, "pt") as file:
+            written = json.loads((file.metadata() or {})["memlib"])
+            tensors = {key: file.get_tensor(key) for key in sorted(file.keys(), key=int)}
+        tree, stated = written["tree"], written.get("name")
+        told = (tree, tensors) if stated is None else (tree, stated, tensors)  # None: of memlib 0.2.0 or before
+        whole = written["checksum"] == fingerprint(*told) and (not name or stated in (None, name))
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise Refused(
+            f"{path} is damaged, or no file that memlib's cache wrote: delete it to have it made again"
+        ) from error
+    if not whole:
         raise Refused(f"{path} is damaged: delete it to have it made again")
-    return _unpacked(written["tree"], tensors)
+    return _unpacked(tree, tensors)
 
 
 def _packed(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memlib.errors import Refused, needs
-from memlib.settings import SCALES, among, changed, closest, typed
+from memlib.settings import SCALES, among, changed, closest, plain, typed
 
 _PLAIN = (bool, int, float, str, list, dict, types.NoneType)  # what papermill can inject
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
@@ -51,7 +51,9 @@ def settle(namespace: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]
     for name in given:
         if name not in kinds:
             listed = ", ".join(kinds)
-            raise Refused(f"unknown parameter {name}: choose among {listed}, or give settings{closest(name, kinds)}")
+            raise Refused(
+                f"unknown parameter {plain(name)}: choose among {listed}, or give settings{closest(name, kinds)}"
+            )
     if missing := [name for name in kinds if name not in namespace]:
         raise Refused(f"parameter {missing[0]} has no value: give one with -p {missing[0]} VALUE")
     values = {name: typed(name, _parsed(namespace[name], kind), kind) for name, kind in kinds.items()}

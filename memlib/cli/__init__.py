@@ -15,6 +15,7 @@ from memlib.chapters import claims
 from memlib.cli import chapters
 from memlib.errors import Refused
 from memlib.settings import SCALES
+from memlib.train import Diverged
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         return chosen.command(chosen)
-    except (Refused, chapters.Failed) as error:
+    except (Refused, Diverged, chapters.Failed) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from memlib import data, papers
 from memlib.chapters import claims, parameters
 from memlib.cli.progress import told
 from memlib.errors import Refused, needs
+from memlib.settings import plain
 
 
 class Failed(Exception):
@@ -193,7 +194,7 @@ def _texts(assignments: list[str]) -> dict[str, str]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name.isidentifier():
-            raise Refused(f"-p {assignment} is not name=value: write for example -p seed=1")
+            raise Refused(f"-p {plain(assignment)} is not name=value: write for example -p seed=1")
         texts[name] = text
     return texts
 

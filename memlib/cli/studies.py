@@ -1,6 +1,7 @@
 """`memlib study`: run the experiment of a paper without its notebook, in full or by groups of claims."""
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -8,8 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from filelock import FileLock
+from safetensors import SafetensorError
+
 from memlib.cache import store
-from memlib.cache.atomic import replace_file
+from memlib.cache.atomic import replace_file, writing
 from memlib.chapters import claims, parameters
 from memlib.cost import Work
 from memlib.errors import Refused
@@ -70,7 +74,14 @@ def run_study(
     home = (claims.root() or Path.cwd()) / ("runs" if values or seed else "results") / scale
     where = claims.provenance(run.device, {"seed": seed} | parameters.as_dict(settings))
     where["seconds"] = round(time.perf_counter() - run.started, 1)
-    return _keep(study, results, groups, where, (out or home) / study.CHAPTER, scale)
+    path = (out or home) / study.CHAPTER
+    lock = FileLock(_lock_of(path))  # another run may add its groups to the same record
+    with writing(store.folder()):
+        lock.acquire()
+    try:
+        return _keep(study, results, groups, where, path, scale)
+    finally:
+        lock.release()
 
 
 def cost(study: ModuleType, scale: str, values: dict[str, Any], devices: int, rate: float) -> str:
@@ -112,13 +123,16 @@ def _keep(
 ) -> list[dict[str, Any]]:
     """Add the groups just run to the record at `path`, with their provenance, and return their claims."""
     page, tensors = path.with_suffix(".json"), path.with_suffix(".safetensors")
-    before = json.loads(page.read_text(encoding="utf8")) if page.exists() else {}
+    before = _before(page)
     # A setting that an earlier run did not know changed nothing in it.
-    stated = before.get("provenance", {}).get("parameters", {})
+    stated = before["provenance"]["parameters"] if before else {}
     same = bool(stated) and all(where["parameters"].get(name) == value for name, value in stated.items())
     earlier = {name: one for name, one in before.get("groups", {}).items() if name not in groups} if same else {}
     if earlier and tensors.exists():
-        old = store.load(tensors)
+        try:
+            old = store.load(tensors)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise _spoilt(tensors) from error
         fields = [field.name for field in dataclasses.fields(results)]
         missing = {name: getattr(old, name) for name in fields if getattr(results, name) is None}
         results = dataclasses.replace(results, **missing)
@@ -132,6 +146,30 @@ def _keep(
     replace_file(page, lambda beside: beside.write_text(text, encoding="utf8"))
     mine = {one for name in groups for one in study.GROUPS[name]}
     return [record for record in found if record["id"] in mine]
+
+
+def _lock_of(path: Path) -> Path:
+    """The file of the lock on a record, in the cache: beside the record it would be kept with the results."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return store.folder() / f"record-{name}.lock"
+
+
+def _before(page: Path) -> dict[str, Any]:
+    """The record that an earlier run left, or an empty one. Raises Refused if it is damaged."""
+    if not page.exists():
+        return {}
+    try:
+        before = json.loads(page.read_text(encoding="utf8"))
+        parts = before["provenance"]["parameters"], before["groups"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _spoilt(page) from error
+    if not all(isinstance(part, dict) for part in parts):
+        raise _spoilt(page)
+    return before
+
+
+def _spoilt(path: Path) -> Refused:
+    return Refused(f"{path} is damaged: delete it, and start again to have it made from what the cache keeps")
 
 
 def _set_dtype(settings: Any) -> None:

@@ -4,6 +4,7 @@ Each source is one file and one entry in `SOURCES`: a function (place, size, *, 
 between the colon and the options. The keyword-only parameters of the function (int, str or bool) are its options.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,8 +99,7 @@ def check(source: str) -> None:
     """Raise Refused for a source that `load` cannot start to read: an unknown kind or option, or a missing folder."""
     reader = _reader(source)
     place, _ = options.read(source, reader)
-    path = Path(place).expanduser()
-    if reader is not hub.load and place and not path.exists():
+    if reader is not hub.load and place and not os.path.exists(os.path.expanduser(place)):
         raise Refused(f"there is no folder {place!r}: give {source.partition(':')[0]}:PATH with the path of one")
 
 

@@ -1,6 +1,7 @@
 """From image files and raw pixels to `Images`: which files are read, and what happens to those that cannot be read."""
 
 import itertools
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,8 +32,8 @@ _WORKERS = 16  # processes at most; fewer where torch has fewer threads
 
 def located(place: str, kind: str) -> Path:
     """The folder `place`, with ~ expanded. Raises Refused if there is no such folder."""
-    root = Path(place).expanduser()
-    if not place or not root.is_dir():
+    root = Path(os.path.expanduser(place))
+    if not place or not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise Refused(f"there is no folder {place!r}: give {kind}:PATH with the path of a folder of images")
     return root
 
@@ -208,7 +209,8 @@ def _read(
 ) -> tuple[NDArray[numpy.uint8], bool, bool]:
     """The image as `decoded`, whether its file has several frames, and whether it has 16 bits."""
     try:
-        with Image.open(path) as file:
+        # Not by its name: Pillow would map some TIFFs into memory, and leave their pixels unturned.
+        with open(path, "rb") as handle, Image.open(handle) as file:
             # A phone's JPEG may carry previews as further frames.
             several = getattr(file, "n_frames", 1) > 1 and file.format != "MPO"
             deep = file.mode.startswith("I") or ";16" in str(file.tile)

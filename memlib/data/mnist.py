@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import warnings
 import zipfile
 import zlib
@@ -53,8 +54,8 @@ def load(
     """
     if split not in _STEMS:
         raise Refused(f"MNIST has no split {split!r}: give train or test")
-    root = Path(place).expanduser()
-    root = root if place.endswith(".npz") and root.is_file() else located(place, "mnist")
+    root = Path(os.path.expanduser(place))
+    root = root if place.endswith(".npz") and os.path.isfile(root) else located(place, "mnist")
     archives = (
         [root] if root.is_file() else [path for path in (root / f"{split}.npz", root / "mnist.npz") if path.exists()]
     )

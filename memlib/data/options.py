@@ -1,9 +1,9 @@
 """The text after the name of a source: a place, then options, as in `celeba:PATH,label=Bangs,limit=2000`."""
 
+import os
 import re
 from collections.abc import Callable
 from inspect import signature
-from pathlib import Path
 from typing import Any, get_args
 
 from memlib.errors import Refused
@@ -26,7 +26,7 @@ def read(source: str, load: Callable[..., Any]) -> tuple[str, dict[str, int | st
     given: dict[str, int | str | bool] = {}
     while found := re.fullmatch(r"(?:(.*),)?([A-Za-z_]\w*)=([^,]*)", place):
         rest, name, text = found.groups()
-        if name not in known and Path(place).expanduser().exists():
+        if name not in known and os.path.exists(os.path.expanduser(place)):
             break
         if name not in known:
             raise Refused(f"{kind} has no option {name!r}: give one of {', '.join(sorted(known))}")

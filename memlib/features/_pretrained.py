@@ -27,7 +27,11 @@ def pretrained(folder: str | Path, kind: str, class_name: str, called: str) -> A
         raise Refused(
             f"{str(folder)!r} is not a transformers folder, it has no config.json: give the folder of {called}"
         )
-    if (found := json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type")) != kind:
+    try:
+        found = dict(json.loads((folder / "config.json").read_text(encoding="utf8"))).get("model_type")
+    except (OSError, ValueError, TypeError) as error:
+        raise Refused(f"{str(folder / 'config.json')!r} cannot be read as JSON: download it again") from error
+    if found != kind:
         raise Refused(f"{str(folder)!r} holds a model of type {found!r}, not {kind!r}: give the folder of {called}")
     with needs("models"):
         import transformers

@@ -160,7 +160,10 @@ def _claim(root: Path, record: dict[str, Any]) -> None:
     """Take a new or empty folder for this record, or the one that has it. Raises Refused for another."""
     file = root / _RECORD
     if file.exists():
-        kept = json.loads(file.read_text(encoding="utf8"))
+        try:
+            kept = dict(json.loads(file.read_text(encoding="utf8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise Refused(f"{str(file)!r} is damaged: give another folder, or delete {str(root)!r}") from error
         if differs := [name for name, value in record.items() if kept.get(name) != value]:
             raise Refused(f"{str(root)!r} holds images of other {differs[0]}: give another folder, or delete it")
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):

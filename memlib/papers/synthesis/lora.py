@@ -193,13 +193,17 @@ def load_adapters(pipeline: "StableDiffusionImg2ImgPipeline", folder: str | Path
     """
     with needs("lora"):
         from peft import get_peft_model_state_dict
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
     file = Path(folder).expanduser() / _FILE
     if attached(pipeline.unet):
         raise Refused("the pipeline has adapters already: load it anew")
     if not file.is_file():
         raise Refused(f"there is no {_FILE} in {str(folder)!r}: give the folder that lora.save wrote")
-    state = load_file(file)
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise Refused(f"{str(file)!r} is damaged ({str(error).splitlines()[0]}): save the adapters again") from error
     require_finite(state, str(file))
     try:
         pipeline.load_lora_weights(
