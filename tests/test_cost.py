@@ -8,6 +8,9 @@ from torch.utils.flop_counter import flop_registry
 
 from memlib import cost
 from memlib.cli import main
+from memlib.papers.sgu import study as sgu
+from memlib.papers.sgu.study import arms
+from memlib.papers.sgu.study.images import networks_of
 from memlib.papers.side import study
 from memlib.papers.side.study.model import Network
 from memlib.run import begin
@@ -63,6 +66,17 @@ def test_the_estimate_is_what_a_run_does(tmp_path, monkeypatch):
         study.run(settings, begin("test", processes=1), ["arms", "theory"])
     estimate = sum(one.operations for one in study.work(settings))
     assert 0.75 * estimate < counted.total < 1.15 * estimate
+
+
+@pytest.mark.parametrize("arm", ["unseen", "obtuse, printed"])
+def test_a_training_of_sgu_costs_what_is_estimated(arm):
+    settings = changed(sgu.SCALES["fast"], {"train_steps": 20, "latent": 48})
+    z, counted = torch.randn(40, 48), Counted()
+    with counted:
+        arms.trained(begin("test"), arms.plan(arm, "VE", 0, settings), z, torch.arange(40) < 10, 1.0)
+    (estimate,) = (one.operations for one in sgu.work(settings) if one.stage == "training from scratch")
+    known = len(networks_of(settings, [name for name in sgu.GROUPS if name != "toy"], range(settings.n_seeds)))
+    assert 0.75 * estimate / known < counted.total < 1.1 * estimate / known
 
 
 def test_hours_are_shared_by_devices():

@@ -4,7 +4,7 @@ import math
 
 from memlib import nets
 from memlib.cost import TRAINING, Work, operations, weights
-from memlib.papers.sgu.study.arms import ARMS, tuned_arms_of
+from memlib.papers.sgu.study.arms import tuned_arms_of
 from memlib.papers.sgu.study.experiment import GROUPS
 from memlib.papers.sgu.study.images import networks_of, tuned_processes
 from memlib.papers.sgu.study.settings import Settings
@@ -20,24 +20,23 @@ def work(settings: Settings) -> list[Work]:
 
     def build() -> nets.Preconditioned:
         width = settings.width
-        net = nets.UNet(size, 3, (width, 2 * width, 2 * width)) if deep else nets.ResidualMLP(shape, width=width)
+        net = (
+            nets.UNet(size, 3, (width, 2 * width, 2 * width))
+            if deep
+            else nets.ResidualMLP(shape, width=width, blocks=2)
+        )
         return nets.Preconditioned(net, 0.5)
 
+    # A step has as many images with forgotten ones among them as without.
     call, step = operations(build, shape), settings.batch * TRAINING
     groups = [name for name in GROUPS if name != "toy"]
     scratch = networks_of(settings, groups, range(settings.n_seeds))
     tuned = [arm for arm in tuned_arms_of(settings) for _ in range(len(tuned_processes(settings)) * settings.n_side)]
-    parts = sum(_parts(arm) for arm, *_ in scratch)
-    tuning = sum(_parts(arm) for arm in tuned) * sum(settings.tune_steps)
+    tuning = len(tuned) * sum(settings.tune_steps)
     drawn = (len(scratch) + len(tuned) * len(settings.tune_steps)) * settings.n_samples
     sample = math.prod(shape) * _BYTES
     return [
-        Work("training from scratch", parts * settings.train_steps * step * call, len(scratch) * weights(build)),
+        Work("training from scratch", len(scratch) * settings.train_steps * step * call, len(scratch) * weights(build)),
         Work("fine-tuning", tuning * step * call, len(tuned) * len(settings.tune_steps) * weights(build)),
         Work("samples", drawn * settings.n_levels * call, drawn * sample),
     ]
-
-
-def _parts(arm: str) -> int:
-    """Batches of a step: of what is kept, and of what is forgotten."""
-    return 1 if ARMS[arm].forget_loss is None else 2
