@@ -414,7 +414,7 @@ def test_the_study_runs_and_says_something_about_every_claim(everything):
     assert f"main: faces:pair,{PAIR}, 3 x 16 x 16; 60 training images" in everything.description
     assert "control: digits:limit=240" in everything.description
     made = study.tables(everything)
-    assert len(made) == 13
+    assert len(made) == 14
     for rows in made.values():
         assert len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])}
         assert all(isinstance(cell, str) for row in rows for cell in row)
@@ -424,6 +424,18 @@ def test_the_study_runs_and_says_something_about_every_claim(everything):
     assert all(len(points) == 3 and points == sorted(points) for points in curves.values())
     assert len(bars.losses_of_class(comparing.upper_half(everything.inpainting))) == 6
     assert all(low <= value <= high for value, (low, high) in bars.rises(everything.likelihoods).values())
+
+
+def test_likelihoods_of_fine_tuned_networks(everything, small):
+    """Of every arm and of both networks from scratch, on VP and DDPM; without other methods none are computed."""
+    wanted = ("standard, from scratch", "unseen, from scratch", *arms.tuned_arms_of(WIDE))
+    bits = everything.tuning.bits
+    assert set(bits) == {
+        (process, arm, side) for process in ("VP", "DDPM") for arm in wanted for side in ("D_g", "D_f")
+    }
+    assert all(values.shape == (2,) and values.isfinite().all() for values in bits.values())
+    assert not torch.equal(bits["VP", "rest", "D_f"], bits["VP", "obtuse, printed", "D_f"])
+    assert study.run(dataclasses.replace(WIDE, neighbours=False), Run("test_sgu"), ["tuning"]).tuning.bits == {}
 
 
 def test_results_survive_a_file_and_are_small(everything, tmp_path):

@@ -233,13 +233,15 @@ def _reconstruction(networks: Networks, found: Mapping[Any, Any]) -> Reconstruct
 def _tuning_calls(networks: Networks) -> dict[Any, Call]:
     settings, task, seeds = networks.settings, networks.tasks["main"], networks.seeds[: networks.settings.n_side]
     planned: dict[Any, Call] = {}
+    likely = settings.neighbours  # one network and both sides take as long as many steps of fine-tuning
     for process in tuned_processes(settings):
         for s in seeds:
             origin = _weights(networks, process, s)
             for arm in arms.tuned_arms_of(settings):
                 for steps in settings.tune_steps:
                     plan = arms.plan(arm, process, s, settings, steps)
-                    sizes = (settings.n_levels, settings.n_samples)
+                    longest = steps == max(settings.tune_steps)
+                    sizes = (settings.n_levels, settings.n_samples, settings.n_likely if likely and longest else 0)
                     planned["tuned", process, arm, steps, s] = (
                         measures.tuned,
                         networks.run,
@@ -251,6 +253,8 @@ def _tuning_calls(networks: Networks) -> dict[Any, Call]:
             for arm in ("standard", "unseen"):
                 key = (arm, "main", process, s)
                 planned["judged", key] = _judging(networks, key)
+                for side in SIDES if likely else ():
+                    planned["bits", key, side] = (measures.bits, task, side, networks.nets[key], settings.n_likely)
     process = tuned_processes(settings)[0]
     plan = replace(arms.plan("obtuse", process, seeds[0], settings), alpha=0.05, steps=200, lr=settings.lr)
     origin = _weights(networks, process, seeds[0])
@@ -283,7 +287,22 @@ def _tuning(networks: Networks, found: Mapping[Any, Any]) -> Tuning:
             for arm in ("standard", "unseen")
         },
         growth={name: found["growth", name] for name in _RUNAWAY},
+        bits=_tuned_bits(networks, found, seeds) if settings.neighbours else {},
     )
+
+
+def _tuned_bits(networks: Networks, found: Mapping[Any, Any], seeds: Sequence[int]) -> dict[Any, Tensor]:
+    """Bits per dimension of each side, (S,), by process, arm and side: from scratch, then the longest fine-tuning."""
+    bits, longest = {}, max(networks.settings.tune_steps)
+    for process in tuned_processes(networks.settings):
+        for arm in ("standard", "unseen"):
+            for side in SIDES:
+                every = [found["bits", (arm, "main", process, s), side].mean() for s in seeds]
+                bits[process, f"{arm}, from scratch", side] = torch.stack(every)
+        for arm in arms.tuned_arms_of(networks.settings):
+            for side in SIDES:
+                bits[process, arm, side] = torch.stack([found["tuned", process, arm, longest, s][side] for s in seeds])
+    return bits
 
 
 class Group(NamedTuple):

@@ -80,11 +80,16 @@ def tuned(
     origin: dict[str, Tensor] | None,
     n_levels: int,
     n_samples: int,
+    n_likely: int = 0,
 ) -> dict[str, Tensor]:
-    """Fine-tune the network with weights `origin`, or train one from scratch; then `judged`, images (24, C, H, W)."""
+    """Fine-tune the network with weights `origin`, or train one from scratch; then `judged`, images (24, C, H, W).
+
+    With `n_likely` also the mean `bits` (n_likely,) of each side, (), by the side's name.
+    """
     weights = arms.trained(run, plan, task.z, task.forget, task.sigma_star, origin)
     net = arms.loaded(task.z, plan, weights)
-    return judged(task, plan.process, n_levels, n_samples, plan.seed, net)
+    found = judged(task, plan.process, n_levels, n_samples, plan.seed, net)
+    return found | ({side: bits(task, side, net, n_likely).mean() for side in SIDES} if n_likely else {})
 
 
 def bits(task: Task, side: str, net: nn.Module, n: int, probes: int | None = 4) -> Tensor:

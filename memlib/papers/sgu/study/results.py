@@ -3,7 +3,7 @@
 The two sides of a measurement are named as in the paper: D_g are the retained data, D_f the data to be forgotten.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -128,6 +128,7 @@ class Tuning:
     tuned: dict[tuple[str, str, int], Judged]  # process, arm, steps
     scratch: dict[tuple[str, str], Tensor]  # process, arm ("standard", "unseen") -> (S,), samples with content
     growth: dict[str, Tensor]  # loss -> (points,): |eps_hat| / |eps| on forget images, every ten steps
+    bits: dict[tuple[str, str, str], Tensor] = field(default_factory=dict)  # process, arm, side -> (S,), bits per dim.
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def tables(results: Results) -> dict[str, Rows]:
         made["Reconstruction"] = _reconstruction(results.reconstruction)
     if results.tuning:
         made["Fine-tuning"] = _tuning(results.tuning)
+        if results.tuning.bits:
+            made["Likelihoods after fine-tuning"] = _tuned_bits(results.tuning)
     return made
 
 
@@ -220,6 +222,13 @@ def _reconstruction(found: Reconstruction) -> Rows:
         for side in SIDES:
             cells = [_percent(found.answers[time, arm, side].same, 0) for arm in shown]
             rows.append([f"{time:g}", f"{sigma:.2f}", side, *cells])
+    return rows
+
+
+def _tuned_bits(tuning: Tuning) -> Rows:
+    rows = [["process", "arm", "D_g, bits per dim.", "D_f, bits per dim."]]
+    for process, arm in dict.fromkeys(key[:2] for key in tuning.bits):
+        rows.append([process, arm, *[_with_interval(tuning.bits[process, arm, side]) for side in SIDES]])
     return rows
 
 
