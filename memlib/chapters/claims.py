@@ -79,11 +79,11 @@ def keep(
     claims: Sequence[Mapping[str, Any]],
     tables: Mapping[str, Sequence[Sequence[str]]],
 ) -> None:
-    """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder. An OSError is ignored."""
+    """Write `runs/<chapter>-<scale>.json` in the project, else in the current folder, if that can be written."""
     from memlib.cache.atomic import replace_file  # needs torch, which a page that only reads records does not
 
     path = (root() or Path.cwd()) / "runs" / f"{chapter}-{scale}.json"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Refused):
         page = {"provenance": provenance, "claims": claims} | ({"tables": tables} if tables else {})
         text = json.dumps(page, indent=1, default=str) + "\n"
         replace_file(path, lambda beside: beside.write_text(text, encoding="utf8"))

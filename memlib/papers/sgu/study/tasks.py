@@ -118,7 +118,8 @@ def load(settings: Settings, run: Run) -> dict[str, Parts]:
         Refused: for a source that cannot be read, and for labels that leave nothing to forget or nothing to retain.
     """
     parts = {"main": _load("main", settings.data, settings.forget, settings, run)}
-    if settings.beside:
+    drawn = [source.partition(":")[0] == "faces" for source in (settings.data, settings.beside)]
+    if settings.beside and drawn != [False, True]:  # the default says nothing of a reader's own images
         other = _load("beside", settings.beside, (1,), settings, run)
         if not torch.equal(other.train, parts["main"].train):
             raise Refused(f"{settings.beside} has other images than {settings.data}: give the same ones, other labels")
