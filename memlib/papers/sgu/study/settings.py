@@ -28,8 +28,8 @@ class Settings:
 
     # Networks
     processes: tuple[Literal["VE", "VP", "DDPM"], ...] = ("VE",)  # of the image models; the first decides U1 to U5
-    n_seeds: Annotated[int, Between(1, 20)] = 3  # independent image networks of each arm
-    n_side: Annotated[int, Between(1, 20)] = 2  # the same, at most, for further losses and tasks, and for fine-tuning
+    n_seeds: Annotated[int, Between(2, 20)] = 3  # independent image networks of each arm
+    n_side: Annotated[int, Between(2, 20)] = 2  # the same, at most, for further losses and tasks, and for fine-tuning
     n_frontier: Annotated[int, Between(0, 20)] = 0  # of the networks, how many are trained at further alphas too
     network: Literal["mlp", "unet"] = "mlp"  # residual MLP on coordinates, or U-Net on pixels
     width: Annotated[int, Between(8, 1024)] = 128  # units of the MLP, or channels of the U-Net's first resolution
@@ -88,7 +88,7 @@ SCALES: dict[str, Settings] = {
     "fast": _FAST,
     "book": _BOOK,
     "gpu": replace(
-        _BOOK, network="unet", width=64, tune_steps=(200,), lr=5e-4, tune_lr=5e-4, n_seeds=1, n_samples=5000
+        _BOOK, network="unet", width=64, tune_steps=(200,), lr=5e-4, tune_lr=5e-4, n_seeds=2, n_side=2, n_samples=5000
     ),
     # Section 4, with data=cifar10:PATH, or data=celeba:PATH,label=Bangs, forget=[1] at size=64. Fine-tuning as
     # published; network and steps from scratch are not stated, so they are those of Song et al. 2021; alpha is ours.
