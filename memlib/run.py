@@ -88,18 +88,19 @@ class Run:
         One pool of processes serves them all, in this order; starting one costs seconds.
         """
         calls = [(name, make, tuple(one)) for name, make, one in calls]
-        missing = [call for call in calls if store.forced() or not self._place(*call).exists()]
+        wanted = [(self._place(*call), *call[1:], self.seed) for call in calls]
+        missing = [call for call in wanted if store.forced() or not call[0].exists()]
         workers = min(self.processes, len(missing))
         if workers < 2:
             for call in tqdm(missing) if missing else ():  # `disable=` would overrule TQDM_DISABLE
-                _call(self, *call)
+                store.attempt(*call)
         else:
             with self._pool(workers) as pool:
-                waiting = [pool.submit(_call, self, *call) for call in missing]
+                waiting = [pool.submit(store.attempt, *call) for call in missing]
                 for one in tqdm(waiting):
                     one.result()
         # What another run was at is waited for here.
-        return [self.cached(name, make, *one, fresh=False) for name, make, one in calls]
+        return [store.kept(*call, fresh=False) for call in wanted]
 
     def cascade(
         self,
@@ -123,9 +124,10 @@ class Run:
             def ask(call: tuple[str, Callable[..., Any], Sequence[Any]], number: int | None = None) -> bool:
                 """Whether the call must be waited for."""
                 name, make, inputs = call[0], call[1], tuple(call[2])
-                if not store.forced() and self._place(name, make, inputs).exists():
+                place = self._place(name, make, inputs)
+                if not store.forced() and place.exists():
                     return False
-                waiting[pool.submit(_call, self, name, make, inputs)] = number
+                waiting[pool.submit(store.attempt, place, make, inputs, self.seed)] = number
                 bar.total = bar.total + 1
                 return True
 
@@ -202,8 +204,3 @@ def _worker(dtype: torch.dtype, cache: str | None) -> None:
         os.environ["MEMLIB_CACHE"] = cache
     _repeatable("cpu")
     torch.set_default_dtype(dtype)
-
-
-def _call(run: Run, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
-    """Fill the cache, unless another run is at it; the parent reads it, so only the inputs travel between processes."""
-    store.attempted(f"{run.name}-{name}", make, *inputs, seed=run.seed)

@@ -74,26 +74,33 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
         TypeError: if an input cannot be hashed, or the result cannot be stored.
         Refused: if the disk is full or read-only. A result that a read-only cache has is read as ever.
     """
-    path = place(name, make, inputs, seed)
+    return kept(place(name, make, inputs, seed), make, inputs, seed, fresh)
+
+
+def kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool | None = None) -> Any:
+    """As `cached`, for a path that `place` has named: inputs are not hashed again."""
     lock, told = _acquired(path)
     try:
-        return _kept(path, make, inputs, seed, forced() if fresh is None else fresh, told)
+        if not (forced() if fresh is None else fresh):
+            with contextlib.suppress(*_UNREADABLE):
+                return _loaded(path, path.name)
+        _fill(path, make, inputs, seed, told)
+        return _loaded(path, path.name)
     finally:
         lock.release()
 
 
-def attempted(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0) -> bool:
-    """Fill the cache as `cached` does, unless another process is at it: then return False, without waiting."""
-    path = place(name, make, inputs, seed)
+def attempt(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> None:
+    """Fill a path that `place` has named, unless it is there or another process is at it; nothing is waited for."""
     try:
         lock, told = _acquired(path, blocking=False)
     except Timeout:
-        return False
+        return
     try:
-        _kept(path, make, inputs, seed, forced(), told)
+        if forced() or not path.exists():
+            _fill(path, make, inputs, seed, told)
     finally:
         lock.release()
-    return True
 
 
 def _acquired(path: Path, blocking: bool = True) -> tuple[FileLock, str]:
@@ -111,21 +118,14 @@ def _acquired(path: Path, blocking: bool = True) -> tuple[FileLock, str]:
     return lock, ""
 
 
-def _kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool, unwritten: str) -> Any:
-    """What the file holds, once it has been made where it is missing, damaged or no longer wanted.
-
-    Raises Refused if it would have to be made, and cannot be written for the reason `unwritten`.
-    """
-    if not fresh:
-        with contextlib.suppress(*_UNREADABLE):
-            return _loaded(path, path.name)
-    if unwritten:  # before anything slow is done for nothing
+def _fill(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, unwritten: str) -> None:
+    """Make a result and write it. Raises Refused first if it cannot be written for the reason `unwritten`."""
+    if unwritten:
         raise unwritable(path, unwritten)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         result = make(*inputs)
     _write(path, result, path.name)
-    return load(path)
 
 
 def trained(

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("study", help="side, 02 or 02_side")
     cost.add_argument("--scale", choices=SCALES, default="paper")
     cost.add_argument("--devices", type=int, default=1, metavar="N")
-    cost.add_argument("--rate", type=float, default=4e14, metavar="R", help="operations a second of a device; 4e14")
+    cost.add_argument("--rate", type=float, metavar="R", help="operations a second of a device; default: 4e14")
     cost.add_argument("-s", "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
     cost.set_defaults(command=_cost)
     listing = commands.add_parser("chapters", help="list the chapters and their parameters")
@@ -155,10 +155,12 @@ def _study(chosen: argparse.Namespace) -> int:
 def _cost(chosen: argparse.Namespace) -> int:
     from memlib import papers
     from memlib.cli import studies
+    from memlib.cost import SUSTAINED
 
     study = papers.find(chosen.study)
+    rate = SUSTAINED if chosen.rate is None else chosen.rate
     values = chapters.assigned(chosen.set, studies.at(study, chosen.scale))
-    print(studies.cost(study, chosen.scale, values, chosen.devices, chosen.rate))
+    print(studies.cost(study, chosen.scale, values, chosen.devices, rate))
     return 0
 
 
