@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 TRAINING = 3  # forward, and twice as much backward: for the inputs of each layer and for its weights
@@ -53,6 +54,21 @@ def operations(build: Callable[[], nn.Module], shape: tuple[int, ...], *, gradie
         if gradient:
             torch.autograd.grad(found.sum(), x)
     return counter.get_total_flops() / _ROWS
+
+
+def counted(call: Callable[[], object]) -> float:
+    """Operations of all matrix products and convolutions of `call()`, forward and backward, a scalar.
+
+    Attention is done product by product, since torch does not count the fused kernels of a CPU.
+    """
+    counter, fused = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            call()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return float(counter.get_total_flops())
 
 
 def weights(build: Callable[[], nn.Module]) -> int:

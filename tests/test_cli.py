@@ -290,7 +290,7 @@ def test_settings_of_ones_own_do_not_stand_for_the_scale(studied, capsys):
         (["tiny", "--set", "n_train=1"], "parameter n_train is 1: it must lie between 2 and 100"),
         (["tiny", "--set", "half=raport"], "closest: report"),
         (["tiny", "--set", "n_trian=3"], "unknown setting n_trian"),
-        (["tiny", "--scale", "gpu"], "scale 'gpu' has no settings in this study"),
+        (["tiny", "--scale", "gpu"], "has no scale 'gpu': choose"),
         (["tiny", "--device", "tpu9"], "device 'tpu9' cannot be used"),
     ],
 )

@@ -4,30 +4,52 @@
 ```
 """
 
+import json
+from pathlib import Path
+
 from docutils import nodes
 from growth import table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 DEVICES = 8
+HEAD = ["study", "stage", "operations", f"hours on {DEVICES} devices", "GB on disk", "hours at the pace of the CPU"]
+
+
+def body(root: Path) -> list[list[str]]:
+    """A row for each stage of each study, then one for all of them; a sentence where a study has no such scale.
+
+    The pace of the CPU is that of the kept run at `book`: its seconds over its operations.
+    """
+    from memlib.cost import Work
+    from memlib.papers import studies
+
+    found = []
+    for name, study in studies().items():
+        if "paper" not in study.SCALES:
+            found.append([name, "has no scale paper: the largest is gpu", "", "", "", ""])
+            continue
+        stages = study.work(study.SCALES["paper"])
+        every = Work("all", sum(one.operations for one in stages), sum(one.disk for one in stages))
+        kept = json.loads((root / "results" / "book" / f"{study.CHAPTER}.json").read_text(encoding="utf8"))["provenance"]
+        pace = sum(one.operations for one in study.work(study.SCALES["book"])) / kept["seconds"]
+        for one in [*stages, every]:
+            hours = _few(every.hours(rate=pace)) if one is every else ""
+            row = [f"{one.operations:.1e}", _few(one.hours(DEVICES)), _few(one.disk / 1e9), hours]
+            found.append([name, one.stage, *row])
+    return found
+
+
+def _few(number: float) -> str:
+    """Two digits; less than a tenth is not told apart."""
+    return "< 0.1" if number < 0.1 else f"{number:.2g}" if number < 100 else f"{float(f'{number:.2g}'):,.0f}"
 
 
 class Cost(SphinxDirective):
-    """A row a stage: operations, hours on so many devices, and disk."""
+    """The table."""
 
     def run(self) -> list[nodes.Node]:
-        from memlib.papers import studies
-
-        body = []
-        for name, study in studies().items():
-            if "paper" not in study.SCALES or not hasattr(study, "work"):
-                continue
-            for stage in study.work(study.SCALES["paper"]):
-                hours, gigabytes = stage.hours(DEVICES), stage.disk / 1e9
-                row = [f"{stage.operations:.2g}", f"{hours:.2g}", f"{gigabytes:,.0f}"]
-                body.append([name, stage.stage, *row])
-        head = ["study", "stage", "operations", f"hours on {DEVICES} devices", "GB on disk"]
-        return [table(head, body)]
+        return [table(HEAD, body(Path(self.env.srcdir)))]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -107,14 +107,15 @@ def cost(study: ModuleType, scale: str, values: dict[str, Any], devices: int, ra
         for one in every
     ]
     table = claims.aligned([("stage", "operations", "hours", "GB"), *rows])
-    return f"{table}\nfor {devices} x {rate:.2g} operations a second; data and judges not counted"
+    left = "data, judges and looks along the way not counted"
+    return f"{table}\nfor {devices} x {rate:.2g} operations a second; {left}"
 
 
 def at(study: ModuleType, scale: str) -> Any:
     """The settings of a study at a scale. Raises Refused if it has none."""
     if scale not in study.SCALES:
         known = " or ".join(map(repr, study.SCALES))
-        raise Refused(f"scale {scale!r} has no settings in this study: choose {known}")
+        raise Refused(f"chapter {study.CHAPTER} has no scale {scale!r}: choose {known}")
     return study.SCALES[scale]
 
 

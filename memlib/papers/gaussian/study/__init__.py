@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from memlib.claim import Claim
 from memlib.papers.gaussian.study import distinct, divergence, labels, memorizer, rows, rules, unlearning
+from memlib.papers.gaussian.study.costs import work
 from memlib.papers.gaussian.study.data import concentric, draws, labelled
 from memlib.papers.gaussian.study.results import Results
 from memlib.papers.gaussian.study.settings import SCALES, Settings
 from memlib.run import Run
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "tables", "verdicts"]
+__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "tables", "verdicts", "work"]
 
 CHAPTER = "01_gaussian_mixtures"
 GROUPS: dict[str, tuple[str, ...]] = {

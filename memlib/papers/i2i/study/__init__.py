@@ -23,6 +23,7 @@ from memlib.papers.i2i.study import (
 )
 from memlib.papers.i2i.study._tables import mean_and_interval, tables
 from memlib.papers.i2i.study.comparison import RELEASED
+from memlib.papers.i2i.study.costs import work
 from memlib.papers.i2i.study.results import Gate, Results
 from memlib.papers.i2i.study.settings import SCALES, Settings
 from memlib.papers.i2i.study.world import World, description, worlds
@@ -45,6 +46,7 @@ __all__ = [
     "run",
     "tables",
     "verdicts",
+    "work",
     "worlds",
 ]
 

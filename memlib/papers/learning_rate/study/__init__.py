@@ -8,6 +8,7 @@ L4; deeper networks on digits L7. `settings` says what is run, `experiment` runs
 from memlib.claim import Claim
 from memlib.papers.learning_rate.study import digits_rules, rules
 from memlib.papers.learning_rate.study._tables import tables
+from memlib.papers.learning_rate.study.costs import work
 from memlib.papers.learning_rate.study.experiment import GROUPS, run
 from memlib.papers.learning_rate.study.results import Results
 from memlib.papers.learning_rate.study.settings import SCALES, Settings
@@ -15,7 +16,7 @@ from memlib.papers.learning_rate.study.words import sentences
 
 CHAPTER = "05_learning_rate"
 
-__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "sentences", "tables", "verdicts"]
+__all__ = ["CHAPTER", "GROUPS", "SCALES", "Results", "Settings", "run", "sentences", "tables", "verdicts", "work"]
 
 _RULES = {
     "memory": (rules.l1,),

@@ -25,7 +25,7 @@ COMPONENTS = 16  # leading principal components of the members, in which everyth
 _MEMBERS = 250
 _LEVELS = (0.1, 0.9)  # mean and deviation of ln(sigma / deviation of the data) in training
 _SAMPLES = 100
-_CODES = 6
+CODES = 6
 
 
 class Split(NamedTuple):
@@ -80,7 +80,7 @@ def trained(
     rate = torch.tensor(rates).repeat_interleave(len(seeds)).to(images.members)
     seed = torch.tensor(seeds).repeat(len(rates))
     dim, count = images.members.shape[1], len(rate)
-    net = deep(seed, WIDTH, dim + _CODES, LAYERS, outputs=dim).to(images.members)
+    net = deep(seed, WIDTH, dim + CODES, LAYERS, outputs=dim).to(images.members)
     # Targets have unit variance; the points tell `descend` how many coordinates there are.
     task = Problem(images.members[None, :n].expand(count, -1, -1), *torch.ones(2, count).to(images.members))
     schedule = None if anneal_to is None else ramp(rate, 1.0, anneal_to, 0, steps // 2, steps - steps // 2)

@@ -21,7 +21,7 @@ from memlib.random import keyed
 RATE, END = 0.3, 1e-3  # Adam's rate, and the one from which it rises and to which it is annealed
 LEVELS = [4.0, 1.6, 0.6, 0.4, 0.25]  # sigma / mu
 _MANY = 5000  # points of the control
-_BATCH = 32
+BATCH = 32
 _SAMPLES = 200
 
 Score = Callable[[Tensor], Tensor]  # at y (R, B, d)
@@ -86,7 +86,7 @@ def _trained(
     net = two_layer(first + r, width, points.shape[2], reach=reach, scale=1 / stack.sigma**2, free=True).to(points)
     rate, third = torch.full_like(stack.sigma, RATE), steps // 3
     schedule = ramp(rate, END, END, third, third, steps - 2 * third)
-    batches = minibatches(stack, first + r, _BATCH, steps)
+    batches = minibatches(stack, first + r, BATCH, steps)
     list(descend(net, stack, rate, batches, optimiser="adam", schedule=schedule))
     return net, stack
 

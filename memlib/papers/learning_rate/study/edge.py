@@ -18,8 +18,8 @@ LINES = {"SGD": 2.0, "Adam": 38.0}  # the edge times eta; Adam's at beta_1 = 0.9
 SETTLED = {"SGD": [0.1, 0.2], "Adam": [0.3, 1.0]}  # those whose sharpness grows to the edge and stays
 WIDTH = 64
 _LEVEL = 0.4  # sigma / mu at which sharpness is followed
-_PUSHED = 100  # steps at a multiple of the edge, ten looks
-_ONWARD = 1000  # steps after which descent is asked where it is
+PUSHED = 100  # steps at a multiple of the edge, ten looks
+ONWARD = 1000  # steps after which descent is asked where it is
 _ROUNDS = 5  # the step of the way to the minimum follows the edge, measured at the start of each
 
 
@@ -44,11 +44,11 @@ def leaving(points: Tensor, keys: Tensor, level: Tensor, network: Network, steps
     before, many, rise, ends = excess_risk(net, stack, whole)[r], quadrature(wide), [], []
     for size in (0, batch):
         moved = net.members(r)
-        looks = [*range(10, _PUSHED + 1, 10), *([] if size else [_ONWARD])]
-        batches = minibatches(wide, keys[r], size, _PUSHED) if size else repeat(many, looks[-1])
+        looks = [*range(10, PUSHED + 1, 10), *([] if size else [ONWARD])]
+        batches = minibatches(wide, keys[r], size, PUSHED) if size else repeat(many, looks[-1])
         for progress in descend(moved, wide, eta, batches, at=looks):
             value = excess_risk(moved, wide, many) / before
-            (rise if progress.step <= _PUSHED else ends).append(value)
+            (rise if progress.step <= PUSHED else ends).append(value)
         if not size:
             ends.append(sharpness(moved, many, wide) * eta / 2)
     shape = (len(RHO), runs)

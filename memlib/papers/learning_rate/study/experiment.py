@@ -54,11 +54,17 @@ def run(settings: Settings, run: Run, groups: Iterable[str] = ()) -> Results:
     check(settings)
     chosen = tuple(groups) or tuple(GROUPS)
     inputs = inputs_of(settings, run, "digits" in chosen)
-    calls: Calls = {}
-    for group in chosen:
-        calls |= _PLANS[group][0](inputs)
+    calls = calls_of(inputs, chosen)
     done = dict(zip(calls, run.together(calls.values()), strict=True))
     return Results(inputs.description, **{group: _PLANS[group][1](inputs, done) for group in chosen})
+
+
+def calls_of(given: Inputs, groups: Iterable[str]) -> Calls:
+    """The calls of some groups; what two of them share is there once."""
+    calls: Calls = {}
+    for group in groups:
+        calls |= _PLANS[group][0](given)
+    return calls
 
 
 # L1 and L6: the main sweep.

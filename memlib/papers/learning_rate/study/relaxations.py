@@ -19,7 +19,7 @@ RATES = {
     "Adam": [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0],  # Adam's steps do not shrink with the gradient: rates of its own
 }
 RUNS = 4
-_WIDTH, _DEEP_WIDTH = 64, 32
+WIDTH, DEEP_WIDTH = 64, 32
 
 
 def relaxed(
@@ -35,9 +35,9 @@ def relaxed(
     scale = (1.0 if kind == "small initial weights" else network.start) / stack.sigma**2
     reach = points.shape[1] / 2 + 0.5
     if kind == "two hidden layers":
-        net = deep(keys[r], _DEEP_WIDTH, reach=reach, scale=scale)
+        net = deep(keys[r], DEEP_WIDTH, reach=reach, scale=scale)
     else:
-        net = two_layer(keys[r], _WIDTH, reach=reach, scale=scale, free=kind == "free first layer")
+        net = two_layer(keys[r], WIDTH, reach=reach, scale=scale, free=kind == "free first layer")
     net, eta = net.to(stack.points), torch.tensor(rates)[e].to(stack.sigma)
     batches = minibatches(stack, keys[r], batch, steps)
     limit, optimiser = network.bound / stack.sigma**2, "adam" if kind == "Adam" else "sgd"
