@@ -17,13 +17,13 @@ import time  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from faults import damage, kills, lists, parameters, pictures, storage, weights  # noqa: E402
+from faults import damage, kills, lists, models, parameters, pictures, storage, weights  # noqa: E402
 from faults.cases import ROOT, finished, home, total  # noqa: E402
 from memlib.cache.atomic import replace_file  # noqa: E402
 from memlib.chapters.claims import commit  # noqa: E402
 
 RESULT = ROOT / "results" / "faults.json"
-ROOMS = (kills, storage, damage, pictures, lists, weights, parameters)
+ROOMS = (kills, storage, damage, pictures, lists, weights, models, parameters)
 KINDS = {name: kind for room in ROOMS for name, kind in room.KINDS.items()}
 
 

@@ -4,22 +4,26 @@ A job runs in a forked process. `first` is the first optimiser step that a train
 """
 
 import copy
+import functools
 import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from memlib import analytic, metrics, nets, noise, sample, train
+from memlib import analytic, audit, data, metrics, nets, noise, sample, train
 from memlib.cache import stream
 from memlib.cache._fingerprint import code_fingerprint, fingerprint
 from memlib.cli import studies
 from memlib.papers.gaussian import study as gaussian
+from memlib.papers.learning_rate import study as learning_rate
 from memlib.run import Run
 
 STEPS, SHARDS, SCORES = 40, 8, 8
@@ -27,6 +31,7 @@ TINY = {
     "n_points": 3, "n_samples": 100, "n_draws": 100, "train_steps": 10, "n_seeds": 2, "width": 4, "n_extracted": 600,
     "n_labelled": 100, "n_tested": 10, "batch": 8,
 }  # fmt: skip
+LINE = {"n_runs": 2, "n_levels": 4, "width": 16, "steps": 600}
 QUICK = ("G1", "G2", "G4", "G6")
 
 
@@ -38,6 +43,7 @@ def warm() -> None:
         code_fingerprint(name)
     for thing in (nearest, metrics.ams):
         fingerprint(thing)
+    audited()
 
 
 def points() -> torch.Tensor:
@@ -89,11 +95,17 @@ def scoring(folder: Path) -> dict[str, Any]:
 
 def studying(folder: Path, ids: tuple[str, ...] = QUICK) -> dict[str, Any]:
     """The study of chapter 1, as `memlib study gaussian` runs it, at tiny settings."""
+    return _study(folder, gaussian, TINY, ids, 1)
+
+
+def _study(
+    folder: Path, study: ModuleType, values: dict[str, Any], ids: tuple[str, ...], processes: int
+) -> dict[str, Any]:
     os.environ["MEMLIB_CACHE"] = str(folder / "cache")
     out = folder / "results"
-    found = studies.run_study(gaussian, "fast", ids=ids, processes=1, values=TINY, out=out)
-    tensors = (out / f"{gaussian.CHAPTER}.safetensors").read_bytes()
-    page = json.loads((out / f"{gaussian.CHAPTER}.json").read_text(encoding="utf8"))
+    found = studies.run_study(study, "fast", ids=ids, processes=processes, values=values, out=out)
+    tensors = (out / f"{study.CHAPTER}.safetensors").read_bytes()
+    page = json.loads((out / f"{study.CHAPTER}.json").read_text(encoding="utf8"))
     told = json.dumps([found, page["claims"], page["tables"]], sort_keys=True)
     return {"digest": hashlib.sha256(tensors + told.encode()).hexdigest(), "first": None}
 
@@ -101,6 +113,44 @@ def studying(folder: Path, ids: tuple[str, ...] = QUICK) -> dict[str, Any]:
 def whole_study(folder: Path) -> dict[str, Any]:
     """The same with the networks of G5."""
     return studying(folder, ())
+
+
+def pooled(folder: Path) -> dict[str, Any]:
+    """The sweeps of chapter 5 behind two claims, in two worker processes."""
+    main = sys.modules["__main__"]
+    main.__spec__ = None  # a worker would import this whole command first
+    vars(main).pop("__file__", None)
+    return _study(folder, learning_rate, LINE, ("L2", "L5"), 2)
+
+
+@functools.cache
+def audited() -> tempfile.TemporaryDirectory:
+    """A folder with a diffusers model of random weights, and the images of its audit, for all cases of this process."""
+    from diffusers import DDPMScheduler, UNet2DModel
+    from PIL import Image
+
+    place = tempfile.TemporaryDirectory(prefix="memlib-audited-")
+    torch.manual_seed(4)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "layers_per_block": 1}
+    widths = {"block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 4}
+    net = UNet2DModel(sample_size=8, in_channels=3, out_channels=3, **blocks, **widths)
+    net.save_pretrained(f"{place.name}/model/unet")
+    DDPMScheduler(num_train_timesteps=40, beta_end=0.3).save_pretrained(f"{place.name}/model/scheduler")
+    images = ((data.load("faces:n=120,seed=3", 16).images[:, :, ::2, ::2] + 1) * 127.5).round().byte()
+    for part, some in {"train": images[:60], "held_out": images[60:]}.items():
+        Path(place.name, part).mkdir()
+        for number, image in enumerate(some):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"{place.name}/{part}/{number:03d}.png")
+    return place
+
+
+def auditing(folder: Path) -> dict[str, Any]:
+    """`memlib audit` of a small model: samples, descriptors and statistics in shards, and a report."""
+    os.environ["MEMLIB_CACHE"] = str(folder / "cache")
+    given, out = Path(audited().name), folder / "report"
+    audit.audit(given / "model", given / "train", given / "held_out", out, samples=220, steps=6)
+    files = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return {"digest": fingerprint(files), "first": None}
 
 
 JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {

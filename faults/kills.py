@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faults import jobs
-from faults.cases import Found, Kind, one, scratch
+from faults import jobs, process
+from faults.cases import Found, Kind, one, scratch, sentence
 from faults.process import Ended, Process, alone
+
+POOL = ("all", "leader", "worker")  # who is killed of a study with worker processes
 
 Job = Callable[[Path], dict[str, Any]]
 
@@ -97,6 +99,38 @@ def two_runs(seed: int) -> Found:
         return judged(job, before, folder, alone(job, folder), kills)
 
 
+def pool(seed: int) -> Found:
+    """A study with two workers: all of it is killed, or the process that leads, or one worker, as for want of memory.
+
+    A leader's workers outlive it for a while, beside the run that goes on.
+    """
+    job, chance = jobs.pooled, random.Random(f"pool {seed}")
+    _, length = reference(job)
+    whom = POOL[seed % len(POOL)]
+
+    def victims(pid: int) -> list[int]:
+        hands = process.workers(pid)
+        return {"all": [pid, *hands], "leader": [pid], "worker": [chance.choice(hands)] if hands else []}[whom]
+
+    with scratch() as place:
+        folder, span, first = Path(place), length, None
+        while first is None:
+            first = Process(job, folder)
+            ended = first.end(chance.uniform(0.2, 1) * span, victims)
+            if not first.struck:  # it was faster, or had no worker yet
+                first.sweep()
+                shutil.rmtree(folder)
+                folder.mkdir()
+                first, span = None, 0.8 * span if ended.how == "done" else span
+        if ended.how not in ("killed", "refused", "done") or (ended.how == "refused" and not sentence(ended.told)):
+            return one("wrong", f"{whom} of a pool killed: {ended.how}: {ended.told}", first.struck)
+        before, second = state(folder), Process(job, folder)
+        found = judged(job, before, folder, second.end(), 1)
+        for some in (first, second):
+            some.sweep()
+        return found
+
+
 def study(seed: int) -> Found:
     """Every fifteenth with the networks of G5, which take most of its time."""
     return killed(jobs.whole_study if seed % 15 == 14 else jobs.studying, seed)
@@ -107,5 +141,7 @@ KINDS = {
     "kill, sampling into shards": Kind(40, functools.partial(killed, jobs.sampling), 2),
     "kill, scoring": Kind(40, functools.partial(killed, jobs.scoring), 2),
     "kill, a chapter's study": Kind(20, study, 1),
+    "kill, a study with workers": Kind(24, pool, 3),
+    "kill, an audit": Kind(24, functools.partial(killed, jobs.auditing), 1),
     "kill, two runs on one cache": Kind(40, two_runs, 2),
 }

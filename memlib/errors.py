@@ -12,6 +12,11 @@ class Refused(ValueError):
     """
 
 
+def reason(error: BaseException) -> str:
+    """The first sentence of what a library says, for a sentence of ours; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".:")
+
+
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
     """Import an optional package, or tell the user how to install it.

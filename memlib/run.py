@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,9 +41,9 @@ class Run:
     processes: int = field(default=1, compare=False)
     started: float = field(compare=False, repr=False, default_factory=time.perf_counter)
 
-    def cached(self, name: str, make: Callable[..., Any], *inputs: Any, fresh: bool | None = None) -> Any:
+    def cached(self, name: str, make: Callable[..., Any], *inputs: Any) -> Any:
         """`make(*inputs)`, computed once for this code, inputs and seed, then read from disk: `cache.cached`."""
-        return store.cached(f"{self.name}-{name}", make, *inputs, seed=self.seed, fresh=fresh)
+        return store.cached(f"{self.name}-{name}", make, *inputs, seed=self.seed)
 
     def trained(
         self,
@@ -59,16 +61,12 @@ class Run:
         """A folder for checkpoints and shards, kept for the next run and named by the content of `inputs`.
 
         Pass everything that the files depend on and nothing else, so that a run with another unrelated setting finds
-        them. With `MEMLIB_FRESH=1` checkpoints of earlier processes are deleted from it.
+        them.
 
         Raises:
             Refused: if it cannot be created.
         """
         path = store.folder() / "checkpoints" / f"{self.name}-{fingerprint(inputs, self.device)[:32]}"
-        if store.forced():
-            for file in path.glob("*.safetensors"):
-                if file.stat().st_mtime < _PROCESS_STARTED:
-                    file.unlink()
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
@@ -89,7 +87,7 @@ class Run:
         """
         calls = [(name, make, tuple(one)) for name, make, one in calls]
         wanted = [(self._place(*call), *call[1:], self.seed) for call in calls]
-        missing = [call for call in wanted if store.forced() or not call[0].exists()]
+        missing = [call for call in wanted if not call[0].exists()]
         workers = min(self.processes, len(missing))
         if workers < 2:
             for call in tqdm(missing) if missing else ():  # `disable=` would overrule TQDM_DISABLE
@@ -100,7 +98,7 @@ class Run:
                 for one in tqdm(waiting):
                     one.result()
         # What another run was at is waited for here.
-        return [store.kept(*call, fresh=False) for call in wanted]
+        return [store.kept(*call) for call in wanted]
 
     def cascade(
         self,
@@ -109,14 +107,12 @@ class Run:
     ) -> None:
         """Fill the cache with calls as those of `together`, and with those that `then(i)` names when call i has ended.
 
-        What follows from one call need not wait for the others. `then` runs in this process, once for each call. With
-        `MEMLIB_FRESH=1` what it names is left to whoever needs it, or it would be made twice.
+        What follows from one call need not wait for the others. `then` runs in this process, once for each call.
         """
         calls = list(calls)
         if self.processes < 2:
             self.together(calls)
-            following = [call for number in range(len(calls)) for call in then(number)]
-            self.together([] if store.forced() else following)
+            self.together([call for number in range(len(calls)) for call in then(number)])
             return
         waiting: dict[Future, int | None] = {}
         with self._pool(self.processes) as pool, tqdm(total=0) as bar:
@@ -125,7 +121,7 @@ class Run:
                 """Whether the call must be waited for."""
                 name, make, inputs = call[0], call[1], tuple(call[2])
                 place = self._place(name, make, inputs)
-                if not store.forced() and place.exists():
+                if place.exists():
                     return False
                 waiting[pool.submit(store.attempt, place, make, inputs, self.seed)] = number
                 bar.total = bar.total + 1
@@ -134,8 +130,7 @@ class Run:
             ended = [number for number, call in enumerate(calls) if not ask(call, number)]
             while ended or waiting:
                 for number in ended:
-                    following = then(number)
-                    for call in [] if store.forced() else following:
+                    for call in then(number):
                         ask(call)
                 done = wait(waiting, return_when=FIRST_COMPLETED).done
                 for future in done:
@@ -143,15 +138,23 @@ class Run:
                     bar.update()
                 ended = [number for number in map(waiting.pop, done) if number is not None]
 
-    def _pool(self, workers: int) -> ProcessPoolExecutor:
+    @contextmanager
+    def _pool(self, workers: int) -> Iterator[ProcessPoolExecutor]:
+        """Worker processes. Raises Refused if the system, or somebody, ends one of them."""
         setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
-        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup)
+        try:
+            with ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup
+            ) as pool:
+                yield pool
+        except BrokenProcessPool as error:
+            raise Refused(
+                "a worker process was ended from outside, as a system does that is short of memory: start again to go "
+                "on, with MEMLIB_PROCESSES=1 if it happens again"
+            ) from error
 
     def _place(self, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> Path:
         return store.place(f"{self.name}-{name}", make, inputs, self.seed)
-
-
-_PROCESS_STARTED = time.time()
 
 
 def begin(

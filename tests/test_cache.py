@@ -29,7 +29,6 @@ from memlib.errors import Refused
 def elsewhere(tmp_path, monkeypatch):
     """An empty cache and current folder."""
     monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MEMLIB_FRESH", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -172,13 +171,6 @@ def test_a_result_is_made_once_for_its_inputs(monkeypatch, capfd):
     store.cached("other name", make, torch.ones(2))
     store.cached("net", make, torch.ones(2), seed=1)
     assert len(calls) == 4
-    store.cached("net", make, torch.ones(2), fresh=True)
-    assert len(calls) == 5
-    monkeypatch.setenv("MEMLIB_FRESH", "1")
-    store.cached("net", make, torch.ones(2))
-    assert len(calls) == 6
-    store.cached("net", make, torch.ones(2), fresh=False)
-    assert len(calls) == 6
     assert capfd.readouterr() == ("", "")
 
 

@@ -227,10 +227,11 @@ def test_the_command_prints_a_table(capsys):
 
 
 def test_every_chapter_has_an_estimate_of_its_paper_scale_or_says_that_it_has_no_such_scale(capsys):
-    for chapter, study in {one.CHAPTER: one for one in studies().values()}.items():
+    for one in studies().values():
+        chapter = one.CHAPTER
         ended = main(["cost", chapter])
         out, told = capsys.readouterr()
-        if "paper" in study.SCALES:
+        if "paper" in one.SCALES:
             assert ended == 0 and out.splitlines()[-2].split()[0] == "all" and not told
         else:
             assert ended == 1 and f"chapter {chapter} has no scale 'paper': choose 'fast' or" in told
@@ -259,10 +260,10 @@ def test_the_page_has_every_chapter(monkeypatch):
     page = importlib.import_module("cost")
     rows = page.body(root)
     assert {len(row) for row in rows} == {len(page.HEAD)}
-    for name, study in studies().items():
+    for name, one in studies().items():
         mine = [row for row in rows if row[0] == name]
-        if "paper" in study.SCALES:
-            assert [row[1] for row in mine] == [*stages(study, study.SCALES["paper"]), "all"] and mine[-1][-1]
+        if "paper" in one.SCALES:
+            assert [row[1] for row in mine] == [*stages(one, one.SCALES["paper"]), "all"] and mine[-1][-1]
         else:
             assert len(mine) == 1 and "no scale paper" in mine[0][1]
     told = (root / "book" / "howto-scale.md").read_text(encoding="utf8")

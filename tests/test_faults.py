@@ -15,7 +15,7 @@ sys.path.extend([str(ROOT), str(ROOT / "book" / "_ext")])
 import counted as page  # noqa: E402
 
 from faults import __main__ as command  # noqa: E402
-from faults import cases, damage, dependencies, fuzz, kills, lists, parameters, pictures, storage, weights  # noqa: E402
+from faults import cases, damage, dependencies, fuzz, kills, lists, models, parameters, pictures, storage, weights  # noqa: E402
 from faults.process import Ended  # noqa: E402
 from memlib.errors import Refused  # noqa: E402
 
@@ -35,7 +35,7 @@ def test_every_kind_is_kept_in_full():
 def test_nothing_was_lost_and_nothing_was_wrong():
     assert [row["kind"] for row in KEPT["kinds"] if row["lost"] or row["wrong"]] == []
     assert sum(row["kills"] for row in KEPT["kinds"] if row["kind"] in kills.KINDS) >= 250
-    rooms = (pictures, lists, weights, parameters)
+    rooms = (pictures, lists, weights, models, parameters)
     assert sum(row["cases"] for row in KEPT["kinds"] for room in rooms if row["kind"] in room.KINDS) >= 2000
     assert sum(row["seconds"] for row in KEPT["kinds"]) <= 3600 and KEPT["date"]
     assert all(row["commit"] for row in KEPT["kinds"])
@@ -108,6 +108,13 @@ def test_an_input_is_read_or_refused_or_wrong(error, found):
             raise error
 
     assert fuzz.outcome(read, "anything")[0] == found
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_a_pickle_in_the_place_of_weights_is_refused_and_runs_nothing(name, tmp_path):
+    make, read, _ = models.MODELS[name]
+    given = models.Folder(0, "a pickle", [(0, "drop", None)], [], [], 2)
+    assert fuzz.outcome(models.reader(make, read), given) == ("refused", "")
 
 
 @pytest.mark.parametrize("call", sorted(weights.CALLS))

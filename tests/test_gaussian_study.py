@@ -341,7 +341,7 @@ def test_two_processes_give_the_same_bits(whole, tmp_path, monkeypatch):
     states = both.each("network", unlearning.network, [unlearning.inputs(small(), run, *key) for key in keys])
     monkeypatch.setenv("MEMLIB_CACHE", str(home))
     for key, state in zip(keys, states, strict=True):
-        alone = run.cached("network", unlearning.network, *unlearning.inputs(small(), run, *key), fresh=False)
+        alone = run.cached("network", unlearning.network, *unlearning.inputs(small(), run, *key))
         assert all(torch.equal(alone[name], value) for name, value in state.items())
 
 

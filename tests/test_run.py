@@ -21,7 +21,6 @@ from memlib.errors import Refused
 def elsewhere(tmp_path, monkeypatch):
     """An empty cache and current folder; torch's determinism as it was."""
     monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MEMLIB_FRESH", raising=False)
     monkeypatch.chdir(tmp_path)
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     yield
@@ -69,18 +68,13 @@ def test_results_do_not_depend_on_omp_num_threads(tmp_path):
     assert len(seen) == 1
 
 
-def test_a_folder_is_named_by_its_inputs(monkeypatch):
+def test_a_folder_is_named_by_its_inputs():
     run = runs.begin("07_tiny")
     folder = run.folder(torch.ones(2), 3)
     old = folder / "net.safetensors"
     old.touch()
     assert run.folder(torch.ones(2), 3) == folder and old.exists()
     assert len({folder, run.folder(torch.ones(2), 4), run.folder(torch.zeros(2), 3)}) == 3
-    os.utime(old, (1, 1))
-    monkeypatch.setenv("MEMLIB_FRESH", "1")
-    assert list(run.folder(torch.ones(2), 3).iterdir()) == []  # what another process left is no fresh start
-    old.touch()
-    assert list(run.folder(torch.ones(2), 3).iterdir()) == [old]  # what this one wrote stays
 
 
 def test_parts_at_once_have_the_bits_of_parts_in_turn(tmp_path, monkeypatch):
@@ -118,9 +112,6 @@ def test_what_follows_from_a_call_is_made_when_that_call_has_ended(tmp_path, mon
         run.cascade([("first", tiny_study.draw, (number + 2, 1.0)) for number in range(3)], then)
         assert sorted(named) == [0, 1, 2] and (kept("first"), kept("next")) == (3, 6)
         named.clear()
-    monkeypatch.setenv("MEMLIB_FRESH", "1")
-    run.cascade([("first", tiny_study.draw, (7, 1.0))], lambda _: [("last", tiny_study.draw, (7, 2.0))])
-    assert (kept("first"), kept("last")) == (4, 0)
 
 
 def test_an_error_in_what_follows_is_raised(monkeypatch):
@@ -128,6 +119,16 @@ def test_an_error_in_what_follows_is_raised(monkeypatch):
     run = runs.begin("07_tiny", processes=2)
     with pytest.raises(RuntimeError, match="negative"):
         run.cascade([("first", tiny_study.draw, (2, 1.0))], lambda _: [("next", tiny_study.draw, (-1, 1.0))])
+
+
+def test_a_worker_that_is_killed_is_told_in_a_sentence(monkeypatch):
+    """As the system does where memory runs out."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")]))
+    run = runs.begin("07_tiny", processes=2)
+    with pytest.raises(Refused, match="a worker process was ended from outside.*start again to go on"):
+        run.each("killed", tiny_study.killed, [(3,), (4,)])
+    with pytest.raises(Refused, match="a worker process was ended from outside"):
+        run.cascade([("first", tiny_study.killed, (3,))], lambda _: [])
 
 
 def test_processes_come_from_the_environment(monkeypatch):

@@ -1,5 +1,7 @@
 """A study in miniature, for the tests of what runs studies and chapters."""
 
+import os
+import signal
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -38,6 +40,12 @@ class Results:
 def draw(n: int, scale: float) -> Tensor:
     """Points (n, 2)."""
     return scale * torch.randn(n, 2)
+
+
+def killed(n: int) -> Tensor:
+    """Nothing: the process that draws them is ended as by the system."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return draw(n, 1.0)
 
 
 def run(settings, run, groups=()):

@@ -31,8 +31,8 @@ def body(root: Path) -> list[list[str]]:
             continue
         stages = study.work(study.SCALES["paper"])
         every = Work("all", sum(one.operations for one in stages), sum(one.disk for one in stages))
-        kept = json.loads((root / "results" / "book" / f"{study.CHAPTER}.json").read_text(encoding="utf8"))["provenance"]
-        pace = sum(one.operations for one in study.work(study.SCALES["book"])) / kept["seconds"]
+        kept = json.loads((root / "results" / "book" / f"{study.CHAPTER}.json").read_text(encoding="utf8"))
+        pace = sum(one.operations for one in study.work(study.SCALES["book"])) / kept["provenance"]["seconds"]
         for one in [*stages, every]:
             hours = _few(every.hours(rate=pace)) if one is every else ""
             row = [f"{one.operations:.1e}", _few(one.hours(DEVICES)), _few(one.disk / 1e9), hours]

@@ -84,7 +84,9 @@ def from_edm(
         raise Refused(f"{str(place)!r} does not say its sigma_data: give the standard deviation of its training data")
     net = folders.network(UNet2DModel, place, root, subfolder)
     told = {} if scheduler is None else dict(scheduler.config)
-    denoiser = Edm(net, told["sigma_data"] if sigma_data is None else sigma_data, clock=clock)
+    if sigma_data is None and not isinstance(sigma_data := told.get("sigma_data"), int | float):
+        raise Refused(f"the scheduler of {str(place)!r} gives sigma_data={sigma_data!r}: write a number there")
+    denoiser = Edm(net, sigma_data, clock=clock)
     denoiser.sign = _SIGNS[told.get("prediction_type", "epsilon")]
     denoiser.shape, denoiser.scheduler = folders.shape(config), scheduler
     return denoiser.to(device).eval()

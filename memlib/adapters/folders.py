@@ -3,16 +3,16 @@
 No code in the folder is run and no pickle is read.
 """
 
+import inspect
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from memlib.cache.weights import refuse_misfits, require_finite
-from memlib.errors import Refused, needs
-
-_UNREADABLE = (OSError, ValueError, RuntimeError)  # raised by diffusers and the hub for unreadable files
+from memlib.errors import Refused, needs, reason
 
 
 def configurations(place: str | Path) -> Path:
@@ -28,7 +28,7 @@ def configurations(place: str | Path) -> Path:
         return Path(snapshot_download(str(place), allow_patterns=["*.json"]))
     except HFValidationError as error:
         raise Refused(f"there is no folder {str(place)!r}: give a diffusers folder, or its name on the hub") from error
-    except _UNREADABLE as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise Refused(
             f"there is no folder {str(place)!r}, and the hub gave no model of that name ({reason(error)}): check the "
             "path, or the name and the network"
@@ -78,7 +78,7 @@ def scheduler(place: str | Path, root: Path) -> Any | None:
         )
     try:
         return kind.from_config(config)  # pyright: ignore[reportAttributeAccessIssue]  # of its ConfigMixin
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+    except Exception as error:  # a dozen kinds, of settings that are not of its types
         raise Refused(f"diffusers cannot read {str(found[0])!r}: {reason(error)}") from error
 
 
@@ -115,11 +115,13 @@ def network(kind: Any, place: str | Path, root: Path, subfolder: str) -> Any:
     """The model of a folder or of its subfolder, of a class of diffusers, with all weights read from safetensors.
 
     Raises:
-        Refused: for weights that are missing, pickled, damaged, not finite or not those of the configuration.
+        Refused: for weights that are missing, pickled, damaged, not finite or not those of the configuration, and for a
+            setting of another type, which diffusers would stumble over when it is used.
     """
     from diffusers.utils import logging
 
     folder, local = root / subfolder, Path(place).expanduser().is_dir()
+    _require_types(kind, folder / "config.json")
     variants: list[str | None] = [None, "fp16"]  # what the hub has is known only by asking
     if local:
         plain = any(not file.name.endswith(".fp16.safetensors") for file in folder.glob("*.safetensors"))
@@ -128,7 +130,7 @@ def network(kind: Any, place: str | Path, root: Path, subfolder: str) -> Any:
     logging.set_verbosity_error()  # it would warn of missing and unused weights, which are refused below
     try:
         net, loaded = _read(kind, str(root) if local else str(place), subfolder, variants)
-    except _UNREADABLE as error:
+    except Exception as error:  # a dozen kinds, for damaged files and for settings that make no network
         if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
             raise Refused(
                 f"{str(folder)!r} has its weights as a pickle, which can run code: if you trust it, convert it by "
@@ -139,7 +141,20 @@ def network(kind: Any, place: str | Path, root: Path, subfolder: str) -> Any:
         logging.set_verbosity(verbosity)
     refuse_misfits(str(place), loaded, "its config.json")
     require_finite(net.state_dict(), str(place))
-    return net
+    return net.float()  # a file may have some weights in half precision, which diffusers leaves so
+
+
+def _require_types(kind: Any, file: Path) -> None:
+    """Refuse a configuration whose number is no finite number, or whose word is none, by the defaults of its class."""
+    config = as_json(file)
+    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+        value = None if name == "sample_size" else config.get(name)  # which may be a pair
+        if isinstance(parameter.default, int | float) and value is not None:
+            fits = isinstance(value, int | float) and math.isfinite(value)
+        else:
+            fits = value is None or not isinstance(parameter.default, str) or isinstance(value, str)
+        if not fits:
+            raise Refused(f"{str(file)!r} gives {name}={value!r}, and {kind.__name__} {parameter.default!r}: write one")
 
 
 def _read(kind: Any, place: str, subfolder: str, variants: list[str | None]) -> tuple[nn.Module, dict[str, Any]]:
@@ -155,7 +170,7 @@ def _read(kind: Any, place: str, subfolder: str, variants: list[str | None]) -> 
                 low_cpu_mem_usage=False,  # True would need the package accelerate
                 output_loading_info=True,
             )
-        except _UNREADABLE:
+        except Exception:
             if variant == variants[-1]:
                 raise
     raise AssertionError("there is a variant")
@@ -167,8 +182,3 @@ def as_json(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf8")))
     except (OSError, ValueError, TypeError) as error:
         raise Refused(f"{str(file)!r} cannot be read as JSON: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    """The first sentence of a message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".:")

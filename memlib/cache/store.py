@@ -44,18 +44,13 @@ def folder() -> Path:
     return chosen
 
 
-def forced() -> bool:
-    """Whether `MEMLIB_FRESH=1` is set, so that everything is made anew."""
-    return os.environ.get("MEMLIB_FRESH", "0") not in ("", "0")
-
-
 def place(name: str, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int = 0) -> Path:
     """The file of `cached(name, make, *inputs, seed=seed)`, which may not exist yet."""
     key = fingerprint(name, make, inputs, seed, code_fingerprint(getattr(make, "__module__", "")))
     return folder() / f"{name}-{key[:32]}.safetensors"
 
 
-def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fresh: bool | None = None) -> Any:
+def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0) -> Any:
     """`make(*inputs)`, computed once and then read from disk.
 
     A computed result and one from disk are equal trees of equal types. Inside `make`, torch's global generator starts
@@ -68,22 +63,20 @@ def cached(name: str, make: Callable[..., Any], *inputs: Any, seed: int = 0, fre
             strings, bytes and None. Its code is part of the fingerprint.
         inputs: the arguments of `make`, part of the fingerprint.
         seed: of torch's global generator, part of the fingerprint.
-        fresh: True makes the result anew, False reads it if it exists, None means `forced()`.
 
     Raises:
         TypeError: if an input cannot be hashed, or the result cannot be stored.
         Refused: if the disk is full or read-only. A result that a read-only cache has is read as ever.
     """
-    return kept(place(name, make, inputs, seed), make, inputs, seed, fresh)
+    return kept(place(name, make, inputs, seed), make, inputs, seed)
 
 
-def kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int, fresh: bool | None = None) -> Any:
+def kept(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Any:
     """As `cached`, for a path that `place` has named: inputs are not hashed again."""
     lock, told = _acquired(path)
     try:
-        if not (forced() if fresh is None else fresh):
-            with contextlib.suppress(*_UNREADABLE):
-                return _loaded(path, path.name)
+        with contextlib.suppress(*_UNREADABLE):
+            return _loaded(path, path.name)
         _fill(path, make, inputs, seed, told)
         return _loaded(path, path.name)
     finally:
@@ -97,7 +90,7 @@ def attempt(path: Path, make: Callable[..., Any], inputs: tuple[Any, ...], seed:
     except Timeout:
         return
     try:
-        if forced() or not path.exists():
+        if not path.exists():
             _fill(path, make, inputs, seed, told)
     finally:
         lock.release()

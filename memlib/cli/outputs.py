@@ -28,7 +28,7 @@ def refresh(notebook: Path, cwd: Path) -> int:
         chapters.Failed: if a cell fails.
     """
     with tempfile.TemporaryDirectory(prefix="memlib-") as folder:
-        quiet = {"TQDM_DISABLE": "1", "MEMLIB_CACHE": f"{folder}/cache", "MEMLIB_FRESH": "0"}
+        quiet = {"TQDM_DISABLE": "1", "MEMLIB_CACHE": f"{folder}/cache"}
         with chapters.environment(**quiet):
             executed = chapters.execute(notebook, Path(folder) / notebook.name, {}, cwd=cwd)
         nbformat.write(normalised(executed), notebook)

@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from memlib.cache.weights import refuse_misfits, require_finite
-from memlib.errors import Refused, needs
+from memlib.errors import Refused, needs, reason
 
 
 def pretrained(folder: str | Path, kind: str, class_name: str, called: str) -> Any:
@@ -43,9 +41,9 @@ def pretrained(folder: str | Path, kind: str, class_name: str, called: str) -> A
         net, loaded = getattr(transformers, class_name).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Refused(f"{str(folder)!r} cannot be read ({reason}): give the folder with its *.safetensors") from error
+    except Exception as error:  # a dozen kinds, for damaged files and for settings that make no network
+        told = f"{str(folder)!r} cannot be read ({reason(error)})"
+        raise Refused(f"{told}: give the folder with its *.safetensors") from error
     finally:
         logging.set_verbosity(verbosity)
     if lacking := sorted(loaded["missing_keys"]):

@@ -8,10 +8,8 @@ import torch
 from tiny import PAPERS, study_of
 from torch import Tensor
 
-from memlib import run
+from memlib import papers, run
 from memlib.cache import store
-
-pytestmark = pytest.mark.skipif("MEMLIB_DEVICE" not in os.environ, reason="make devices runs the studies")
 
 
 def tensors(tree):
@@ -24,6 +22,13 @@ def tensors(tree):
     return [one for branch in tree for one in tensors(branch)]
 
 
+def test_every_study_has_small_settings_that_it_knows():
+    """And so has every chapter: a study that changes its settings must change them here."""
+    assert sorted(PAPERS) == sorted(papers.studies())
+    assert all(study_of(paper)[1] for paper in PAPERS)
+
+
+@pytest.mark.skipif("MEMLIB_DEVICE" not in os.environ, reason="make devices runs the studies")
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_study_runs_on_the_device(paper, device, tmp_path, monkeypatch):
     monkeypatch.setenv("MEMLIB_CACHE", str(tmp_path))

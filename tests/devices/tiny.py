@@ -16,11 +16,14 @@ SMALL = {
     },
     "i2i": {
         "train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4,
-        "retain": [0], "forget": [1], "proxy": [2], "alphas": [0.5],
+        "retain": [0], "forget": [1], "proxy": [2], "diffusion_steps": [2, 2], "data": "faces:n=400,identities=3",
     },
     "sgu": {
-        "n_train": 60, "attribute": "faces:bangs,n=160", "width": 8, "latent": 8, "train_steps": 10,
+        "n_train": 120, "data": "faces:pair,alone=70,pair=bangs+eyeglasses,n=1200",
+        "beside": "faces:hat,alone=70,pair=bangs+eyeglasses,n=1200",
+        "far": "faces:pair,alone=20,pair=bangs+eyeglasses,n=1200", "width": 8, "latent": 8, "train_steps": 10,
         "tune_steps": [2], "batch": 16, "n_levels": 4, "n_samples": 100, "n_likely": 2, "n_fills": 1, "n_seeds": 2,
+        "n_side": 2,
         "toy_steps": 10, "toy_seeds": 2,
     },
     "learning_rate": {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.denoiser import evaluating
-from memlib.errors import Refused, needs
+from memlib.errors import Refused, needs, reason
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, paste
 
@@ -95,8 +95,8 @@ class MAE(nn.Module):
                 Path(folder).expanduser(), local_files_only=True, use_safetensors=True, output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
             )  # fmt: skip
-        except (OSError, ValueError, RuntimeError) as error:
-            raise Refused(f"{str(folder)!r} cannot be read as a ViTMAE ({str(error).splitlines()[0]})") from error
+        except Exception as error:  # a dozen kinds, for damaged files and for settings that make no network
+            raise Refused(f"{str(folder)!r} cannot be read as a ViTMAE ({reason(error)})") from error
         if missing := sorted(told["missing_keys"]):
             raise Refused(f"{str(folder)!r} lacks {len(missing)} weights of a ViTMAE, the first is {missing[0]!r}")
         refuse_misfits(str(folder), told, "its config.json")

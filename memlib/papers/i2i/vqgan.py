@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from memlib.cache.atomic import replace_file
 from memlib.cache.weights import load_weights, refuse_misfits
 from memlib.denoiser import evaluating
-from memlib.errors import Refused, needs
+from memlib.errors import Refused, needs, reason
 from memlib.noise import Noise
 from memlib.papers.i2i.masks import hidden_tokens, hide, paste
 
@@ -208,8 +207,8 @@ class VQGAN(WordCompleter):
             tokenizer, told = found
             model = cls(tokenizer, **json.loads((root / "transformer.json").read_text(encoding="utf8")))
             weights = load_file(root / "transformer.safetensors")
-        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-            raise Refused(f"{str(folder)!r} cannot be read as a VQGAN ({str(error).splitlines()[0]})") from error
+        except Exception as error:  # a dozen kinds, for damaged files and for settings that make no network
+            raise Refused(f"{str(folder)!r} cannot be read as a VQGAN ({reason(error)})") from error
         refuse_misfits(str(root / "vqvae"), told, "its config.json")
         load_weights(model, {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()} | weights, str(folder))
         return model.eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memlib import losses, train
 from memlib.cache.weights import require_finite
 from memlib.data import Images
-from memlib.errors import Refused, needs
+from memlib.errors import Refused, needs, reason
 from memlib.papers.synthesis.recipe import Training
 from memlib.papers.synthesis.stable_diffusion import check_tokens, encode_text, pictures, prompts
 from memlib.random import key, to_device
@@ -209,10 +209,10 @@ def load_adapters(pipeline: "StableDiffusionImg2ImgPipeline", folder: str | Path
         pipeline.load_lora_weights(
             str(file.parent), weight_name=_FILE, use_safetensors=True, local_files_only=True, adapter_name="default"
         )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Refused(f"the adapters of {str(folder)!r} do not fit this pipeline ({reason})") from error
-    if not attached(pipeline.unet) or len(get_peft_model_state_dict(pipeline.unet)) != len(state):
+    except Exception as error:  # of peft and of diffusers, for names and shapes that are not theirs
+        raise Refused(f"the adapters of {str(folder)!r} do not fit this pipeline ({reason(error)})") from error
+    filled = not any(one.is_meta for one in pipeline.unet.parameters())  # what the file lacks
+    if not attached(pipeline.unet) or not filled or len(get_peft_model_state_dict(pipeline.unet)) != len(state):
         raise Refused(f"not all {len(state)} adapters of {str(folder)!r} belong to the U-Net of this pipeline")
     pipeline.unet.requires_grad_(False)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from memlib.cache.weights import refuse_misfits, require_finite
 from memlib.data import Images
-from memlib.errors import Refused, needs, usable
+from memlib.errors import Refused, needs, reason, usable
 from memlib.papers.synthesis.visual_token import with_tokens
 from memlib.shapes import Float
 
@@ -69,8 +69,8 @@ def load(
             timestep_spacing="linspace",  # as for SD 1.5, whose own file names none
         )
         tokenizer = transformers.CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise Refused(f"{str(folder)!r} lacks a scheduler or a tokenizer ({_reason(error)}): copy it there") from error
+    except Exception as error:  # a dozen kinds, of settings that are not of their types
+        raise Refused(f"{str(folder)!r} lacks a scheduler or a tokenizer ({reason(error)}): copy it there") from error
     if (predicts := scheduler.config.get("prediction_type")) != "epsilon":
         raise Refused(
             f"the model of {str(folder)!r} predicts {predicts!r}, and the paper's predicts noise: give SD 1.x"
@@ -181,8 +181,8 @@ def _network(folder: Path, of: Any, dtype: torch.dtype) -> Any:
             torch_dtype=dtype,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise Refused(f"{str(folder)!r} cannot be read ({_reason(error)}): copy it again") from error
+    except Exception as error:  # a dozen kinds, for damaged files and for settings that make no network
+        raise Refused(f"{str(folder)!r} cannot be read ({reason(error)}): copy it again") from error
     own = {name: [key for key in told[name] if "position_ids" not in str(key)] for name in told}  # a buffer of old CLIP
     refuse_misfits(str(folder), {"mismatched_keys": [], **own}, "its config.json")
     require_finite(net.state_dict(), str(folder))
@@ -193,8 +193,4 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf8")))
     except (OSError, ValueError, TypeError) as error:
-        raise Refused(f"{str(file)!r} cannot be read ({_reason(error)}): give the folder of a pipeline") from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise Refused(f"{str(file)!r} cannot be read ({reason(error)}): give the folder of a pipeline") from error
