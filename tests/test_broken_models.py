@@ -13,12 +13,12 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 sys.path.append(str(Path(__file__).parent.parent))
 
-from faults import models  # noqa: E402
+from faults import right  # noqa: E402
 from memlib.errors import Refused  # noqa: E402
 
 
 def made(name, folder):
-    make, read, _ = models.MODELS[name]
+    make, read, _ = right.MODELS[name]
     make(folder)
     return read
 
