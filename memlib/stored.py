@@ -5,6 +5,7 @@ through a set in parts therefore takes either; the functions here do to both wha
 """
 
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +69,8 @@ class Stored:
             first, stop, step = index.indices(len(self))
             return self._read(numpy.arange(first, stop, step))
         places = numpy.arange(len(self))[numpy.asarray(index)]
-        return self._read(places) if places.ndim else self._read(places[None])[0]
+        found = self._read(places.ravel())
+        return found.view(*places.shape, *found.shape[1:])
 
     def __getitems__(self, places: Sequence[int]) -> list[Tensor]:
         return list(self[places])  # by which a DataLoader asks for a whole batch
@@ -171,6 +173,13 @@ def choose(images: Rows, index: Any) -> Rows:
     return images.rows(index) if isinstance(images, Stored) else images[index]
 
 
+def coloured(images: Rows, channels: int) -> Rows:
+    """Images (N, 1, H, W) repeated to (N, channels, H, W)."""
+    if isinstance(images, Stored):
+        return images.coloured(channels)
+    return images.expand(-1, channels, -1, -1).contiguous()
+
+
 def joined(*sets: Rows) -> Rows:
     """The rows of several sets of one shape, one after the other, (N, *S); on disk if one of them is."""
     if not any(isinstance(one, Stored) for one in sets):
@@ -195,19 +204,27 @@ def few(shape: Sequence[int], most: int, cells: int = CELLS) -> int:
     return max(1, min(most, cells // max(1, math.prod(shape[1:]))))
 
 
-def parts(images: Rows, cells: int = CELLS) -> Iterator[Tensor]:
-    """A set (N, *S) as tensors (B, *S) of few numbers, in order."""
-    return iter(images.split(few(images.shape, len(images) or 1, cells)))
+def at_once(most: int, *sets: Rows) -> int:
+    """How many rows of sets (N, *S) to hold at once: `most`, or fewer large ones if a set is on disk; a scalar."""
+    return few(sets[0].shape, most) if any(isinstance(one, Stored) for one in sets) else most
 
 
-def each(function: Callable[[Tensor], Tensor], images: Rows, most: int | None = None) -> Tensor:
-    """A function from (B, *S) to (B, *T), of each row for itself, applied in parts: (N, *T) in memory."""
-    count = few(images.shape, len(images) or 1) if most is None else most
-    found = [function(part) for part in images.split(count)]
-    return torch.cat(found) if found else function(images[:0])
+def parts(images: Rows) -> Iterator[Tensor]:
+    """A set (N, *S) as tensors (B, *S) of few numbers, in order and of nearly equal length: a product of a single row
+    is rounded otherwise."""
+    count = len(images) or 1
+    turns = -(-count // few(images.shape, count))
+    return iter(images.split(-(-count // turns)))
 
 
-def mean(images: Rows, dtype: torch.dtype | None = None) -> Tensor:
+def each(function: Callable[[Tensor], Tensor], images: Rows) -> Tensor:
+    """A function from (B, *S) to (B, *T), of each row for itself: (N, *T) in memory. A set on disk goes in parts."""
+    if isinstance(images, Tensor):
+        return function(images)
+    return torch.cat([function(part) for part in parts(images)]) if len(images) else function(images[:0])
+
+
+def mean_row(images: Rows, dtype: torch.dtype | None = None) -> Tensor:
     """The mean row, (*S), of a set (N, *S). Of 8-bit images the sums, in float64, are exact in any order."""
     if isinstance(images, Tensor):
         return images.mean(0, dtype=dtype)
@@ -217,6 +234,15 @@ def mean(images: Rows, dtype: torch.dtype | None = None) -> Tensor:
     return (total / len(images)).to(dtype or images.dtype)
 
 
+def deviation(images: Rows) -> float:
+    """The standard deviation of all values of a set (N, *S), summed in float64: a scalar."""
+    count, total, squares = images.numel(), 0.0, 0.0
+    for part in parts(images):
+        total += float(part.sum(dtype=torch.float64))
+        squares += float(part.double().square().sum())
+    return math.sqrt(max(0.0, squares - total**2 / count) / max(1, count - 1))
+
+
 def span(images: Rows) -> tuple[float, float]:
     """The smallest and the largest value of a set (N, *S); NaN where there is one."""
     if isinstance(images, Tensor):
@@ -224,6 +250,18 @@ def span(images: Rows) -> tuple[float, float]:
         return float(low), float(high)
     ends = torch.stack([torch.stack(part.aminmax()) for part in parts(images)])
     return float(ends.min()), float(ends.max())
+
+
+def distinct_rows(images: Rows) -> tuple[Rows, Tensor]:
+    """The distinct rows of a set (N, *S), in any order, and how often each occurs, (U,)."""
+    if isinstance(images, Tensor):
+        rows, times = images.unique(dim=0, return_counts=True)
+        return rows, times
+    first: dict[bytes, int] = {}
+    keys = (hashlib.sha256(row.numpy().data).digest() for row in images.flatten(1))
+    owner = torch.tensor([first.setdefault(key, number) for number, key in enumerate(keys)])
+    places, times = owner.unique(return_counts=True)
+    return images.rows(places), times
 
 
 def _flat(rows: Tensor) -> Tensor:

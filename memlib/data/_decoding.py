@@ -91,9 +91,7 @@ def decoded_files(
     return itertools.chain.from_iterable(parts)
 
 
-def _read(
-    path: Path, size: int | None, crop_fraction: float | None, bits: int | None
-) -> tuple[Pixels, bool, bool]:
+def _read(path: Path, size: int | None, crop_fraction: float | None, bits: int | None) -> tuple[Pixels, bool, bool]:
     """The image as `decoded`, whether its file has several frames, and whether it has 16 bits."""
     try:
         # Not by its name: Pillow would map some TIFFs into memory, and leave their pixels unturned.

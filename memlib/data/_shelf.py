@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeAlias
 import numpy
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file

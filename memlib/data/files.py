@@ -110,9 +110,7 @@ def gather(
     return collect(scaled(arrays, channels), numbers, names, source, len(broken))
 
 
-def _in_memory(
-    root: Path, paths: Sequence[Path], how: How, skip_broken: bool
-) -> tuple[list[Found], list[Pixels]]:
+def _in_memory(root: Path, paths: Sequence[Path], how: How, skip_broken: bool) -> tuple[list[Found], list[Pixels]]:
     """What each file is, None for a broken one, and the arrays of the others."""
     found: list[Found] = []
     arrays: list[Pixels] = []

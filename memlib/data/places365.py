@@ -22,7 +22,8 @@ def load(
 
     `place` is or holds places365_standard. The layout of the large archives, a/abbey/ and
     a/apartment_building/outdoor/, is read with the same class names, "abbey" and "apartment_building-outdoor". With a
-    `limit`, only that many files are opened. For `size`, `seed`, `skip_broken` and `stored` see `memlib.data.files.gather`.
+    `limit`, only that many files are opened. For `size`, `seed`, `skip_broken` and `stored` see
+    `memlib.data.files.gather`.
 
     Raises:
         Refused: for images without class folders, and as `memlib.data.files.gather` does.

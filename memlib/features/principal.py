@@ -12,8 +12,7 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.features._range import Span, in_range, span_of
 from memlib.shapes import Float, Shaped
-from memlib.stored import Rows, Stored, each, mapped
-from memlib.stored import mean as mean_of
+from memlib.stored import Rows, Stored, each, mapped, mean_row
 
 Embed = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) -> features (N, D). It takes a set on disk too: its features are in memory, except for pixels,
@@ -37,7 +36,7 @@ def centred(reference: Tensor) -> Embed:
         Refused: for a reference that is empty or of integers; the embedder itself for images of another shape or of
             integers. It warns of images in another range than the reference, such as [0, 1].
     """
-    mean, alike = mean_of(_matrix(reference)), _alike(reference, "centred")
+    mean, alike = mean_row(_matrix(reference)), _alike(reference, "centred")
 
     def embed(images: Tensor) -> Tensor:
         return mapped(alike(images), lambda rows: rows - mean.to(rows))
@@ -73,7 +72,7 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
     alike = _alike(reference, "half_whitened")
 
     def embed(images: Tensor) -> Tensor:
-        return _in_parts(lambda rows: (rows - mean.to(rows)) @ projection.to(rows), alike(images))
+        return each(lambda rows: (rows - mean.to(rows)) @ projection.to(rows), alike(images))
 
     return embed
 
@@ -100,7 +99,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
     basis, alike = components[:k], _alike(reference, "latents")  # (k, D)
 
     def encode(images: Tensor) -> Tensor:
-        return _in_parts(lambda rows: (rows - mean.to(rows)) @ basis.to(rows).T, alike(images))
+        return each(lambda rows: (rows - mean.to(rows)) @ basis.to(rows).T, alike(images))
 
     def decode(z: Tensor) -> Tensor:
         return (z @ basis.to(z) + mean.to(z)).unflatten(1, reference.shape[1:])
@@ -130,10 +129,6 @@ def _matrix(reference: Rows) -> Rows:
 
 def _span(reference: Rows) -> Span:
     return span_of(reference if isinstance(reference, Stored) else torch.as_tensor(reference))
-
-
-def _in_parts(function: Embed, rows: Rows) -> Tensor:
-    return each(function, rows) if isinstance(rows, Stored) else function(rows)
 
 
 def _alike(reference: Rows, what: str) -> Embed:

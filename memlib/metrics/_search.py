@@ -18,6 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlib.stored import Rows, mean_row
+from memlib.stored import parts as parts_of
+
 _FIRST = 64  # queries of the first tile, which finds out how fine a product these rows need
 _BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
 _FEW = 64  # proposed blocks per query up to which exact cosines cost less than a finer product
@@ -40,10 +43,24 @@ def _sizes(device: torch.device) -> _Sizes:
     return _CPU if device.type == "cpu" else _ACCELERATOR
 
 
-def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def search_stored(queries: Rows, train: Rows, k: int) -> tuple[Tensor, Tensor]:
+    """`search` of (N, D) in (M, D) where one is on disk: in parts about one centre, so that cosines have the same bits."""
+    centre, found = centre_of(train), []
+    for tile in parts_of(queries):
+        first, value, index = 0, tile.new_empty(len(tile), 0, dtype=torch.float64), torch.empty(len(tile), 0).long()
+        for part in parts_of(train):
+            more, at = search(tile, part, min(k, len(part)), centre)
+            value, index = torch.cat((value, more), 1), torch.cat((index, at + first), 1)
+            value, order = value.sort(dim=1, descending=True, stable=True)  # of equal ones the lowest index stays first
+            value, index, first = value[:, :k], index.gather(1, order)[:, :k], first + len(part)
+        found.append((value, index))
+    return torch.cat([value for value, _ in found]), torch.cat([index for _, index in found])
+
+
+def search(queries: Tensor, train: Tensor, k: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k largest cosines of each query (N, D) with training rows (M, D), all of length 1: float64 (N, k), largest
     first and of equal ones the lowest index first, and their indices (N, k)."""
-    centre = centre_of(train)
+    centre = centre_of(train) if centre is None else centre
     value, index, crowded = _stream(queries, train, centre, k)
     if len(crowded):  # too many rows are equally near: copies of one image, as a rule
         rows, owner = _distinct(train)
@@ -55,9 +72,9 @@ def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return value, index
 
 
-def centre_of(train: Tensor) -> Tensor:
+def centre_of(train: Rows) -> Tensor:
     """The mean of the rows (M, D), (D,), as a float64 vector that the dtype of the rows holds exactly."""
-    return train.mean(0, dtype=torch.float64).to(train.dtype).double()
+    return mean_row(train, torch.float64).to(train.dtype).double()
 
 
 def cosines(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> Tensor:
