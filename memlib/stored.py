@@ -6,9 +6,10 @@ through a set in parts therefore takes either; the functions here do to both wha
 
 import functools
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,18 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CELLS = 1 << 21  # numbers of a set that are held at once
-_OPEN = 128  # files that are mapped at once: each takes a handle
-_TYPES = {"U8": numpy.uint8, "F32": numpy.float32}
+CELLS = 1 << 20  # numbers of a set that are held at once
+_TYPES = {
+    "U8": numpy.uint8,
+    "I32": numpy.int32,
+    "F32": numpy.float32,
+}  # little-endian, as the machines that torch knows
 
 
 class File(NamedTuple):
-    """A tensor in a safetensors file, and the shape and the dtype that it has there."""
+    """A tensor in a safetensors file: its path, its first byte there, its shape and its dtype."""
 
     path: str
-    name: str
+    first: int
     shape: tuple[int, ...]
-    dtype: str
+    dtype: type
 
 
 class Stored:
@@ -135,19 +139,16 @@ class Stored:
         places = places if self._at is None else self._at[places]
         found = numpy.empty((len(places), *self._row), numpy.float32)
         home = numpy.searchsorted(self._first, places, "right") - 1
-        for part in numpy.unique(home):
-            here = numpy.nonzero(home == part)[0]
-            local, array = places[here] - self._first[part], _opened(self._parts[part])
-            run = len(here) == here[-1] - here[0] + 1 and bool((numpy.diff(local) == 1).all())
-            values = array[local[0] : local[-1] + 1] if run else array[local]
-            into = found[here[0] : here[-1] + 1] if run else numpy.empty((len(here), *self._row), numpy.float32)
+        follows = (numpy.diff(places) == 1) & (numpy.diff(home) == 0)
+        starts = numpy.flatnonzero(numpy.concatenate(([True], ~follows))) if len(places) else []
+        for start, stop in itertools.pairwise([*starts, len(places)]):  # rows that lie side by side
+            part, into = home[start], found[start:stop]
+            values = _rows_of(self._parts[part], int(places[start] - self._first[part]), stop - start)
             if values.dtype == numpy.uint8:
-                numpy.divide(values, numpy.float32(127.5), out=into, dtype=numpy.float32, casting="unsafe")
+                numpy.divide(values, numpy.float32(127.5), out=into, dtype=numpy.float32)
                 into -= 1
             else:
                 into[:] = values
-            if not run:
-                found[here] = into
         return self._mapped(torch.from_numpy(found))
 
     def bytes(self) -> Iterator[memoryview]:
@@ -166,6 +167,12 @@ def files(paths: Sequence[str | Path], name: str = "images") -> Stored:
         OSError: for a file that is not there, and ValueError or KeyError for a damaged one.
     """
     return Stored([_described(Path(path), name) for path in paths])
+
+
+def array(path: str | Path, name: str) -> NDArray:
+    """A tensor of any shape in a safetensors file. Raises as `files` does."""
+    file = _described(Path(path), name)
+    return _rows_of(file, 0, file.shape[0])
 
 
 def choose(images: Rows, index: Any) -> Rows:
@@ -221,7 +228,18 @@ def each(function: Callable[[Tensor], Tensor], images: Rows) -> Tensor:
     """A function from (B, *S) to (B, *T), of each row for itself: (N, *T) in memory. A set on disk goes in parts."""
     if isinstance(images, Tensor):
         return function(images)
-    return torch.cat([function(part) for part in parts(images)]) if len(images) else function(images[:0])
+    return filled(len(images), map(function, parts(images))) if len(images) else function(images[:0])
+
+
+def filled(count: int, pieces: Iterable[Tensor]) -> Tensor:
+    """The rows of pieces (B, *T), one after the other, (count, *T). The whole has its place first: small pieces kept
+    between large ones that are freed would leave holes in memory, which then grows with the number of pieces."""
+    whole, row = torch.empty(0), 0
+    for piece in pieces:
+        whole = whole if row else piece.new_empty((count, *piece.shape[1:]))
+        whole[row : row + len(piece)] = piece
+        row += len(piece)
+    return whole
 
 
 def mean_row(images: Rows, dtype: torch.dtype | None = None) -> Tensor:
@@ -248,8 +266,9 @@ def span(images: Rows) -> tuple[float, float]:
     if isinstance(images, Tensor):
         low, high = images.detach().aminmax()
         return float(low), float(high)
-    ends = torch.stack([torch.stack(part.aminmax()) for part in parts(images)])
-    return float(ends.min()), float(ends.max())
+    ends = [[float(end) for end in part.aminmax()] for part in parts(images)]
+    low, high = torch.tensor(ends).T
+    return float(low.min()), float(high.max())
 
 
 def distinct_rows(images: Rows) -> tuple[Rows, Tensor]:
@@ -277,18 +296,17 @@ def _described(path: Path, name: str) -> File:
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         told = json.loads(file.read(size))[name]
-    if path.stat().st_size < 8 + size + told["data_offsets"][1]:
+    first, last = (8 + size + end for end in told["data_offsets"])
+    if path.stat().st_size < last:
         raise ValueError(f"{path} is truncated")
-    return File(str(path), name, tuple(told["shape"]), told["dtype"])
+    return File(str(path), first, tuple(told["shape"]), _TYPES[told["dtype"]])
 
 
-@functools.lru_cache(_OPEN)
-def _mapping(file: File) -> NDArray:
-    with open(file.path, "rb") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        first = json.loads(handle.read(size))[file.name]["data_offsets"][0]
-    return numpy.memmap(file.path, _TYPES[file.dtype], "r", offset=8 + size + first, shape=file.shape)
-
-
-def _opened(part: File | NDArray) -> NDArray:
-    return _mapping(part) if isinstance(part, File) else part
+def _rows_of(part: File | NDArray, first: int, count: int) -> NDArray:
+    """Rows of a part as it keeps them. They are read: a map of the file would count as memory of this process."""
+    if not isinstance(part, File):
+        return part[first : first + count]
+    size = math.prod(part.shape[1:])
+    place = part.first + first * size * numpy.dtype(part.dtype).itemsize
+    values = numpy.fromfile(part.path, part.dtype, count * size, offset=place)
+    return values.reshape(count, *part.shape[1:])

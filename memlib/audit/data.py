@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from memlib import data, membership
 from memlib.errors import Refused
 from memlib.membership._blind import FOLDS
-from memlib.stored import Rows, choose, joined, parts, span
+from memlib.stored import Rows, choose, filled, joined, parts, span
 
 _MANY = 10  # so many copies of one image make a placeholder
 _FLAT = 0.02  # an image whose values spread less than this shows nothing
@@ -80,7 +80,7 @@ def look(train: Rows, held_out: Rows | None, seed: int = 0) -> Findings:
         raise Refused(f"the {n} training images are copies of one image: give a set of several")
     members = group.argsort(stable=True).split(sizes[first].tolist())  # of each group, ascending
     clusters = [one.tolist() for one in members if len(one) > 1]
-    flat = torch.cat([part.flatten(1).std(1) for part in parts(train)]) < _FLAT
+    flat = filled(n, (part.flatten(1).std(1) for part in parts(train))) < _FLAT
     alone = exact.unique().numel()
     kept, blind = _firsts(beyond, leaked), None
     if held_out is not None and min(len(kept), len(first)) >= FOLDS:
@@ -112,7 +112,7 @@ def _firsts(group: Tensor, left_out: Tensor) -> Tensor:
 def _described(images: Rows, places: Tensor, seed: int) -> Tensor:
     """What the blind classifier sees of the images at these places, or of `_MOST` of them that are drawn by seed."""
     drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))[:_MOST].sort().values
-    return torch.cat([_features(part) for part in parts(choose(images, places[drawn]))])
+    return filled(len(drawn), map(_features, parts(choose(images, places[drawn]))))
 
 
 def _features(images: Tensor) -> Tensor:

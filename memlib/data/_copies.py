@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from memlib.stored import Rows, Stored, choose, few, parts
+from memlib.stored import Rows, Stored, choose, few, filled, parts
 
 NEAR = 0.1  # see `copies`
 
@@ -45,8 +45,8 @@ def _near(flat: Rows, shape: torch.Size, near: float) -> numpy.ndarray:
     the images do, so a pair that is far apart there is passed over. Rows are sorted along the direction in which the
     means vary most, and compared with those that are not too far along it.
     """
-    spread = [part.numpy().std(1, dtype=numpy.float64) for part in parts(flat)]  # in float64 it takes twice the room
-    reach = near * numpy.concatenate(spread)  # in root mean squares
+    spread = (torch.from_numpy(part.numpy().std(1, dtype=numpy.float64)) for part in parts(flat))
+    reach = near * filled(len(flat), spread).numpy()  # in root mean squares
     points = _sorted_axes(_cells(flat, shape))
     order = points[:, 0].argsort()
     points, first = points[order], points[order, 0].numpy()
@@ -120,4 +120,4 @@ def _cells(flat: Rows, shape: torch.Size) -> numpy.ndarray:
     onto = numpy.zeros((len(cell), len(names)), numpy.float32)
     onto[numpy.arange(len(cell)), cell.ravel()] = 1
     scale = numpy.sqrt(sizes * float(flat.shape[1]))
-    return numpy.concatenate([(part.numpy() @ onto) / scale for part in parts(flat)])
+    return filled(len(flat), (torch.from_numpy((part.numpy() @ onto) / scale) for part in parts(flat))).numpy()

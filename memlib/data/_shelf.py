@@ -14,7 +14,6 @@ import numpy
 import torch
 from filelock import FileLock
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -22,7 +21,7 @@ from memlib.cache.atomic import replace_file, writing
 from memlib.cache.store import folder
 from memlib.data._decoding import Pixels, decoded_files
 from memlib.errors import Refused
-from memlib.stored import Stored, files
+from memlib.stored import Stored, array, files
 
 Found: TypeAlias = tuple[bool, int] | None
 """Whether a file has several frames, and its highest level if it has 16 bits, else -1; None for a broken file."""
@@ -31,7 +30,7 @@ How: TypeAlias = tuple[int | None, float | None, int | None]
 
 _BYTES = 1 << 23  # of a kept file
 _VERSION = 1  # of what is in it
-_UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)
+_UNREADABLE = (OSError, KeyError, ValueError)  # absent, truncated or damaged
 
 
 class Shelf(NamedTuple):
@@ -129,8 +128,7 @@ def _read(
 def _found(place: Path, count: int) -> list[Found]:
     """What is known of each of `count` files. A damaged file is removed, so that the next run makes it anew."""
     try:
-        with safe_open(place, "pt") as file:
-            rows = file.get_tensor("found").tolist()
+        rows = array(place, "found").tolist()
         if len(rows) != count:
             raise ValueError("rows are missing")
     except _UNREADABLE as error:
@@ -151,8 +149,7 @@ def _uniform(root: Path, kept: Sequence[Path], what: dict[Path, tuple[Sequence[P
     """The images of all kept files as one set, or Refused where their sizes differ."""
     first: tuple[Path, tuple[int, ...]] | None = None
     for place in kept:
-        with safe_open(place, "pt") as file:
-            size = tuple(file.get_slice("images").get_shape()[2:])
+        size = tuple(files([place]).shape[2:])
         group, some = what[place]
         name = next(path for path, one in zip(group, some, strict=True) if one is not None)
         if first is not None and size != first[1]:

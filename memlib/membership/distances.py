@@ -5,7 +5,7 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.shapes import Float, Shaped
-from memlib.stored import Rows, at_once, choose, each, mean_row
+from memlib.stored import Rows, at_once, choose, each, filled, mean_row
 
 _ROWS, _COLUMNS = 1024, 4096  # a block of products held at once
 
@@ -61,14 +61,18 @@ def nearest_distance(
 def _nearest(queries: Rows, rows: Rows) -> Tensor:
     """The distance from each query (N, D) to its nearest row (M, D), (N,)."""
     centre = mean_row(rows)  # products cancel less about the centre
-    found, columns = [], at_once(_COLUMNS, rows)
-    for tile in queries.split(at_once(_ROWS, queries, rows)):
-        least = tile.new_full((len(tile),), torch.inf)
-        place = torch.zeros(len(tile), dtype=torch.long, device=tile.device)
-        for start in range(0, len(rows), columns):
-            part = rows[start : start + columns] - centre
-            value, index = torch.addmm(part.square().sum(1), tile - centre, part.T, alpha=-2).min(1)
-            nearer = value < least
-            least, place = torch.where(nearer, value, least), torch.where(nearer, index + start, place)
-        found.append((tile - rows[place]).norm(dim=1))
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
+    tiles = queries.split(at_once(_ROWS, queries, rows))
+    found = filled(len(queries), (_nearest_of_few(tile, rows, centre) for tile in tiles))
+    return found.to(centre)
+
+
+def _nearest_of_few(tile: Tensor, rows: Rows, centre: Tensor) -> Tensor:
+    least = tile.new_full((len(tile),), torch.inf)
+    place = torch.zeros(len(tile), dtype=torch.long, device=tile.device)
+    columns = at_once(_COLUMNS, rows)
+    for start in range(0, len(rows), columns):
+        part = rows[start : start + columns] - centre
+        value, index = torch.addmm(part.square().sum(1), tile - centre, part.T, alpha=-2).min(1)
+        nearer = value < least
+        least, place = torch.where(nearer, value, least), torch.where(nearer, index + start, place)
+    return (tile - rows[place]).norm(dim=1)

@@ -15,7 +15,7 @@ from memlib.errors import Refused
 from memlib.metrics._search import bound
 from memlib.shapes import Float, Int
 from memlib.stored import Rows as Set
-from memlib.stored import at_once, distinct_rows, each, mapped, mean_row
+from memlib.stored import at_once, distinct_rows, each, filled, mapped, mean_row
 
 _TILE = 1024  # rows of either set whose product is held at once: it fits into a cache
 _SPARE = 8  # neighbours beyond the k-th that are computed exactly: rounding may have swapped them
@@ -172,4 +172,4 @@ def _least(a: Rows, b: Rows, i: Int[Tensor, " n"], j: Int[Tensor, " m"]) -> Floa
 def _exact(a: Rows, b: Rows, i: Int[Tensor, " p"], j: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
     """Squared distances |a_i - b_j|^2 from the differences of the rows themselves, (P,), in float64."""
     pairs = zip(*(index.split(max(1, _CELLS // a.exact.shape[1])) for index in (i, j)), strict=True)
-    return torch.cat([(a.exact[p].double() - b.exact[q]).square().sum(1) for p, q in pairs])
+    return filled(len(i), ((a.exact[p].double() - b.exact[q]).square().sum(1) for p, q in pairs))

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memlib.stored import Rows, mean_row
-from memlib.stored import parts as parts_of
+from memlib.stored import Rows, filled, mean_row
 
 _FIRST = 64  # queries of the first tile, which finds out how fine a product these rows need
 _BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
@@ -43,24 +42,10 @@ def _sizes(device: torch.device) -> _Sizes:
     return _CPU if device.type == "cpu" else _ACCELERATOR
 
 
-def search_stored(queries: Rows, train: Rows, k: int) -> tuple[Tensor, Tensor]:
-    """`search` of (N, D) in (M, D) where one is on disk: in parts about one centre, so that cosines have the same bits."""
-    centre, found = centre_of(train), []
-    for tile in parts_of(queries):
-        first, value, index = 0, tile.new_empty(len(tile), 0, dtype=torch.float64), torch.empty(len(tile), 0).long()
-        for part in parts_of(train):
-            more, at = search(tile, part, min(k, len(part)), centre)
-            value, index = torch.cat((value, more), 1), torch.cat((index, at + first), 1)
-            value, order = value.sort(dim=1, descending=True, stable=True)  # of equal ones the lowest index stays first
-            value, index, first = value[:, :k], index.gather(1, order)[:, :k], first + len(part)
-        found.append((value, index))
-    return torch.cat([value for value, _ in found]), torch.cat([index for _, index in found])
-
-
-def search(queries: Tensor, train: Tensor, k: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest cosines of each query (N, D) with training rows (M, D), all of length 1: float64 (N, k), largest
     first and of equal ones the lowest index first, and their indices (N, k)."""
-    centre = centre_of(train) if centre is None else centre
+    centre = centre_of(train)
     value, index, crowded = _stream(queries, train, centre, k)
     if len(crowded):  # too many rows are equally near: copies of one image, as a rule
         rows, owner = _distinct(train)
@@ -213,13 +198,13 @@ def _sums(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> 
     """
     step = max(1, _sizes(tile.device).cells // train[0].numel())
     pairs = zip(*(index.split(step) for index in (i, j)), strict=True)
-    return torch.cat([((train[b].double() - centre) * tile[a, None].double()).sum(2) for a, b in pairs])
+    return filled(len(i), (((train[b].double() - centre) * tile[a, None].double()).sum(2) for a, b in pairs))
 
 
 def _along(rows: Tensor, centre: Tensor) -> Tensor:
     """The product of the centre with each row of (n, D) less the centre, (n,): one sum over features, in float64."""
     step = max(1, _sizes(rows.device).cells // len(centre))
-    return torch.cat([((part.double() - centre) * centre).sum(1) for part in rows.split(step)])
+    return filled(len(rows), (((part.double() - centre) * centre).sum(1) for part in rows.split(step)))
 
 
 def _distinct(train: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from memlib.metrics._arguments import takes_arrays
 from memlib.metrics._cliques import _neighbours
 from memlib.metrics.counts import Count
 from memlib.shapes import Shaped
-from memlib.stored import Rows, Stored, at_once, parts
+from memlib.stored import Rows, Stored, at_once, filled, parts
 
 _ROWS = 512  # rows whose distances are held at once
 _ROUNDING = 1e-5  # distances of equal rows by products may be off by this
@@ -34,14 +34,8 @@ def authentic(queries: Shaped[Rows, "..."], train: Shaped[Rows, "..."], distinct
     queries, train = queries.double(), train.double()
     own, place, _ = _neighbours(queries, train, 1)
     rows, back = place.unique(return_inverse=True)
-    edge, gaps = max(distinct, _ROUNDING), []
-    for some in rows.split(at_once(_ROWS, train)):
-        own_row, nearest = train[some], []
-        for columns in parts(train) if isinstance(train, Stored) else (train,):
-            apart = torch.cdist(own_row, columns)
-            nearest.append(apart.masked_fill(apart <= edge, torch.inf).amin(1))
-        gaps.append(torch.stack(nearest).amin(0))
-    gap = torch.cat(gaps)[back]
+    edge = max(distinct, _ROUNDING)
+    gap = filled(len(rows), (_gaps(train[some], train, edge) for some in rows.split(at_once(_ROWS, train))))[back]
     if gap.isinf().any():
         raise Refused(f"no two training rows are more than {distinct} apart: they are one image, so give several")
     return Count(int((own >= gap).sum()), len(queries))
@@ -81,6 +75,15 @@ def nearer_to_train(
         train, held_out: the numbers of distinct images in the two sets.
     """
     return Count(int((to_train < to_held_out).sum()), len(to_train)), train / (train + held_out)
+
+
+def _gaps(rows: Tensor, train: Rows, edge: float) -> Tensor:
+    """The distance of each row (n, D) to the nearest of (M, D) that is more than `edge` away, (n,)."""
+    least = rows.new_full((len(rows),), torch.inf)
+    for columns in parts(train) if isinstance(train, Stored) else (train,):
+        apart = torch.cdist(rows, columns)
+        least = torch.minimum(least, apart.masked_fill(apart <= edge, torch.inf).amin(1))
+    return least
 
 
 def _sets(queries: Rows, train: Rows) -> None:

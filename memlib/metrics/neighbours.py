@@ -12,10 +12,11 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
-from memlib.metrics._search import bound, centre_of, cosines, search, search_stored
+from memlib.metrics._search import bound, centre_of, cosines, search
+from memlib.metrics._search_stored import search_stored
 from memlib.metrics.counts import _in_band
 from memlib.shapes import Float, Int, Shaped
-from memlib.stored import Rows, Stored, at_once, distinct_rows, each, mapped, mean_row
+from memlib.stored import Rows, Stored, at_once, distinct_rows, each, filled, mapped, mean_row
 
 _ROWS = 1024  # queries held at once
 _COLUMNS = 2048  # training rows held at once
@@ -86,7 +87,7 @@ def apart(
 ) -> Float[Tensor, " n"]:
     """The L2 distance of image i of (N, *S) to target index[i] of (M, *S), (N,)."""
     rows = torch.arange(len(images), device=images.device).split(at_once(len(images) or 1, images, targets))
-    return torch.cat([(images[some] - targets[index[some]]).flatten(1).norm(dim=1) for some in rows])
+    return filled(len(images), ((images[some] - targets[index[some]]).flatten(1).norm(dim=1) for some in rows))
 
 
 @takes_arrays("queries", "train")
@@ -249,7 +250,7 @@ def _smallest(tile: Tensor, train: Rows, kept: int, lengths: Tensor | None = Non
 
 def _two_distances(tile: Tensor, train: Rows, index: Tensor, distinct: float) -> tuple[Tensor, Tensor]:
     """The distance to the nearest indexed row, (n,), and to the nearest one that is distinct from it, or inf, (n,)."""
-    one, other = [], []
+    found, first = tile.new_empty(2, len(tile)), 0
     step = max(1, _CELLS // (index.shape[1] * tile.shape[1]))
     for rows, places in zip(tile.split(step), index.split(step), strict=True):
         candidates = train[places]  # (n, kept, D)
@@ -257,9 +258,9 @@ def _two_distances(tile: Tensor, train: Rows, index: Tensor, distinct: float) ->
         least, place = distance.min(1)
         chosen = candidates[torch.arange(len(rows), device=rows.device), place]
         apart = (candidates - chosen[:, None]).norm(dim=2) > distinct
-        one.append(least)
-        other.append(distance.masked_fill(~apart, math.inf).amin(1))
-    return torch.cat(one), torch.cat(other)
+        found[:, first : first + len(rows)] = torch.stack((least, distance.masked_fill(~apart, math.inf).amin(1)))
+        first += len(rows)
+    return found[0], found[1]
 
 
 def _finite(rows: Tensor) -> Tensor:
