@@ -18,7 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CELLS = 1 << 20  # numbers of a set that are held at once
+from memlib.errors import Refused
+
+BYTES = 1 << 22  # of a set that are held at once
 _TYPES = {
     "U8": numpy.uint8,
     "I32": numpy.int32,
@@ -206,21 +208,21 @@ def mapped(images: Rows, function: Callable[[Tensor], Tensor]) -> Rows:
     return images.map(function) if isinstance(images, Stored) else function(images)
 
 
-def few(shape: Sequence[int], most: int, cells: int = CELLS) -> int:
-    """How many rows of a set of this shape (N, *S) to hold at once: `most`, or fewer where they are large; a scalar."""
-    return max(1, min(most, cells // max(1, math.prod(shape[1:]))))
+def few(images: Rows, most: int) -> int:
+    """How many rows of a set (N, *S) to hold at once: `most`, or fewer where they are large; a scalar."""
+    return max(1, min(most, BYTES // max(1, math.prod(images.shape[1:]) * images.dtype.itemsize)))
 
 
 def at_once(most: int, *sets: Rows) -> int:
     """How many rows of sets (N, *S) to hold at once: `most`, or fewer large ones if a set is on disk; a scalar."""
-    return few(sets[0].shape, most) if any(isinstance(one, Stored) for one in sets) else most
+    return few(sets[0], most) if any(isinstance(one, Stored) for one in sets) else most
 
 
 def parts(images: Rows) -> Iterator[Tensor]:
     """A set (N, *S) as tensors (B, *S) of few numbers, in order and of nearly equal length: a product of a single row
     is rounded otherwise."""
     count = len(images) or 1
-    turns = -(-count // few(images.shape, count))
+    turns = -(-count // few(images, count))
     return iter(images.split(-(-count // turns)))
 
 
@@ -308,5 +310,8 @@ def _rows_of(part: File | NDArray, first: int, count: int) -> NDArray:
         return part[first : first + count]
     size = math.prod(part.shape[1:])
     place = part.first + first * size * numpy.dtype(part.dtype).itemsize
-    values = numpy.fromfile(part.path, part.dtype, count * size, offset=place)
-    return values.reshape(count, *part.shape[1:])
+    try:
+        values = numpy.fromfile(part.path, part.dtype, count * size, offset=place)
+        return values.reshape(count, *part.shape[1:])
+    except (OSError, ValueError) as error:
+        raise Refused(f"{part.path} is gone, since its images changed, or damaged: load the set again") from error

@@ -14,7 +14,7 @@ from memlib.stored import Rows, choose, filled, joined, parts, span
 _MANY = 10  # so many copies of one image make a placeholder
 _FLAT = 0.02  # an image whose values spread less than this shows nothing
 _SIDE = 16  # pixels of a side for the blind classifier
-_MOST = 5000  # images of a set that it is fitted to: an interval is then less than 0.02 wide
+_MOST = 3000  # images of a set that it is fitted to: an interval is then 0.03 wide
 
 
 @dataclass(frozen=True)

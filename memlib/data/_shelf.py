@@ -30,7 +30,6 @@ How: TypeAlias = tuple[int | None, float | None, int | None]
 
 _BYTES = 1 << 23  # of a kept file
 _VERSION = 1  # of what is in it
-_UNREADABLE = (OSError, KeyError, ValueError)  # absent, truncated or damaged
 
 
 class Shelf(NamedTuple):
@@ -62,7 +61,7 @@ def shelved(root: Path, paths: Sequence[Path], how: How, skip_broken: bool, many
         home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "reading.lock"):  # a second run waits, and finds all there
         _fill(root, list(zip(places, groups, strict=True)), how, skip_broken, many)
-    found = [_found(place, len(group)) for place, group in zip(places, groups, strict=True)]
+    found = [_found(place, len(group)) or [] for place, group in zip(places, groups, strict=True)]
     if not skip_broken:
         _refuse_broken(groups, found, how)
     kept = [place for place, some in zip(places, found, strict=True) if any(one is not None for one in some)]
@@ -85,8 +84,8 @@ def unlike(root: Path, first: Path, size: Sequence[int], other: Path, another: S
 
 
 def _fill(root: Path, wanted: list[tuple[Path, Sequence[Path]]], how: How, skip_broken: bool, many: int) -> None:
-    """Read the groups of files whose place is empty, and write one file for each."""
-    missing = [(place, group) for place, group in wanted if not place.exists()]
+    """Read the groups of files whose place is empty or damaged, and write one file for each."""
+    missing = [(place, group) for place, group in wanted if _found(place, len(group)) is None]
     total, left = (sum(len(group) for _, group in some) for some in (wanted, missing))
     read = decoded_files([path for _, group in missing for path in group], *how)
     # TQDM_DISABLE acts on a bar only if nobody passes `disable`.
@@ -125,16 +124,14 @@ def _read(
     return {"images": torch.from_numpy(pixels), "found": torch.from_numpy(found)}
 
 
-def _found(place: Path, count: int) -> list[Found]:
-    """What is known of each of `count` files. A damaged file is removed, so that the next run makes it anew."""
+def _found(place: Path, count: int) -> list[Found] | None:
+    """What is known of each of `count` files; None where the kept file is absent or cut off."""
     try:
         rows = array(place, "found").tolist()
-        if len(rows) != count:
-            raise ValueError("rows are missing")
-    except _UNREADABLE as error:
-        place.unlink(missing_ok=True)
-        raise Refused(f"{place} was damaged and is removed: start again to read its images anew") from error
-    return [(bool(several), level) if there else None for there, several, level in rows]
+        whole = len(rows) == count and len(files([place])) == sum(there for there, _, _ in rows)
+    except (OSError, KeyError, ValueError, Refused):
+        return None
+    return [(bool(several), level) if there else None for there, several, level in rows] if whole else None
 
 
 def _refuse_broken(groups: Sequence[Sequence[Path]], found: list[list[Found]], how: How) -> None:

@@ -69,10 +69,10 @@ def _nearest(queries: Rows, rows: Rows) -> Tensor:
 def _nearest_of_few(tile: Tensor, rows: Rows, centre: Tensor) -> Tensor:
     least = tile.new_full((len(tile),), torch.inf)
     place = torch.zeros(len(tile), dtype=torch.long, device=tile.device)
-    columns = at_once(_COLUMNS, rows)
+    columns, moved = at_once(_COLUMNS, rows), tile - centre
     for start in range(0, len(rows), columns):
         part = rows[start : start + columns] - centre
-        value, index = torch.addmm(part.square().sum(1), tile - centre, part.T, alpha=-2).min(1)
+        value, index = torch.addmm(part.square().sum(1), moved, part.T, alpha=-2).min(1)
         nearer = value < least
         least, place = torch.where(nearer, value, least), torch.where(nearer, index + start, place)
     return (tile - rows[place]).norm(dim=1)
