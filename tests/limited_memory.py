@@ -65,10 +65,6 @@ def main(root: Path, out: Path, megabytes: int) -> None:
     if megabytes:
         limit = taken() + megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        try:
-            data.load(root / "train")
-        except MemoryError:
-            found["does not fit"] = True
     else:
         load = data.load
         data.load = lambda source, size=None, stored=False: load(source, size)
@@ -78,6 +74,11 @@ def main(root: Path, out: Path, megabytes: int) -> None:
     found["trained"] = trained(images.images)
     found["embedded"] = fingerprint(features.half_whitened(images.images[:30])(images.images))
     audited(root, out)
+    if megabytes:
+        try:
+            data.load(root / "train")
+        except MemoryError:
+            found["does not fit"] = True
     print(json.dumps(found))
 
 

@@ -101,6 +101,8 @@ def _read(path: Path, size: int | None, crop_fraction: float | None, bits: int |
             deep = file.mode.startswith("I") or ";16" in str(file.tile)
             image = ImageOps.exif_transpose(file)  # apply the EXIF orientation
             image.load()
+    except MemoryError:  # says nothing about the file
+        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         why = (
             "it is not an image, or its format is unknown" if isinstance(error, UnidentifiedImageError) else str(error)
