@@ -58,18 +58,91 @@ def between(measure: str) -> Callable[[int], Call]:
     return prepare
 
 
-def reading(n: int) -> Call:
-    """n files of 64 pixels a side, resampled to 32."""
+def folder_of(n: int) -> str:
+    """A folder of n files of 64 pixels a side."""
     import numpy
     from PIL import Image
-
-    from memlib import data
 
     folder = tempfile.mkdtemp()
     levels = numpy.random.default_rng(0).integers(0, 256, (n, 64, 64, 3), numpy.uint8)
     for k, pixels in enumerate(levels):
         Image.fromarray(pixels).save(f"{folder}/{k:06}.jpg")
+    return folder
+
+
+def reading(n: int) -> Call:
+    """n files of 64 pixels a side, resampled to 32."""
+    from memlib import data
+
+    folder = folder_of(n)
     return lambda: data.load(f"folder:{folder}", 32)
+
+
+def on_disk(n: int, side: int = 32):
+    """n images of `side` pixels in files of 8 bits, as `data.load(stored=True)` keeps them."""
+    import torch
+    from safetensors.torch import save_file
+
+    from memlib import stored
+
+    folder, places = tempfile.mkdtemp(), []
+    for first in range(0, n, 2000):
+        levels = torch.randint(
+            0, 256, (min(2000, n - first), 3, side, side), dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(first),
+        )  # fmt: skip
+        places.append(f"{folder}/{first:07}.safetensors")
+        save_file({"images": levels}, places[-1])
+    return stored.files(places)
+
+
+def reading_to_disk(n: int) -> Call:
+    """n files of 64 pixels a side, resampled to 32 and kept on disk; each time anew."""
+    from memlib import data
+
+    folder, home = folder_of(n), tempfile.mkdtemp()
+    take = iter(range(100))  # a cache for each repetition: what is there is not read again
+
+    def read():
+        os.environ["MEMLIB_CACHE"] = f"{home}/{next(take)}"
+        return data.load(f"folder:{folder}", 32, stored=True)
+
+    return read
+
+
+def passing(n: int) -> Call:
+    """One pass over n images on disk, in parts."""
+    from memlib import stored
+
+    given = on_disk(n)
+    return lambda: stored.span(given)
+
+
+def duplicates_on_disk(n: int) -> Call:
+    """Exact copies among n images on disk."""
+    from memlib import data
+
+    given = on_disk(n)
+    return lambda: data.copies(given, near=0)
+
+
+def embedding_on_disk(n: int) -> Call:
+    """n images on disk, by 40 features."""
+    import torch
+
+    from memlib import features
+
+    given = on_disk(n)
+    embed = features.half_whitened(given[torch.arange(41)])
+    return lambda: embed(given)
+
+
+def nearest_on_disk(n: int) -> Call:
+    """The pixels of 20 images among those of n on disk."""
+    from memlib import metrics
+
+    given = on_disk(n).flatten(1)
+    return lambda: metrics.l2_ratio(given[:20], given)
 
 
 def duplicates(n: int) -> Call:
@@ -187,6 +260,11 @@ def likelihood_ratio(n: int) -> Call:
 EACH, PAIRS = "N", "N = M"
 PATHS = {
     "reading a folder": Growing(EACH, [250, 500, 1000, 2000], 1, reading),
+    "reading to disk": Growing(EACH, [250, 500, 1000, 2000], 1, reading_to_disk),
+    "a pass over images on disk": Growing(EACH, [8000, 16_000, 32_000, 64_000], 1, passing),
+    "data.copies on disk, exact": Growing(EACH, [8000, 16_000, 32_000, 64_000], 1, duplicates_on_disk),
+    "features.half_whitened on disk": Growing(EACH, [8000, 16_000, 32_000, 64_000], 1, embedding_on_disk),
+    "metrics.l2_ratio to images on disk": Growing("M, N = 20", [8000, 16_000, 32_000, 64_000], 1, nearest_on_disk),
     "data.copies": Growing(EACH, [4000, 8000, 16_000, 32_000], 2, duplicates),
     "features.half_whitened": Growing(EACH, [4000, 8000, 16_000, 32_000], 1, embedding),
     "metrics.nearest": Growing(PAIRS, [2000, 4000, 8000, 16_000], 2, between("nearest")),

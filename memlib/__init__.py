@@ -32,6 +32,7 @@ __all__ = [
     "settings",
     "shapes",
     "shards",
+    "stored",
     "train",
 ]
 

@@ -20,8 +20,9 @@ PACKAGE = Path(__file__).parents[1] / "memlib"
 WINGS = ("core", "papers", "audit", "chapters", "cli")  # an import runs from right to left, never back
 LAYERS = [  # inside the core, from below
     {"errors", "shapes"},
-    {"random", "claim", "cost", "settings", "assets", "metrics", "data", "cache"},
-    {"noise", "shards"},
+    {"stored"},
+    {"random", "claim", "cost", "settings", "assets", "metrics", "cache"},
+    {"noise", "shards", "data"},
     {"denoiser"},
     {"analytic", "losses", "nets", "adapters", "sample", "inpaint", "likelihood", "train"},
     {"features", "membership", "run"},

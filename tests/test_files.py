@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from memlib import data
-from memlib.data import files, folder, mnist
+from memlib.data import _decoding, folder, mnist
 from memlib.errors import Refused
 
 
@@ -242,8 +242,13 @@ def test_several_processes_read_what_one_reads(tmp_path, monkeypatch):
     place = f"folder:{tmp_path},skip_broken=yes"
     one = told(place, "left out 2 of 100", "041.png")
     started = []
-    monkeypatch.setattr(files, "DataLoader", lambda *a, **k: started.append(k["num_workers"]) or DataLoader(*a, **k))
-    monkeypatch.setattr(files, "_WHOLE_PROCESS", 50)
+
+    def loader(*given, **options):
+        started.append(options["num_workers"])
+        return DataLoader(*given, **options)
+
+    monkeypatch.setattr(_decoding, "DataLoader", loader)
+    monkeypatch.setattr(_decoding, "_WHOLE_PROCESS", 50)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -14,6 +14,7 @@ from memlib.audit.report import Report
 from memlib.cache import fingerprint
 from memlib.data import Images
 from memlib.errors import Refused, usable
+from memlib.stored import Rows, choose, coloured
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def audit(
 
     Arguments:
         what: a folder of images that were made; a diffusers folder or a name on the hub; a `Model`; `Images`.
-        train: the images that the model was trained on: a folder, a source of `data.load`, or `Images`.
+        train: the images that the model was trained on: a folder, a source of `data.load`, or `Images`. Folders are
+            read once and stay on disk, so they may be larger than memory.
         held_out: images of the same source that it never saw; they set thresholds, and membership needs them. Copies
             of training images among them are left out.
         out: the folder of the report; None writes nothing.
@@ -81,7 +83,7 @@ def audit(
     real = sets.train.images
     beyond = None if sets.held_out is None else sets.held_out.images
     found = looking.look(real, beyond, seed)
-    kept_out = None if beyond is None else beyond[found.kept]
+    kept_out = None if beyond is None else choose(beyond, found.kept)
     model = sets.what if isinstance(sets.what, sources.Model) else None
     made, key = _made(sets.what, samples, seed, budget, device)
     parts = copies.deal(0 if kept_out is None else len(kept_out), seed, descriptor)
@@ -153,19 +155,19 @@ def _images(source: Any, size: int | None, name: str) -> Images:
         return source
     text, place = str(source), Path(str(source)).expanduser()
     if text.partition(":")[0] in data.SOURCES and ":" in text:
-        return data.load(text, size)
+        return data.load(text, size, stored=True)
     if not place.is_dir():
         raise Refused(f"there is no folder of images at {text!r} ({name}): check the path")
-    return data.load(place, size)
+    return data.load(place, size, stored=True)
 
 
 def _coloured(images: Images, channels: int) -> Images:
     if images.images.shape[1] == channels:
         return images
-    return replace(images, images=images.images.expand(-1, channels, -1, -1).contiguous())
+    return replace(images, images=coloured(images.images, channels))
 
 
-def _made(what: Any, n: int, seed: int, budget: float | None, device: str) -> tuple[Tensor, str]:
+def _made(what: Any, n: int, seed: int, budget: float | None, device: str) -> tuple[Rows, str]:
     """The samples (N, C, H, W), and the hash of what made them."""
     if isinstance(what, sources.Model):
         return kept.draw(what, n, seed, budget, device)[0], kept.name_of(what)
@@ -178,7 +180,7 @@ def _by_shards(embed: features.Embed, name: str, descriptor: str, reference: Ten
         return embed
     names = (descriptor, fingerprint(reference))
 
-    def kept_rows(images: Tensor) -> Tensor:
+    def kept_rows(images: Rows) -> Rows:
         return kept.rows(
             "features", lambda positions: embed(images[positions]).float().cpu(), len(images), images, names
         )

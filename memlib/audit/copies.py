@@ -17,11 +17,14 @@ from memlib import features, membership, metrics
 from memlib.cache import cached
 from memlib.errors import Refused
 from memlib.metrics import Count, Joint
+from memlib.metrics.neighbours import apart
+from memlib.stored import Rows, choose, distinct_rows
 
 FPR = 0.001  # the lowest false-positive rate that is asked for; fewer than 1,000 images resolve 1 / their number
 SURE = math.ceil(1 / FPR)
 _RATIO = 1 / 2  # with fewer of them, a copy is also this much nearer than the next training image
 _REFERENCE = 48  # images that a descriptor is trained on, at least
+_ENOUGH = 1000  # and at most: they are held in memory, and more of them teach it little
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ class Found:
 def deal(n: int, seed: int, descriptor: str) -> Parts:
     """Deal n held-out images into the three parts; a descriptor that is given needs no reference."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    reference = n // 3 if descriptor == "copies" or (descriptor == "auto" and n >= 3 * _REFERENCE) else 0
+    reference = min(n // 3, _ENOUGH) if descriptor == "copies" or (descriptor == "auto" and n >= 3 * _REFERENCE) else 0
     middle = reference + (n - reference) // 2
     return Parts(order[:reference], order[reference:middle], order[middle:])
 
 
-def describe(descriptor: str, train: Tensor, reference: Tensor, device: str) -> tuple[str, Callable[[Tensor], Tensor]]:
+def describe(descriptor: str, train: Rows, reference: Tensor, device: str) -> tuple[str, Callable[[Tensor], Tensor]]:
     """The name of a descriptor and its embedder, (N, C, H, W) -> (N, D).
 
     Arguments:
@@ -102,17 +105,17 @@ def describe(descriptor: str, train: Tensor, reference: Tensor, device: str) -> 
 
 
 def judge(
-    samples: Tensor,
-    train: Tensor,
+    samples: Rows,
+    train: Rows,
     group: Tensor,
-    held_out: Tensor | None,
+    held_out: Rows | None,
     parts: Parts,
-    embed: Callable[[Tensor], Tensor],
+    embed: Callable[[Rows], Rows],
 ) -> Found:
     """Find the nearest training image of each sample and call it a copy, or not.
 
     Arguments:
-        samples: (N, C, H, W).
+        samples: (N, C, H, W), in memory or on disk.
         train: (T, C, H, W).
         group: (T,), the first copy of each training image.
         held_out: (M, C, H, W), distinct and none a copy of a training image; or None.
@@ -120,8 +123,8 @@ def judge(
         embed: (N, C, H, W) -> (N, D).
     """
     first = group.unique()
-    alone, known = train[first], embed(train[first])
-    made = embed(samples)
+    alone = choose(train, first)
+    known, made = embed(alone), embed(samples)
     similarity, distance, place = metrics.closest(samples, made, alone, known)
     strange = train[:0] if held_out is None else held_out
     beyond = embed(strange) if len(strange) else known[:0]
@@ -129,7 +132,7 @@ def judge(
 
     def against(part: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and distance of some held-out images to their nearest training images."""
-        return metrics.closest(strange[part], beyond[part], alone, known)[:2]
+        return metrics.closest(choose(strange, part), choose(beyond, part), alone, known)[:2]
 
     judged = against(parts.calibration) if outside else _others(alone, known)
     count = len(judged[0])
@@ -139,7 +142,7 @@ def judge(
     copy = _passed(similarity, distance, ratio, edges, count)
     control = None
     if outside and len(parts.control):
-        hit = _passed(*against(parts.control), _ratio(strange[parts.control], alone), edges, count)
+        hit = _passed(*against(parts.control), _ratio(choose(strange, parts.control), alone), edges, count)
         control = Count(int(hit.sum()), len(hit))
     other = torch.full((len(samples),), -1)
     measures = _counted(copy, first[place], ratio, len(first))
@@ -162,7 +165,7 @@ def judge(
     )
 
 
-def hits(images: Tensor, train: Tensor, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
+def hits(images: Tensor, train: Rows, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
     """Which of distinct training images (T, C, H, W) further images (N, C, H, W) copy by the thresholds of `found`,
     (N,), -1 for none."""
     similarity, distance, place = metrics.closest(images, embed(images), train, embed(train))
@@ -176,18 +179,18 @@ def _passed(similarity: Tensor, distance: Tensor, ratio: Tensor, edges: Joint, c
     return hit if calibrated >= SURE else hit & (ratio <= _RATIO)
 
 
-def _ratio(images: Tensor, train: Tensor) -> Tensor:
+def _ratio(images: Rows, train: Rows) -> Tensor:
     """The distance of each image (N, C, H, W) to the nearest training image over that to the next one, (N,)."""
     return metrics.l2_ratio(images.flatten(1), train.flatten(1))
 
 
-def _others(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _others(images: Rows, rows: Rows) -> tuple[Tensor, Tensor]:
     """The cosine and the L2 distance of each image to the nearest other one, (N,) each."""
     similarity, place = metrics.nearest(rows, rows, k=2)
     itself = place[:, 0] == torch.arange(len(rows))
     column = itself.long()[:, None]  # the image itself may come second where two are as near
     chosen = place.gather(1, column)[:, 0]
-    return similarity.gather(1, column)[:, 0], (images - images[chosen]).flatten(1).norm(dim=1)
+    return similarity.gather(1, column)[:, 0], apart(images, images, chosen)
 
 
 def _share(count: Count, baseline: float | None = None) -> tuple[float, float | None, float | None, float | None]:
@@ -207,16 +210,16 @@ def _counted(copy: Tensor, nearest: Tensor, ratio: Tensor, size: int) -> dict:
 
 
 def _compared(
-    samples: Tensor,
-    made: Tensor,
-    train: Tensor,
-    known: Tensor,
-    held_out: Tensor | None,
+    samples: Rows,
+    made: Rows,
+    train: Rows,
+    known: Rows,
+    held_out: Rows | None,
 ) -> dict:
     """AuthPct, and where there are held-out images C_T, the DCR share and precision and recall."""
     flat, real = samples.flatten(1), train.flatten(1)
     found = {"authentic by distinct neighbours (AuthPct)": _share(metrics.authentic(flat, real))}
-    if len(made.unique(dim=0)) > 4 and len(known) > 4:
+    if len(distinct_rows(made)[0]) > 4 and len(known) > 4:
         precision, recall = metrics.precision_recall(known, made)
         found["precision"], found["recall"] = _share(precision), _share(recall)
     if held_out is not None and len(held_out) > 1:
@@ -229,6 +232,6 @@ def _compared(
     return found
 
 
-def _distance(rows: Tensor, targets: Tensor) -> Tensor:
+def _distance(rows: Rows, targets: Rows) -> Tensor:
     """The L2 distance of each row (N, D) to its nearest target (M, D), (N,)."""
     return -membership.nearest_distance(rows, targets)

@@ -9,10 +9,12 @@ from torch.nn import functional as F
 from memlib import data, membership
 from memlib.errors import Refused
 from memlib.membership._blind import FOLDS
+from memlib.stored import Rows, choose, filled, joined, parts, span
 
 _MANY = 10  # so many copies of one image make a placeholder
 _FLAT = 0.02  # an image whose values spread less than this shows nothing
 _SIDE = 16  # pixels of a side for the blind classifier
+_MOST = 3000  # images of a set that it is fitted to: an interval is then 0.03 wide
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ class Findings:
         return self.blind is not None and self.blind[1][0] > 0.5
 
 
-def look(train: Tensor, held_out: Tensor | None, seed: int = 0) -> Findings:
+def look(train: Rows, held_out: Rows | None, seed: int = 0) -> Findings:
     """Find copies, placeholders and the range of training images (N, C, H, W), and compare with held-out ones.
 
     Arguments:
-        train: (N, C, H, W) in [-1, 1].
+        train: (N, C, H, W) in [-1, 1], in memory or on disk.
         held_out: (M, C, H, W), or None.
-        seed: of the folds of the blind classifier.
+        seed: of the folds of the blind classifier, and of its images where there are many.
 
     Raises:
         Refused: for one training image, for a training set of one image, and if all held-out images are copies of
@@ -67,7 +69,7 @@ def look(train: Tensor, held_out: Tensor | None, seed: int = 0) -> Findings:
     if len(train) < 2:
         raise Refused(f"the training set has {len(train)} image: give 2 or more, a copy is judged against the others")
     n = len(train)
-    both = train if held_out is None else torch.cat([train, held_out])
+    both = train if held_out is None else joined(train, held_out)
     near, exact = data.copies(both), data.copies(train, near=0)
     group, beyond = near[:n], near[n:]
     leaked = torch.isin(beyond, group).nonzero()[:, 0]
@@ -78,11 +80,12 @@ def look(train: Tensor, held_out: Tensor | None, seed: int = 0) -> Findings:
         raise Refused(f"the {n} training images are copies of one image: give a set of several")
     members = group.argsort(stable=True).split(sizes[first].tolist())  # of each group, ascending
     clusters = [one.tolist() for one in members if len(one) > 1]
-    flat = train.flatten(1).std(1) < _FLAT
+    flat = filled(n, (part.flatten(1).std(1) for part in parts(train))) < _FLAT
     alone = exact.unique().numel()
     kept, blind = _firsts(beyond, leaked), None
     if held_out is not None and min(len(kept), len(first)) >= FOLDS:
-        blind = membership.blind(_described(train[first]), _described(held_out[kept]), seed)
+        blind = membership.blind(_described(train, first, seed), _described(held_out, kept, seed), seed)
+    low, high = span(train)
     return Findings(
         group=group,
         exact=n - alone,
@@ -91,8 +94,8 @@ def look(train: Tensor, held_out: Tensor | None, seed: int = 0) -> Findings:
         leaked=leaked,
         kept=kept,
         placeholders=(flat | (sizes[group] >= _MANY)).nonzero()[:, 0],
-        low=float(train.min()),
-        high=float(train.max()),
+        low=low,
+        high=high,
         blind=blind,
     )
 
@@ -106,8 +109,14 @@ def _firsts(group: Tensor, left_out: Tensor) -> Tensor:
     return torch.tensor([place for name, place in seen.items() if name not in gone], dtype=torch.int64)
 
 
-def _described(images: Tensor) -> Tensor:
-    """What the blind classifier sees, (N, D): the image at low resolution, and its brightness, contrast and detail.
+def _described(images: Rows, places: Tensor, seed: int) -> Tensor:
+    """What the blind classifier sees of the images at these places, or of `_MOST` of them that are drawn by seed."""
+    drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))[:_MOST].sort().values
+    return filled(len(drawn), map(_features, parts(choose(images, places[drawn]))))
+
+
+def _features(images: Tensor) -> Tensor:
+    """(N, D): the image at low resolution, and its brightness, contrast and detail.
 
     Brightness, contrast and detail differ between sets of another camera, format or resizing, and are not linear in
     the pixels.

@@ -21,6 +21,7 @@ from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.metrics import Count
 from memlib.papers.side import attack, students, surrogates
+from memlib.stored import Rows, choose
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # lambda of SIDE eq. 10; 0 is the unguided control
 SAMPLES = 200  # starts, each of which is sampled once for each weight: the budget of this attack
@@ -61,8 +62,8 @@ class Extraction:
 
 def extract(
     model: Model,
-    made: Tensor,
-    train: Tensor,
+    made: Rows,
+    train: Rows,
     group: Tensor,
     found: copies.Found,
     embed: Embed,
@@ -87,7 +88,7 @@ def extract(
     """
     if len(made) < 16:
         raise Refused(f"extraction clusters the samples of the model, and {len(made)} are too few: draw 16 or more")
-    name = kept.name_of(model)
+    made, name = made[:], kept.name_of(model)  # in memory: a classifier is trained on all of them
     classifier, arm = _classifier(kept.points(model, made, device), seed, device)
     lowest = model.sigmas[model.sigmas > 0].min().float()
 
@@ -99,7 +100,7 @@ def extract(
         return torch.stack([model.images(one) for one in guided.unbind(1)], 1).cpu()
 
     drawn = kept.rows("guided samples", draw, SAMPLES, name, made, arm, WEIGHTS, seed, dtype=torch.uint8)
-    alone = train[group.unique()]
+    alone = choose(train, group.unique())
     hits = torch.stack([copies.hits(drawn[:, arm], alone, found, embed) for arm in range(len(WEIGHTS))])
     return judged(hits, WEIGHTS, arm)
 

@@ -12,6 +12,7 @@ from memlib import noise, sample
 from memlib.audit.sources import Model, weights_of
 from memlib.cache import Shards, fingerprint, stream
 from memlib.cache.store import folder
+from memlib.stored import Rows, choose, files
 
 BATCH = 50
 
@@ -25,8 +26,8 @@ def name_of(model: Model) -> str:
     return fingerprint(own, bound, model.shape, model.sigmas, coder)
 
 
-def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> tuple[Tensor, str]:
-    """Samples (N, C, H, W) in [-1, 1] at 256 levels, and their key; sample i has the noise of its own number.
+def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> tuple[Rows, str]:
+    """Samples (N, C, H, W) in [-1, 1] at 256 levels, on disk, and their key; sample i has the noise of its own number.
 
     Arguments:
         model: what is audited.
@@ -53,7 +54,8 @@ def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> 
             done = min(n, done + BATCH)
             stream(make, done, place, **settings)
         n = min(n, done)
-    return Shards(place)[:n]["images"].float() / 127.5 - 1, key
+    shards = Shards(place)
+    return choose(files(shards.verified()), slice(n)), key
 
 
 def rows(
@@ -79,7 +81,7 @@ def rows(
     return found.float() / 127.5 - 1 if dtype == torch.uint8 else found
 
 
-def points(model: Model, images: Tensor, device: str) -> Tensor:
+def points(model: Model, images: Rows, device: str) -> Rows:
     """What a model denoises, (N, *S), of images (N, C, H, W): themselves, or their latents, kept by shards."""
     if model.vae is None:
         return images

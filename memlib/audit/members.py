@@ -15,6 +15,7 @@ from memlib.audit.sources import Model, weights_of
 from memlib.denoiser import Denoiser
 from memlib.likelihood import variational_bound
 from memlib.metrics import Count
+from memlib.stored import Rows, choose, deviation, joined
 
 MOST = 1000  # images of a side
 LEVEL = 0.1  # false-discovery rate of the single images
@@ -49,7 +50,7 @@ class Membership:
     set_p: float
 
 
-def infer(model: Model, train: Tensor, rows: Tensor, held_out: Tensor, seed: int, device: str) -> Membership | None:
+def infer(model: Model, train: Rows, rows: Tensor, held_out: Rows, seed: int, device: str) -> Membership | None:
     """Score members and others under the model; None for fewer than 10 on a side.
 
     Arguments:
@@ -62,12 +63,12 @@ def infer(model: Model, train: Tensor, rows: Tensor, held_out: Tensor, seed: int
     """
     coin = torch.Generator().manual_seed(seed)
     rows = rows[torch.randperm(len(rows), generator=coin)[:MOST]].sort().values
-    others = held_out[torch.randperm(len(held_out), generator=coin)[:MOST]]
+    others = choose(held_out, torch.randperm(len(held_out), generator=coin)[:MOST])
     if min(len(rows), len(others)) < 10:
         return None
-    images = torch.cat([train[rows], others])
+    images = joined(choose(train, rows), others)
     points = kept.points(model, images, device)
-    columns = _columns(model, float(points[: len(rows)].std()))
+    columns = _columns(model, deviation(choose(points, slice(len(rows)))))
 
     def make(positions: Tensor) -> Tensor:
         x = points[positions].to(device)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import memlib
 from memlib.audit import page
@@ -19,8 +18,9 @@ from memlib.audit.extraction import Extraction
 from memlib.audit.members import Membership
 from memlib.audit.verdict import Verdict
 from memlib.cache.atomic import replace_file
+from memlib.stored import Rows
 
-Pictures = tuple[Tensor, Tensor, Tensor | None]
+Pictures = tuple[Rows, Rows, Rows | None]
 """Samples, training images and held-out images, (N, C, H, W) each."""
 
 

@@ -114,13 +114,13 @@ def read(
         return what
     text, place = str(what), Path(str(what)).expanduser()
     if text.partition(":")[0] in data.SOURCES and ":" in text:
-        return data.load(text, size)
+        return data.load(text, size, stored=True)
     if place.is_dir():
         if any((place / name).exists() for name in ("model_index.json", "config.json", "unet", "scheduler")):
             return _diffusers(text, steps, label, vae, sigma_data, device)
         if vae is not None or sigma_data is not None:
             raise Refused(f"{text!r} is a folder of images: an autoencoder and a sigma_data belong to a model")
-        return data.load(place, size)
+        return data.load(place, size, stored=True)
     if place.exists():
         raise Refused(f"{text!r} is a file: give a folder of images or of a model")
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from memlib.stored import Stored
+
 _MEMLIB = Path(__file__).parents[1]
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")})
 _LIBRARIES = (str(_MEMLIB), *_INSTALLED)
@@ -130,6 +132,11 @@ def _feed(digest: Any, thing: Any, above: tuple[int, ...], seen: dict[int, type]
     added already. A thing without content counts by its class if `lenient`, and raises TypeError if not.
     """
     kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    if isinstance(thing, Stored):  # as the tensor that it stands for
+        digest.update(f"torch.Tensor {thing.dtype} {tuple(thing.shape)} cpu {thing.nbytes}\n".encode())
+        for part in thing.bytes():
+            digest.update(part)
+        return
     if id(thing) in above:
         parts: Any = ()
     elif isinstance(thing, _ATOMS):

@@ -59,17 +59,19 @@ SOURCES: dict[str, Callable[..., Images]] = {
 }
 
 
-def load(source: str | Path, size: int | None = None) -> Images:
+def load(source: str | Path, size: int | None = None, stored: bool = False) -> Images:
     """The images of a source, (N, C, H, W) in [-1, 1].
 
     Each kind of source has its own options. All of them understand `limit=N` (N images, drawn by seed),
-    `duplicates=10x5` (five further copies of ten images, appended) and `seed=N` (0 by default; used for both). Nothing
-    is cached.
+    `duplicates=10x5` (five further copies of ten images, appended) and `seed=N` (0 by default; used for both).
 
     Arguments:
         source: `kind:PLACE,name=value,...`: one of `SOURCES`, the place of its files, and options. A `Path` is that of
             a folder.
         size: resample to (size, size) pixels; None keeps the stored size.
+        stored: for sets larger than memory: image files are read once and kept in the cache as uint8, and become
+            float32 where they are looked at. `Images.images` is then a `memlib.stored.Stored`. The same as the option
+            `stored=yes` of the sources that have it; what comes in one file is held in memory as ever.
 
     Raises:
         Refused: for an unknown source, option or value, and for files that the source cannot read; the message says
@@ -81,6 +83,8 @@ def load(source: str | Path, size: int | None = None) -> Images:
         raise Refused(f"images cannot be {size} pixels wide: give a size of 1 or more")
     place, given = options.read(source, reader)
     declared = options.own(reader)
+    if stored and "stored" in declared:
+        given["stored"] = True
     wanted = str(given.get("duplicates", "0x0"))
     planted = re.fullmatch(r"(\d{1,9})x(\d{1,9})", wanted, re.ASCII)
     if not planted:

@@ -6,46 +6,47 @@ import numpy
 import torch
 from torch import Tensor
 
+from memlib.stored import Rows, Stored, choose, few, filled, parts
+
 NEAR = 0.1  # see `copies`
 
 _CELLS = 5  # an image is cut into 5 x 5 cells to find candidates
 _ROWS, _COLUMNS = 512, 2048  # rows compared with others at once
 _ROUNDING = 1e-5  # of a squared distance over a few cells in float32, as a fraction of the squared lengths
-_PIXELS = 1 << 22  # compared at once
 
 
-def copies(images: Tensor, near: float = NEAR) -> Tensor:
+def copies(images: Rows, near: float = NEAR) -> Tensor:
     """For each of N images (N, C, H, W) the position of the first image of its group of copies, (N,), int64.
 
     Copies of copies are in one group. Copies that were shifted, turned or recoloured are not found.
 
     Arguments:
-        images: (N, C, H, W).
+        images: (N, C, H, W), in memory or on disk.
         near: how far apart near copies may be: the root mean square of their difference, as a fraction of the contrast
             (the standard deviation of the values) of the flatter one. The default takes in a file that was saved again
             as JPEG; distinct digits, faces and photographs lie beyond it. 0 finds equal images only.
     """
-    flat = images.detach().cpu().flatten(1).contiguous().numpy()
+    flat = images.flatten(1) if isinstance(images, Stored) else images.detach().cpu().flatten(1).contiguous()
     first: dict[bytes, int] = {}
-    group = [first.setdefault(sha256(row.data).digest(), number) for number, row in enumerate(flat)]
-    group = numpy.array(group, numpy.int64)
+    rows = (row for part in parts(flat) for row in part.numpy())
+    group = numpy.array([first.setdefault(sha256(row.data).digest(), number) for number, row in enumerate(rows)], int)
     if near and images[:1].numel() > 1:
         distinct = numpy.unique(group)
         joined = numpy.arange(len(group))
-        joined[distinct] = distinct[_near(flat[distinct], images.shape[1:], near)]
+        joined[distinct] = distinct[_near(choose(flat, torch.from_numpy(distinct)), images.shape[1:], near)]
         group = joined[group]
     return torch.from_numpy(group)
 
 
-def _near(flat: numpy.ndarray, shape: torch.Size, near: float) -> numpy.ndarray:
+def _near(flat: Rows, shape: torch.Size, near: float) -> numpy.ndarray:
     """The groups of near copies among distinct images (M, D), each named by its first row, (M,).
 
     The means over the cells of a grid, rightly scaled, are an orthogonal projection. It never lies farther apart than
     the images do, so a pair that is far apart there is passed over. Rows are sorted along the direction in which the
     means vary most, and compared with those that are not too far along it.
     """
-    parts = numpy.array_split(flat, flat.size // _PIXELS + 1)  # in float64 they take twice the room
-    reach = near * numpy.concatenate([part.std(1, dtype=numpy.float64) for part in parts])  # in root mean squares
+    spread = (torch.from_numpy(part.numpy().std(1, dtype=numpy.float64)) for part in parts(flat))
+    reach = near * filled(len(flat), spread).numpy()  # in root mean squares
     points = _sorted_axes(_cells(flat, shape))
     order = points[:, 0].argsort()
     points, first = points[order], points[order, 0].numpy()
@@ -89,13 +90,14 @@ class _Groups:
         return named
 
 
-def _join(groups: _Groups, flat: numpy.ndarray, reach: numpy.ndarray, i: numpy.ndarray, j: numpy.ndarray) -> None:
+def _join(groups: _Groups, flat: Rows, reach: numpy.ndarray, i: numpy.ndarray, j: numpy.ndarray) -> None:
     """Join the pairs of rows (P,), (P,), ordered by i, that really are near copies."""
     for row, start, count in zip(*numpy.unique(i, return_index=True, return_counts=True), strict=True):
         found = j[start : start + count]
         found = found[groups.of[found] != groups.of[row]]
-        for some in numpy.array_split(found, len(found) * flat.shape[1] // _PIXELS + 1):
-            apart = numpy.sqrt(numpy.square(flat[some] - flat[row]).mean(1, dtype=numpy.float64))
+        for some in numpy.array_split(found, -(-len(found) // few(flat, len(found) or 1))):
+            others, own = flat[torch.from_numpy(some)].numpy(), flat[row].numpy()
+            apart = numpy.sqrt(numpy.square(others - own).mean(1, dtype=numpy.float64))
             for other in some[apart <= numpy.minimum(reach[row], reach[some])]:
                 if groups.of[other] != groups.of[row]:
                     groups.join(int(groups.of[row]), int(groups.of[other]))
@@ -109,7 +111,7 @@ def _sorted_axes(points: numpy.ndarray) -> Tensor:
     return (centred @ axes.flip(1)).float()
 
 
-def _cells(flat: numpy.ndarray, shape: torch.Size) -> numpy.ndarray:
+def _cells(flat: Rows, shape: torch.Size) -> numpy.ndarray:
     """Images (M, D) projected on their means over a grid of cells, (M, cells), at root mean square distances."""
     _, high, wide = shape
     rows, columns = (numpy.arange(side) * min(side, _CELLS) // side for side in (high, wide))
@@ -117,4 +119,5 @@ def _cells(flat: numpy.ndarray, shape: torch.Size) -> numpy.ndarray:
     names, cell, sizes = numpy.unique(cell, return_inverse=True, return_counts=True)
     onto = numpy.zeros((len(cell), len(names)), numpy.float32)
     onto[numpy.arange(len(cell)), cell.ravel()] = 1
-    return (flat @ onto) / numpy.sqrt(sizes * float(flat.shape[1]))
+    scale = numpy.sqrt(sizes * float(flat.shape[1]))
+    return filled(len(flat), (torch.from_numpy((part.numpy() @ onto) / scale) for part in parts(flat))).numpy()

@@ -27,6 +27,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    stored: bool = False,
 ) -> Images:
     """Aligned faces, (N, 3, size, size), in the order of their numbers, labelled by person or by one attribute.
 
@@ -47,14 +48,14 @@ def load(
         crop: the width in pixels of the square that is cut out of an aligned image, which is 178 pixels wide. None is
             the full width; 140 is used by Song and Ermon (2019) and DDIM. The crop scales with the stored image, so a
             set stored at half the size gives the same faces.
-        limit, seed, skip_broken: see `memlib.data.files.gather`.
+        limit, seed, skip_broken, stored: see `memlib.data.files.gather`.
 
     Raises:
         Refused: for missing files, for lists that contradict themselves or the images, for an unknown label, split or
             subset, and as `memlib.data.files.gather` does.
     """
     root = located(place, "celeba")
-    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
+    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "stored": stored, "colour": True}
     if subset is not None:
         if subset != "hq-identity":
             raise Refused(f"CelebA has no subset {subset!r}: give hq-identity, or limit=25000 for a random one")

@@ -27,12 +27,13 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    stored: bool = False,
 ) -> Images:
     """Small photographs, (N, 3, 32, 32) or (N, 3, size, size): 50,000 for training, 10,000 in split=test.
 
     `place` is or holds cifar-10-batches-bin (data_batch_1.bin ...) or cifar-10-batches-py (data_batch_1 ...), or it has
     class folders, {train,test}/CLASS or only CLASS. The Python batches are pickles, and opening a pickle can run code,
-    so only their bytes are searched. For `limit`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+    so only their bytes are searched. For `limit`, `seed`, `skip_broken` and `stored` see `memlib.data.files.gather`.
 
     Raises:
         Refused: for another split, missing batches, damaged files, folders of other classes, and as
@@ -55,7 +56,7 @@ def load(
             f"{strange[0]!r}: give folder:PATH for other classes"
         )
     labels = [NAMES.index(found[label]) for label in labels]
-    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
+    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "stored": stored, "colour": True}
     return gather(f"cifar10:{place}", folder, files, labels, NAMES, size, **options)
 
 

@@ -20,10 +20,11 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    stored: bool = False,
 ) -> Images:
     """The images in the folder `place`, (N, C, size, size), in the order of their paths, with the labels of `classes`.
 
-    For `size`, `bits`, `limit`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+    For `size`, `bits`, `limit`, `seed`, `skip_broken` and `stored` see `memlib.data.files.gather`.
 
     Raises:
         Refused: for a missing or empty folder, and as `classes` and `gather` do.
@@ -36,7 +37,7 @@ def load(
             f"folder:PATH/{names[0]} for one part",
             stacklevel=3,  # at the caller of data.load
         )
-    options = {"bits": bits, "limit": limit, "seed": seed, "skip_broken": skip_broken}
+    options = {"bits": bits, "limit": limit, "seed": seed, "skip_broken": skip_broken, "stored": stored}
     return gather(f"folder:{place}", root, files, labels, names, size, **options)
 
 

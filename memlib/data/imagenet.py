@@ -24,6 +24,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    stored: bool = False,
 ) -> Images:
     """Photographs, (N, 3, size, size), from `place`/WNID or from `place`/{train,val}/WNID.
 
@@ -37,7 +38,7 @@ def load(
         classes: how many classes to take, in the order of their ids.
         per_class: how many images of each class to draw by `seed`. The images of a smaller number are among those of a
             larger one, and `classes` does not change them.
-        limit, seed, skip_broken: see `memlib.data.files.gather`; `limit` draws from the images chosen above.
+        limit, seed, skip_broken, stored: see `memlib.data.files.gather`; `limit` draws from the images chosen above.
 
     Raises:
         Refused: for numbers that are not available, folders with other names (the validation images come without
@@ -55,7 +56,7 @@ def load(
     chosen = _chosen(labels, ids, classes, per_class, seed)
     words, ids = _words(root), ids[:classes]
     names = tuple(f"{name} {words[name]}" if name in words else name for name in ids)
-    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
+    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "stored": stored, "colour": True}
     files, labels = [files[position] for position in chosen], [labels[position] for position in chosen]
     return gather(f"imagenet:{place}", folder, files, labels, names, size, **options)
 

@@ -1,15 +1,20 @@
 """The result of every source: images in [-1, 1] with labels, the names of the labels, and a fingerprint."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
+from memlib.stored import Rows, Stored, choose, span
 
 _FEW = 10  # so many images may all be bright; of more, some pixel is dark
 
@@ -18,7 +23,8 @@ _FEW = 10  # so many images may all be bright; of more, some pixel is dark
 class Images:
     """Images (N, C, H, W), float32 in [-1, 1], with labels (N,), int64, that index `names`.
 
-    Create them with `collect`; index them with a slice, a tensor, an array or a list, as (N,) of positions or a mask.
+    Of a set that `load` left on disk, `images` is a `memlib.stored.Stored`, which is indexed like the tensor. Create
+    others with `collect`; index them with a slice, a tensor, an array or a list, as (N,) of positions or a mask.
 
     Attributes:
         images, labels, names: see above.
@@ -40,7 +46,7 @@ class Images:
     def __getitem__(self, index: slice | Tensor | NDArray | Sequence[int]) -> "Images":
         # A single position gives a set of one; a slice copies nothing.
         rows = index if isinstance(index, slice) else torch.arange(len(self))[index].reshape(-1)
-        return _named(self.images[rows], self.labels[rows], self.names, self.source, self.skipped)
+        return _named(cast(Tensor, choose(self.images, rows)), self.labels[rows], self.names, self.source, self.skipped)
 
 
 def collect(
@@ -78,21 +84,52 @@ def collect(
         if not 0 <= labels.min() <= labels.max() < len(names):
             span = f"from {int(labels.min())} to {int(labels.max())}"
             raise Refused(f"{source}: labels must lie in 0..{len(names) - 1}, not {span}")
-        if 0 <= low < high and len(images) >= _FEW:
-            warnings.warn(
-                f"{source}: no pixel of {len(images)} images is below 0, so they may lie in [0, 1]: give 2 x - 1 if so",
-                stacklevel=2,
-            )
+        _warn_of_units(source, len(images), float(low), float(high))
     return _named(images, labels, tuple(names), source, skipped)
+
+
+def collect_stored(
+    images: Stored, labels: Tensor, names: Sequence[str], source: str, skipped: int, note: Path
+) -> Images:  # fmt: skip
+    """`Images` of a set on disk (N, C, H, W) with labels (N,), as `collect` makes them of the same images in memory.
+
+    Arguments:
+        images, labels, names, source, skipped: see `collect`.
+        note: a file that names these images; what has to be looked up in all of them is kept beside it.
+    """
+    digest = hashlib.sha256(f"{tuple(images.shape)} {labels.tolist()}".encode())
+    beside = note.with_name(f"{note.stem}-{digest.hexdigest()[:32]}.json")
+    try:
+        told = json.loads(beside.read_text(encoding="utf8"))
+        fingerprint, low, high = str(told["fingerprint"]), float(told["low"]), float(told["high"])
+    except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or damaged
+        fingerprint, (low, high) = _fingerprint(images, labels), span(images)
+        text = json.dumps({"fingerprint": fingerprint, "low": low, "high": high})
+        replace_file(beside, lambda path: path.write_text(text, encoding="utf8"))
+    _warn_of_units(source, len(images), low, high)
+    return Images(cast(Tensor, images), labels, tuple(names), fingerprint, source, skipped)
+
+
+def _warn_of_units(source: str, count: int, low: float, high: float) -> None:
+    if 0 <= low < high and count >= _FEW:
+        warnings.warn(
+            f"{source}: no pixel of {count} images is below 0, so they may lie in [0, 1]: give 2 x - 1 if so",
+            stacklevel=3,
+        )
 
 
 def _named(images: Tensor, labels: Tensor, names: tuple[str, ...], source: str, skipped: int) -> Images:
     """`Images` of tensors that are known to be right."""
+    return Images(images, labels, names, _fingerprint(images, labels), source, skipped)
+
+
+def _fingerprint(images: Rows, labels: Tensor) -> str:
     digest = hashlib.sha256()
-    for tensor in (images, labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().numpy().reshape(-1).data)
-    return Images(images, labels, names, digest.hexdigest(), source, skipped)
+    for rows in (images, labels):
+        digest.update(str(tuple(rows.shape)).encode())
+        for part in rows.bytes() if isinstance(rows, Stored) else [rows.cpu().numpy().reshape(-1).data]:
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def subset(total: int, limit: int | None, seed: int = 0) -> Tensor:

@@ -16,12 +16,14 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    stored: bool = False,
 ) -> Images:
     """Scenes, (N, 3, size, size), from `place`/{train,val}/CLASS (train unless `split` is val) or from `place`/CLASS.
 
     `place` is or holds places365_standard. The layout of the large archives, a/abbey/ and
     a/apartment_building/outdoor/, is read with the same class names, "abbey" and "apartment_building-outdoor". With a
-    `limit`, only that many files are opened. For `size`, `seed` and `skip_broken` see `memlib.data.files.gather`.
+    `limit`, only that many files are opened. For `size`, `seed`, `skip_broken` and `stored` see
+    `memlib.data.files.gather`.
 
     Raises:
         Refused: for images without class folders, and as `memlib.data.files.gather` does.
@@ -39,5 +41,5 @@ def load(
             f"{str(folder)!r} holds images without class folders such as 'abbey': sort them into such "
             "folders, or give folder:PATH"
         )
-    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "colour": True}
+    options = {"limit": limit, "seed": seed, "skip_broken": skip_broken, "stored": stored, "colour": True}
     return gather(f"places365:{place}", folder, files, labels, names, size, **options)

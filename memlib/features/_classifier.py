@@ -122,7 +122,8 @@ def classifier(
         raise Refused("labels must run from 0 to at least 1: give two classes or more")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ClassifierFeatures(images.shape[1], images.shape[-1], int(labels.max()) + 1, width).to(images)
+        net = ClassifierFeatures(images.shape[1], images.shape[-1], int(labels.max()) + 1, width)
+        net.to(images.device, images.dtype)
 
     every = torch.arange(len(images), device=images.device)
 

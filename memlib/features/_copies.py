@@ -47,7 +47,8 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
             wanted, given = tuple(reference.shape[1:]), tuple(images.shape[1:])
             raise Refused(f"this descriptor was trained on images of shape {wanted}, not {given}: give such images")
         rows = [net.to(images.device)(part.float()) for part in images.split(1024)]
-        return torch.cat(rows).to(images) if rows else images.new_empty(0, net.size)
+        found = torch.cat(rows) if rows else torch.empty(0, net.size)
+        return found.to(images.device, images.dtype)
 
     return embed
 

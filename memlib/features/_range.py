@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy
 import torch
-from torch import Tensor
 
 from memlib.errors import Refused
+from memlib.stored import Rows, span
 
 
 class Span(NamedTuple):
@@ -31,13 +31,13 @@ IMAGES = Span(-1.0, 1.0)
 """What an embedder takes that was trained by others."""
 
 
-def span_of(images: Tensor) -> Span:
+def span_of(images: Rows) -> Span:
     """The span of images (N, C, H, W); that of a usual set where there are none."""
-    return Span(*(float(end) for end in images.detach().aminmax())) if images.numel() else IMAGES
+    return Span(*span(images)) if images.numel() else IMAGES
 
 
-def in_range(images: Tensor, what: str, wanted: Span = IMAGES) -> Tensor:
-    """The images (N, C, H, W) as a tensor, unchanged: numpy arrays are taken too.
+def in_range(images: Rows, what: str, wanted: Span = IMAGES) -> Rows:
+    """The images (N, C, H, W) as a tensor, unchanged: numpy arrays are taken too, and a set on disk stays there.
 
     A warning says so if all values lie in [0, 1], or in 0 to 255, and those of the wanted span do not, or the reverse.
 

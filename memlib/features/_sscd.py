@@ -57,7 +57,7 @@ def sscd(
         for part in images.split(batch):
             part = (part.to(device, torch.float32).clamp(-1, 1) + 1) / 2
             part = interpolate(part, shape, mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
-            rows.append(net((part - mean) / std).to(images))
+            rows.append(net((part - mean) / std).to(images.device, images.dtype))
         return torch.cat(rows)
 
     return embed

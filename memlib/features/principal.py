@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.features._range import in_range, span_of
+from memlib.features._range import Span, in_range, span_of
 from memlib.shapes import Float, Shaped
+from memlib.stored import Rows, Stored, each, mapped, mean_row
 
 Embed = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) -> features (N, D). It takes a set on disk too: its features are in memory, except for pixels,
+which are as many as the images have and stay on disk."""
 
 _FLAT = 1e-12  # a component with less than this fraction of the largest variance is rounding, not data
 
@@ -33,11 +36,10 @@ def centred(reference: Tensor) -> Embed:
         Refused: for a reference that is empty or of integers; the embedder itself for images of another shape or of
             integers. It warns of images in another range than the reference, such as [0, 1].
     """
-    mean, alike = _matrix(reference).mean(0), _alike(reference, "centred")
+    mean, alike = mean_row(_matrix(reference)), _alike(reference, "centred")
 
     def embed(images: Tensor) -> Tensor:
-        rows = alike(images)
-        return rows - mean.to(rows)
+        return mapped(alike(images), lambda rows: rows - mean.to(rows))
 
     return embed
 
@@ -70,8 +72,7 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
     alike = _alike(reference, "half_whitened")
 
     def embed(images: Tensor) -> Tensor:
-        rows = alike(images)
-        return (rows - mean.to(rows)) @ projection.to(rows)
+        return each(lambda rows: (rows - mean.to(rows)) @ projection.to(rows), alike(images))
 
     return embed
 
@@ -98,8 +99,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
     basis, alike = components[:k], _alike(reference, "latents")  # (k, D)
 
     def encode(images: Tensor) -> Tensor:
-        rows = alike(images)
-        return (rows - mean.to(rows)) @ basis.to(rows).T
+        return each(lambda rows: (rows - mean.to(rows)) @ basis.to(rows).T, alike(images))
 
     def decode(z: Tensor) -> Tensor:
         return (z @ basis.to(z) + mean.to(z)).unflatten(1, reference.shape[1:])
@@ -109,7 +109,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
 
 def _principal(reference: Tensor) -> tuple[Float[Tensor, " d"], Float[Tensor, "r d"], Float[Tensor, " r"]]:
     """Mean (D,), principal components (r, D) with fixed signs, and their variances (r,), largest first, in float64."""
-    rows = _matrix(reference)
+    rows = _matrix(reference)[:]  # of a set on disk, all of it
     if len(rows) < 2:
         raise Refused(f"principal components need at least 2 reference images, not {len(rows)}")
     mean = rows.mean(0)
@@ -120,17 +120,21 @@ def _principal(reference: Tensor) -> tuple[Float[Tensor, " d"], Float[Tensor, "r
     return mean, (components * signs)[:rank], variance[:rank]
 
 
-def _matrix(reference: Tensor) -> Float[Tensor, "m d"]:
+def _matrix(reference: Rows) -> Rows:
     """The reference as rows (M, D) in float64, or Refused."""
     if len(reference.shape) < 2 or len(reference) == 0:
         raise Refused(f"a reference is a non-empty set of images (M, C, H, W), not of shape {tuple(reference.shape)}")
-    return in_range(reference, "a reference", span_of(torch.as_tensor(reference))).flatten(1).double()
+    return in_range(reference, "a reference", _span(reference)).flatten(1).double()
 
 
-def _alike(reference: Tensor, what: str) -> Embed:
+def _span(reference: Rows) -> Span:
+    return span_of(reference if isinstance(reference, Stored) else torch.as_tensor(reference))
+
+
+def _alike(reference: Rows, what: str) -> Embed:
     """Images (N, C, H, W) -> rows (N, D); Refused if their shape differs from the reference, with a warning if their
     range does."""
-    span, shape = span_of(torch.as_tensor(reference)), tuple(reference.shape[1:])
+    span, shape = _span(reference), tuple(reference.shape[1:])
 
     def rows(images: Tensor) -> Tensor:
         images = in_range(images, what, span)

@@ -5,14 +5,15 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.shapes import Float, Shaped
+from memlib.stored import Rows, at_once, choose, each, filled, mean_row
 
 _ROWS, _COLUMNS = 1024, 4096  # a block of products held at once
 
 
 @torch.no_grad()
 def nearest_distance(
-    x: Shaped[Tensor, "..."],
-    published: Shaped[Tensor, "..."],
+    x: Shaped[Rows, "..."],
+    published: Shaped[Rows, "..."],
     labels: Shaped[Tensor, "..."] | None = None,
     published_labels: Shaped[Tensor, "..."] | None = None,
 ) -> Float[Tensor, " n"]:
@@ -22,7 +23,7 @@ def nearest_distance(
     image of the class: use features for `x` and `published` where that matters. A large distance proves no privacy.
 
     Arguments:
-        x: (N, *S), images or features.
+        x: (N, *S), images or features, in memory or on disk.
         published: (M, *S), the same of the published set.
         labels: (N,) integers, and
         published_labels: (M,) integers; both or neither.
@@ -38,8 +39,9 @@ def nearest_distance(
         raise Refused(f"images {tuple(x.shape)} and published images {tuple(published.shape)} are of one shape, M >= 1")
     mine, theirs = x.flatten(1).double(), published.flatten(1).double()
     for name, rows in (("image", mine), ("published image", theirs)):
-        if not rows.isfinite().all():
-            raise Refused(f"{name} {int((~rows.isfinite().all(1)).nonzero()[0])} is not finite: look at its source")
+        finite = each(lambda part: part.isfinite().all(1), rows)
+        if not finite.all():
+            raise Refused(f"{name} {int((~finite).nonzero()[0])} is not finite: look at its source")
     if labels is None and published_labels is None:
         return -_nearest(mine, theirs)
     if labels is None or published_labels is None:
@@ -47,26 +49,30 @@ def nearest_distance(
     if labels.shape != (len(x),) or published_labels.shape != (len(published),):
         told = f"{tuple(labels.shape)} and {tuple(published_labels.shape)}"
         raise Refused(f"labels are ({len(x)},) and published labels ({len(published)},), not {told}")
-    distance = mine.new_empty(len(mine))
+    distance = torch.empty(len(mine), dtype=torch.float64, device=mine.device)
     for label in labels.unique().tolist():
         own, same = labels == label, published_labels == label
         if not same.any():
             raise Refused(f"no published image has the label {label}: leave these images out, or give no labels")
-        distance[own] = _nearest(mine[own], theirs[same])
+        distance[own] = _nearest(choose(mine, own), choose(theirs, same))
     return -distance
 
 
-def _nearest(queries: Tensor, rows: Tensor) -> Tensor:
+def _nearest(queries: Rows, rows: Rows) -> Tensor:
     """The distance from each query (N, D) to its nearest row (M, D), (N,)."""
-    centre = rows.mean(0)  # products cancel less about the centre
-    found = []
-    for tile in queries.split(_ROWS):
-        least = tile.new_full((len(tile),), torch.inf)
-        place = torch.zeros(len(tile), dtype=torch.long, device=tile.device)
-        for start in range(0, len(rows), _COLUMNS):
-            part = rows[start : start + _COLUMNS] - centre
-            value, index = torch.addmm(part.square().sum(1), tile - centre, part.T, alpha=-2).min(1)
-            nearer = value < least
-            least, place = torch.where(nearer, value, least), torch.where(nearer, index + start, place)
-        found.append((tile - rows[place]).norm(dim=1))
-    return torch.cat(found) if found else queries.new_empty(0)
+    centre = mean_row(rows)  # products cancel less about the centre
+    tiles = queries.split(at_once(_ROWS, queries, rows))
+    found = filled(len(queries), (_nearest_of_few(tile, rows, centre) for tile in tiles))
+    return found.to(centre)
+
+
+def _nearest_of_few(tile: Tensor, rows: Rows, centre: Tensor) -> Tensor:
+    least = tile.new_full((len(tile),), torch.inf)
+    place = torch.zeros(len(tile), dtype=torch.long, device=tile.device)
+    columns, moved = at_once(_COLUMNS, rows), tile - centre
+    for start in range(0, len(rows), columns):
+        part = rows[start : start + columns] - centre
+        value, index = torch.addmm(part.square().sum(1), moved, part.T, alpha=-2).min(1)
+        nearer = value < least
+        least, place = torch.where(nearer, value, least), torch.where(nearer, index + start, place)
+    return (tile - rows[place]).norm(dim=1)

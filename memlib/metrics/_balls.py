@@ -14,6 +14,8 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.metrics._search import bound
 from memlib.shapes import Float, Int
+from memlib.stored import Rows as Set
+from memlib.stored import at_once, distinct_rows, each, filled, mapped, mean_row
 
 _TILE = 1024  # rows of either set whose product is held at once: it fits into a cache
 _SPARE = 8  # neighbours beyond the k-th that are computed exactly: rounding may have swapped them
@@ -25,11 +27,12 @@ _TINY = 1e-30  # far above the smallest float32, of rows of length up to 1: belo
 class Rows(NamedTuple):
     """Rows (N, D) as they are, and what the product needs: the rows in float32, centred and at most 1 long."""
 
-    exact: Float[Tensor, "n d"]
-    fast: Float[Tensor, "n d"]
+    exact: Float[Set, "n d"]
+    fast: Float[Set, "n d"]
     short: Float[Tensor, " n"]  # squared lengths of `fast`, less the rounding of a squared distance
     wide: Float[Tensor, " n"]  # the sum of two of these lifts a lower bound to an upper bound
     scale: float  # of squared distances between rows of `fast`
+    tile: int  # rows whose product is held at once
 
 
 class Held(NamedTuple):
@@ -39,25 +42,25 @@ class Held(NamedTuple):
     inside: Int[Tensor, " m"]
 
 
-def prepared(*sets: Float[Tensor, "n d"]) -> list[Rows]:
+def prepared(*sets: Float[Set, "n d"]) -> list[Rows]:
     """The sets, of one dtype and width, on one centre and one scale."""
-    centre = sets[0].mean(0)
-    reach = max(float((rows - centre).norm(dim=1).max()) for rows in sets) or 1.0
+    centre = mean_row(sets[0])
+    reach = max(float(each(lambda rows: (rows - centre).norm(dim=1), one).max()) for one in sets) or 1.0
     rounding = float(bound(torch.float32, sets[0].shape[1] + 16))  # 16: of the sums around the product
     found = []
     for rows in sets:
-        fast = ((rows - centre) / reach).float()
-        squares = fast.double().square().sum(1)
+        fast = mapped(rows, lambda part: ((part - centre) / reach).float())
+        squares = each(lambda part: part.double().square().sum(1), fast)
         short, wide = (1 - 2 * rounding) * squares - _TINY, 4.1 * rounding * squares + 2 * _TINY
-        found.append(Rows(rows, fast, short.float(), wide.float(), 1 / reach**2))
+        found.append(Rows(rows, fast, short.float(), wide.float(), 1 / reach**2, at_once(_TILE, *sets)))
     return found
 
 
-def distinct(rows: Float[Tensor, "n d"], name: str, k: int) -> tuple[Float[Tensor, "u d"], Int[Tensor, " u"]]:
+def distinct(rows: Float[Set, "n d"], name: str, k: int) -> tuple[Float[Set, "u d"], Int[Tensor, " u"]]:
     """The distinct rows, (U, D), and how often each occurs, (U,); or Refused, where one has no k-th other one."""
     if not 1 <= k < len(rows):
         raise Refused(f"a row has no {k}-th neighbour among {len(rows)} rows: give k from 1 to {len(rows) - 1}")
-    found, times = rows.unique(dim=0, return_counts=True)
+    found, times = distinct_rows(rows)
     if len(found) <= k:
         raise Refused(
             f"{len(rows)} {name} rows are copies of {len(found)}, where k = {k} needs {k + 1} distinct ones: "
@@ -92,8 +95,8 @@ def both(a: Rows, b: Rows, square_a: Float[Tensor, " n"], square_b: Float[Tensor
     device = a.exact.device
     counts = [torch.zeros(len(rows.exact), dtype=torch.long, device=device) for rows in (b, a, a, b)]
     near_a, near_b = ((square * a.scale).float() for square in (square_a, square_b))
-    for rows in torch.arange(len(a.exact), device=device).split(_TILE):
-        for columns in torch.arange(len(b.exact), device=device).split(_TILE):
+    for rows in torch.arange(len(a.exact), device=device).split(a.tile):
+        for columns in torch.arange(len(b.exact), device=device).split(a.tile):
             least = _least(a, b, rows, columns)
             i, j = (least <= torch.maximum(near_a[rows, None], near_b[columns])).nonzero(as_tuple=True)
             least, i, j = least[i, j], rows[i], columns[j]
@@ -124,7 +127,7 @@ class _Best(NamedTuple):
 
 def _empty(rows: Rows, count: int, kept: int) -> _Best:
     return _Best(
-        rows.fast.new_full((count, kept), math.inf),
+        rows.short.new_full((count, kept), math.inf),
         torch.zeros(count, kept, dtype=torch.long, device=rows.fast.device),
     )
 
@@ -132,33 +135,33 @@ def _empty(rows: Rows, count: int, kept: int) -> _Best:
 def _nearest_of_itself(rows: Rows, kept: int) -> _Best:
     """For each row, the `kept` others of smallest bound; each pair of tiles is multiplied once."""
     best, everyone = _empty(rows, len(rows.exact), kept), torch.arange(len(rows.exact), device=rows.exact.device)
-    tiles = everyone.split(_TILE)
+    tiles = everyone.split(rows.tile)
     for a, one in enumerate(tiles):
         for b, other in enumerate(tiles[a:], a):
             least = _least(rows, rows, one, other)
             if a == b:
                 least.fill_diagonal_(math.inf)
             else:
-                best.take(_span(b, other), least.T, a * _TILE)
-            best.take(_span(a, one), least, b * _TILE)
+                best.take(_span(other), least.T, int(one[0]))
+            best.take(_span(one), least, int(other[0]))
     return best
 
 
 def _nearest(rows: Rows, some: Int[Tensor, " s"], kept: int) -> _Best:
     """The same for some of the rows."""
     best = _empty(rows, len(some), kept)
-    for start in range(0, len(some), _TILE):
-        one = some[start : start + _TILE]
-        for first in range(0, len(rows.exact), _TILE):
-            other = torch.arange(first, min(first + _TILE, len(rows.exact)), device=some.device)
+    for start in range(0, len(some), rows.tile):
+        one = some[start : start + rows.tile]
+        for first in range(0, len(rows.exact), rows.tile):
+            other = torch.arange(first, min(first + rows.tile, len(rows.exact)), device=some.device)
             least = _least(rows, rows, one, other)
             least[one[:, None] == other] = math.inf
             best.take(slice(start, start + len(one)), least, first)
     return best
 
 
-def _span(tile: int, rows: Int[Tensor, " r"]) -> slice:
-    return slice(tile * _TILE, tile * _TILE + len(rows))
+def _span(rows: Int[Tensor, " r"]) -> slice:
+    return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
 def _least(a: Rows, b: Rows, i: Int[Tensor, " n"], j: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
@@ -169,4 +172,4 @@ def _least(a: Rows, b: Rows, i: Int[Tensor, " n"], j: Int[Tensor, " m"]) -> Floa
 def _exact(a: Rows, b: Rows, i: Int[Tensor, " p"], j: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
     """Squared distances |a_i - b_j|^2 from the differences of the rows themselves, (P,), in float64."""
     pairs = zip(*(index.split(max(1, _CELLS // a.exact.shape[1])) for index in (i, j)), strict=True)
-    return torch.cat([(a.exact[p].double() - b.exact[q]).square().sum(1) for p, q in pairs])
+    return filled(len(i), ((a.exact[p].double() - b.exact[q]).square().sum(1) for p, q in pairs))

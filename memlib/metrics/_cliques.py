@@ -15,6 +15,7 @@ from memlib.metrics._arguments import takes_arrays
 from memlib.metrics._graph import Graph
 from memlib.metrics.neighbours import _smallest, checked
 from memlib.shapes import Float, Int, Shaped
+from memlib.stored import Rows, at_once, each, filled, mapped, mean_row
 
 _ROWS = 1024  # queries held at once
 _BLOCK = 256  # samples whose neighbours are held at once
@@ -151,17 +152,19 @@ def _release(graph: Graph, degree: Tensor, group: Tensor) -> None:
         degree -= torch.cat([graph.neighbours(i) for i in group.tolist()]).bincount(minlength=len(degree))
 
 
-def _neighbours(queries: Tensor, train: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbours(queries: Rows, train: Rows, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """The distance to the nearest row (N,), its index (N,), and the mean distance to the n nearest (N,).
 
     A matrix product proposes the n rows; the distances themselves are computed from differences.
     """
-    centre = train.mean(0)  # about it, the product form of a distance cancels less
-    far = train - centre
-    proposed = [_smallest(tile - centre, far, n)[1] for tile in queries.split(_ROWS)]
+    centre = mean_row(train)  # about it, the product form of a distance cancels less
+    far = mapped(train, lambda part: part - centre)
+    lengths = each(lambda part: part.square().sum(1), far)
+    tiles = queries.split(at_once(_ROWS, queries, train))
+    proposed = filled(len(queries), (_smallest(tile - centre, far, n, lengths)[1] for tile in tiles))
     step = max(1, _CELLS // (n * train.shape[1]))
     nearest, index, mean = [], [], []
-    for rows, places in zip(queries.split(step), torch.cat(proposed).split(step), strict=True):
+    for rows, places in zip(queries.split(step), proposed.split(step), strict=True):
         distance = (train[places] - rows[:, None]).norm(dim=2)  # (rows, n)
         least, at = distance.min(1)
         nearest.append(least)

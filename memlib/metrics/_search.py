@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlib.stored import Rows, filled, mean_row
+
 _FIRST = 64  # queries of the first tile, which finds out how fine a product these rows need
 _BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
 _FEW = 64  # proposed blocks per query up to which exact cosines cost less than a finer product
@@ -55,9 +57,9 @@ def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return value, index
 
 
-def centre_of(train: Tensor) -> Tensor:
+def centre_of(train: Rows) -> Tensor:
     """The mean of the rows (M, D), (D,), as a float64 vector that the dtype of the rows holds exactly."""
-    return train.mean(0, dtype=torch.float64).to(train.dtype).double()
+    return mean_row(train, torch.float64).to(train.dtype).double()
 
 
 def cosines(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -196,13 +198,13 @@ def _sums(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> 
     """
     step = max(1, _sizes(tile.device).cells // train[0].numel())
     pairs = zip(*(index.split(step) for index in (i, j)), strict=True)
-    return torch.cat([((train[b].double() - centre) * tile[a, None].double()).sum(2) for a, b in pairs])
+    return filled(len(i), (((train[b].double() - centre) * tile[a, None].double()).sum(2) for a, b in pairs))
 
 
 def _along(rows: Tensor, centre: Tensor) -> Tensor:
     """The product of the centre with each row of (n, D) less the centre, (n,): one sum over features, in float64."""
     step = max(1, _sizes(rows.device).cells // len(centre))
-    return torch.cat([((part.double() - centre) * centre).sum(1) for part in rows.split(step)])
+    return filled(len(rows), (((part.double() - centre) * centre).sum(1) for part in rows.split(step)))
 
 
 def _distinct(train: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from memlib.metrics._arguments import takes_arrays
 from memlib.metrics._cliques import _neighbours
 from memlib.metrics.counts import Count
 from memlib.shapes import Shaped
+from memlib.stored import Rows, Stored, at_once, filled, parts
 
 _ROWS = 512  # rows whose distances are held at once
 _ROUNDING = 1e-5  # distances of equal rows by products may be off by this
@@ -15,7 +16,7 @@ _ROUNDING = 1e-5  # distances of equal rows by products may be off by this
 
 @takes_arrays("queries", "train")
 @torch.no_grad()
-def authentic(queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], distinct: float = 0.0) -> Count:
+def authentic(queries: Shaped[Rows, "..."], train: Shaped[Rows, "..."], distinct: float = 0.0) -> Count:
     """The samples that are no nearer to a training row than that row is to its nearest distinct one. Alaa et al. 2022.
 
     AuthPct of the paper takes the nearest other row, which is at distance 0 where every training image occurs twice:
@@ -23,7 +24,7 @@ def authentic(queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], dist
 
     Arguments:
         queries: (N, D), features of samples.
-        train: (M, D), features of training images.
+        train: (M, D), features of training images, in memory or on disk.
         distinct: the distance from which two training rows are distinct.
 
     Raises:
@@ -33,11 +34,8 @@ def authentic(queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], dist
     queries, train = queries.double(), train.double()
     own, place, _ = _neighbours(queries, train, 1)
     rows, back = place.unique(return_inverse=True)
-    edge, gaps = max(distinct, _ROUNDING), []
-    for part in train[rows].split(_ROWS):
-        apart = torch.cdist(part, train)
-        gaps.append(apart.masked_fill(apart <= edge, torch.inf).amin(1))
-    gap = torch.cat(gaps)[back]
+    edge = max(distinct, _ROUNDING)
+    gap = filled(len(rows), (_gaps(train[some], train, edge) for some in rows.split(at_once(_ROWS, train))))[back]
     if gap.isinf().any():
         raise Refused(f"no two training rows are more than {distinct} apart: they are one image, so give several")
     return Count(int((own >= gap).sum()), len(queries))
@@ -79,6 +77,15 @@ def nearer_to_train(
     return Count(int((to_train < to_held_out).sum()), len(to_train)), train / (train + held_out)
 
 
-def _sets(queries: Tensor, train: Tensor) -> None:
+def _gaps(rows: Tensor, train: Rows, edge: float) -> Tensor:
+    """The distance of each row (n, D) to the nearest of (M, D) that is more than `edge` away, (n,)."""
+    least = rows.new_full((len(rows),), torch.inf)
+    for columns in parts(train) if isinstance(train, Stored) else (train,):
+        apart = torch.cdist(rows, columns)
+        least = torch.minimum(least, apart.masked_fill(apart <= edge, torch.inf).amin(1))
+    return least
+
+
+def _sets(queries: Rows, train: Rows) -> None:
     if queries.dim() != 2 or train.dim() != 2 or not len(queries) or len(train) < 2:
         raise Refused(f"give samples (N, D) and two training rows (M, D) or more, not {tuple(train.shape)}")

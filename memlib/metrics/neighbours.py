@@ -1,7 +1,8 @@
 """The training images that a sample resembles, by cosine and by L2. All is streamed: no (N, M) matrix is ever held.
 
 Products of matrices only propose pairs. Every pair that could matter is computed again from the rows themselves
-(`_search` for cosines), so the answers do not depend on how a product was rounded.
+(`_search` for cosines), so the answers do not depend on how a product was rounded. `nearest`, `closest` and `l2_ratio`
+take sets on disk (`memlib.stored`), which they read part by part.
 """
 
 import math
@@ -12,8 +13,10 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
 from memlib.metrics._search import bound, centre_of, cosines, search
+from memlib.metrics._search_stored import search_stored
 from memlib.metrics.counts import _in_band
 from memlib.shapes import Float, Int, Shaped
+from memlib.stored import Rows, Stored, at_once, distinct_rows, each, filled, mapped, mean_row
 
 _ROWS = 1024  # queries held at once
 _COLUMNS = 2048  # training rows held at once
@@ -24,7 +27,7 @@ _KEPT = 8  # nearest rows by L2 that are computed exactly in the first pass
 @takes_arrays("queries", "train")
 @torch.no_grad()
 def nearest(
-    queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], k: int = 1
+    queries: Shaped[Rows, "..."], train: Shaped[Rows, "..."], k: int = 1
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k nearest training rows of each query by cosine similarity, largest first.
 
@@ -49,17 +52,18 @@ def nearest(
         raise Refused(
             f"there are no {k} nearest neighbours among {len(train)} training rows: give k from 1 to {len(train)}"
         )
-    similarity, index = search(queries, train, k)
+    on_disk = isinstance(queries, Stored) or isinstance(train, Stored)
+    similarity, index = (search_stored if on_disk else search)(queries, train, k)
     return similarity.to(queries.dtype), index
 
 
 @takes_arrays("images", "features", "targets", "known")
 @torch.no_grad()
 def closest(
-    images: Shaped[Tensor, " n *s"],
-    features: Shaped[Tensor, "..."],
-    targets: Shaped[Tensor, " m *s"],
-    known: Shaped[Tensor, "..."],
+    images: Shaped[Rows, " n *s"],
+    features: Shaped[Rows, "..."],
+    targets: Shaped[Rows, " m *s"],
+    known: Shaped[Rows, "..."],
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Int[Tensor, " n"]]:
     """Cosine to the nearest target, (N,), the L2 distance of the images themselves to it, (N,), and its index, (N,).
 
@@ -75,7 +79,15 @@ def closest(
         Refused: as `nearest` does.
     """
     similarity, index = (one[:, 0] for one in nearest(features, known))
-    return similarity, (images - targets[index]).flatten(1).norm(dim=1), index
+    return similarity, apart(images, targets, index), index
+
+
+def apart(
+    images: Shaped[Rows, " n *s"], targets: Shaped[Rows, " m *s"], index: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The L2 distance of image i of (N, *S) to target index[i] of (M, *S), (N,)."""
+    rows = torch.arange(len(images), device=images.device).split(at_once(len(images) or 1, images, targets))
+    return filled(len(images), ((images[some] - targets[index[some]]).flatten(1).norm(dim=1) for some in rows))
 
 
 @takes_arrays("queries", "train")
@@ -115,9 +127,7 @@ def matches(
 
 @takes_arrays("queries", "train")
 @torch.no_grad()
-def l2_ratio(
-    queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], distinct: float = 0.0
-) -> Float[Tensor, " n"]:
+def l2_ratio(queries: Shaped[Rows, "..."], train: Shaped[Rows, "..."], distinct: float = 0.0) -> Float[Tensor, " n"]:
     """L2 distance to the nearest training row over the distance to the nearest *distinct* one. Below 1/3: memorized.
 
     The criterion is that of Yoon et al. 2023 and Gu et al. 2023. Their second neighbour may be a duplicate of the
@@ -138,18 +148,19 @@ def l2_ratio(
     queries, train = _rows(queries, train)
     if distinct < 0:
         raise Refused(f"the distance from which rows are distinct is 0 or more, not {distinct}")
-    centre = train.mean(0)  # the product form of a distance cancels less about the centre
-    near, far = queries - centre, train - centre
-    radius = far.norm(dim=1).max()
-    reach = near.norm(dim=1) + radius  # (N,), no distance is larger
-    ratio, left, kept = queries.new_empty(len(queries)), torch.arange(len(queries), device=queries.device), _KEPT
+    centre = mean_row(train)  # the product form of a distance cancels less about the centre
+    near, far = (mapped(rows, lambda part: part - centre) for rows in (queries, train))
+    radius = each(_lengths, far).max()
+    reach = each(_lengths, near) + radius  # (N,), no distance is larger
+    ratio, left = torch.empty_like(reach), torch.arange(len(queries), device=queries.device)
+    kept, step = _KEPT, at_once(_ROWS, queries, train)
     if 2.01 * radius <= distinct:
         raise _one_image(0, distinct)
     while len(left):
         kept = min(kept, len(train))
-        again = []
-        for rows in left.split(_ROWS):
-            squares, index = _smallest(near[rows], far, kept)
+        again, squared = [], each(_squares, far)
+        for rows in left.split(step):
+            squares, index = _smallest(near[rows], far, kept, squared)
             # No row that was left out is nearer than this, however the product was rounded.
             slack = bound(far.dtype, far.shape[1], reach=4.0) * reach[rows] ** 2
             outside = (squares[:, -1] - slack).clamp(min=0).sqrt() if kept < len(train) else slack + math.inf
@@ -161,8 +172,8 @@ def l2_ratio(
         if kept == len(train) and len(left):
             raise _one_image(int(left[0]), distinct)
         if kept == _KEPT and len(left):  # copies change no answer, and float64 tells nearly equal rows apart
-            train = train.unique(dim=0)
-            near, far = queries.double() - centre, train.double() - centre
+            train, _ = distinct_rows(train)
+            near, far = (mapped(rows.double(), lambda part: part - centre) for rows in (queries, train))
         kept *= 8
     return ratio
 
@@ -182,7 +193,15 @@ def _one_image(query: int, distinct: float) -> Refused:
     return Refused(f"query {query}: no training row is farther than {distinct} from its nearest: {advice}")
 
 
-def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+def _lengths(rows: Tensor) -> Tensor:
+    return rows.norm(dim=1)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    return rows.square().sum(1)
+
+
+def _rows(queries: Rows, train: Rows) -> tuple[Rows, Rows]:
     """Both as (N, D) and (M, D) of one floating dtype, at least float32; or Refused."""
     shapes = tuple(queries.shape), tuple(train.shape)
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
@@ -191,31 +210,36 @@ def _rows(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(torch.promote_types(queries.dtype, train.dtype), torch.float32)
     queries, train = queries.to(dtype), train.to(dtype)
     for name, rows in (("query", queries), ("training", train)):
-        finite = rows.norm(dim=1).isfinite()
+        finite = each(_lengths, rows).isfinite()
         if not finite.all():
             first = int((~finite).nonzero()[0])
             raise Refused(f"{name} row {first} is not finite: look at the image or the features behind it")
     return queries, train
 
 
-def _directions(queries: Tensor, train: Tensor) -> list[Tensor]:
+def _directions(queries: Rows, train: Rows) -> list[Rows]:
     """Both with rows of length 1; or Refused."""
     directions = []
     for name, rows in zip(("query", "training"), _rows(queries, train), strict=True):
-        length = rows.norm(dim=1, keepdim=True)
+        length = each(_lengths, rows)
         if (length == 0).any():
             first = int((length == 0).nonzero()[0, 0])
             raise Refused(f"{name} row {first} is zero and has no direction: drop it, or use other features")
-        directions.append(rows / length)
+        directions.append(rows.map(_direction) if isinstance(rows, Stored) else rows / length[:, None])
     return directions
 
 
-def _smallest(tile: Tensor, train: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+def _direction(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def _smallest(tile: Tensor, train: Rows, kept: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The `kept` smallest squared distances of each row, by the product form, (n, kept), ascending; their indices."""
-    lengths = train.square().sum(1)
+    lengths = each(_squares, train) if lengths is None else lengths
     values, index = tile.new_empty(len(tile), 0), torch.empty(len(tile), 0, dtype=torch.long, device=tile.device)
-    for column in range(0, len(train), _COLUMNS):
-        part = slice(column, column + _COLUMNS)
+    step = at_once(_COLUMNS, train)
+    for column in range(0, len(train), step):
+        part = slice(column, column + step)
         squares = torch.addmm(lengths[part], tile, train[part].T, alpha=-2)
         value, place = squares.topk(min(kept, squares.shape[1]), largest=False)
         values, index = torch.cat((values, value), 1), torch.cat((index, place + column), 1)
@@ -224,9 +248,9 @@ def _smallest(tile: Tensor, train: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     return values + tile.square().sum(1, keepdim=True), index
 
 
-def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) -> tuple[Tensor, Tensor]:
+def _two_distances(tile: Tensor, train: Rows, index: Tensor, distinct: float) -> tuple[Tensor, Tensor]:
     """The distance to the nearest indexed row, (n,), and to the nearest one that is distinct from it, or inf, (n,)."""
-    one, other = [], []
+    found, first = tile.new_empty(2, len(tile)), 0
     step = max(1, _CELLS // (index.shape[1] * tile.shape[1]))
     for rows, places in zip(tile.split(step), index.split(step), strict=True):
         candidates = train[places]  # (n, kept, D)
@@ -234,12 +258,16 @@ def _two_distances(tile: Tensor, train: Tensor, index: Tensor, distinct: float) 
         least, place = distance.min(1)
         chosen = candidates[torch.arange(len(rows), device=rows.device), place]
         apart = (candidates - chosen[:, None]).norm(dim=2) > distinct
-        one.append(least)
-        other.append(distance.masked_fill(~apart, math.inf).amin(1))
-    return torch.cat(one), torch.cat(other)
+        found[:, first : first + len(rows)] = torch.stack((least, distance.masked_fill(~apart, math.inf).amin(1)))
+        first += len(rows)
+    return found[0], found[1]
 
 
-def checked(rows: Tensor, name: str, least: int = 2, width: int | None = None) -> Tensor:
+def _finite(rows: Tensor) -> Tensor:
+    return rows.isfinite().all(1)
+
+
+def checked(rows: Rows, name: str, least: int = 2, width: int | None = None) -> Rows:
     """The rows (N, D), unchanged, if they are valid; `name` is the word for them in an error message.
 
     Raises:
@@ -250,7 +278,7 @@ def checked(rows: Tensor, name: str, least: int = 2, width: int | None = None) -
         raise Refused(f"{name} features must have shape {wanted}, not {tuple(rows.shape)}")
     if len(rows) < least:
         raise Refused(f"{name} features have {len(rows)} rows where at least {least} are needed: give more samples")
-    finite = rows.isfinite().all(1)
+    finite = each(_finite, rows)
     if not finite.all():
         first = int((~finite).nonzero()[0])
         raise Refused(f"{name} row {first} is not finite: look at the image or the features behind it")

@@ -12,6 +12,7 @@ from memlib.metrics._balls import both, distinct, held, prepared, radii
 from memlib.metrics.counts import Count
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Int
+from memlib.stored import Rows, distinct_rows
 
 
 class PrecisionRecall(NamedTuple):
@@ -33,7 +34,7 @@ class DensityCoverage(NamedTuple):
 
 @takes_arrays("real", "fake")
 @torch.no_grad()
-def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
+def precision_recall(real: Rows, fake: Rows, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall. Kynkaanniemi et al. 2019, eq. 1-2.
 
     The manifold of a set is the union of balls around its distinct rows. The radius of a ball is the distance to the
@@ -43,7 +44,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     computed from differences, so copies are counted correctly.
 
     Arguments:
-        real: features (N, D) of real images.
+        real: features (N, D) of real images, in memory or on disk.
         fake: features (M, D) of samples.
         k: the neighbour that sets the radius.
 
@@ -61,7 +62,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 
 @takes_arrays("real", "fake")
 @torch.no_grad()
-def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
+def density_coverage(real: Rows, fake: Rows, k: int = 5) -> DensityCoverage:
     """Density and coverage. Naeem et al. 2020, eq. 3-4; k = 5 is theirs.
 
     Both use only the balls of the real rows, as `precision_recall` defines them. An outlier among the samples therefore
@@ -70,7 +71,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     several rows lie on one surface.
 
     Arguments:
-        real: features (N, D) of real images.
+        real: features (N, D) of real images, in memory or on disk.
         fake: features (M, D) of samples.
         k: the neighbour that sets the radius.
 
@@ -78,7 +79,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
         Refused: as `precision_recall` does; the samples may be few.
     """
     real, fake = _alike(real, fake)
-    one, other = prepared(distinct(real, "real", k)[0], fake.unique(dim=0))
+    one, other = prepared(distinct(real, "real", k)[0], distinct_rows(fake)[0])
     around, inside = held(other, one, radii(one, k))
     return DensityCoverage(float(around.double().mean()) / k, Count(int((inside > 0).sum()), len(inside)))
 
@@ -119,7 +120,7 @@ def inception_score(probabilities: Tensor, splits: int = 10, seed: int = 0) -> t
     return float(scores.mean()), float(scores.std()) if splits > 1 else math.nan
 
 
-def _alike(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+def _alike(real: Rows, fake: Rows) -> tuple[Rows, Rows]:
     """Both in one floating dtype, at least float32; or Refused."""
     real, fake = checked(real, "real"), checked(fake, "fake", width=real.shape[-1])
     dtype = torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
