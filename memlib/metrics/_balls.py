@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.metrics._search import bound
+from memlib.metrics._proposal import bound
 from memlib.shapes import Float, Int
 
 _TILE = 1024  # rows of either set whose product is held at once: it fits into a cache
