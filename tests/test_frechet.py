@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from memlib.errors import Refused
-from memlib.metrics import Moments, frechet, frechet_distance
+from memlib.metrics import Moments, _product, frechet, frechet_distance
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -99,9 +99,11 @@ def test_ill_conditioned_features_fall_back_to_singular_values(monkeypatch):
     called, svdvals = [], torch.linalg.svdvals
     monkeypatch.setattr(torch.linalg, "svdvals", lambda x: called.append(1) or svdvals(x))
     cross = rotation * scales @ rotation.T
-    assert float(frechet._nuclear_norm(cross, torch.tensor(1e-3))) == pytest.approx(float(scales.sum()), rel=1e-13)
+    found = frechet._sum_of_roots(cross @ cross.T, lambda: cross, torch.tensor(1e-3))
+    assert float(found) == pytest.approx(float(scales.sum()), rel=1e-13)
     assert called
-    assert float(frechet._nuclear_norm(rotation, torch.tensor(60.0))) == pytest.approx(width, rel=1e-13)
+    found = frechet._sum_of_roots(rotation @ rotation.T, lambda: rotation, torch.tensor(60.0))
+    assert float(found) == pytest.approx(width, rel=1e-13)
     assert len(called) == 1
 
 
@@ -125,9 +127,42 @@ def test_streamed_equals_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 10])
-def test_the_gram_in_strips_is_the_gram(width):
+def test_the_gram_by_half_is_the_gram(width, monkeypatch):
     rows = normal(20, width)
-    np.testing.assert_allclose(frechet._gram(rows), rows.numpy().T @ rows.numpy(), rtol=1e-12)
+    want = (rows[:, :, None] * rows[:, None]).sum(0).numpy()
+    np.testing.assert_allclose(_product.gram(rows), want, rtol=1e-12, atol=1e-14)
+    monkeypatch.setattr(_product, "_SMALL", 0)  # by NumPy
+    for form in (rows, rows.T.contiguous().T, rows[:, :1].expand(-1, width)):
+        want = (form[:, :, None] * form[:, None]).sum(0).numpy()
+        np.testing.assert_allclose(_product.gram(form), want, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("triangular", [True, False])
+@pytest.mark.parametrize("width", [1, 3, 5, 10])
+def test_the_congruence_by_strips_is_the_congruence(width, triangular):
+    rows = normal(20, width)
+    c, factor = rows.T @ rows, normal(width, width, seed=1)
+    factor = factor.tril() if triangular else factor[:, : max(1, width - 2)]
+    want = factor.T @ c @ factor
+    np.testing.assert_allclose(frechet._congruent(c, factor, triangular).tril(), want.tril(), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(700, 900), (700, 60), (60, 700), (60, 50), (300, 310)])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_every_path_equals_the_plain_form_to_nine_digits(n, m, streamed):
+    """Sums of the roots of eigenvalues of C_a C_b, in float64: what the factors and the halved products replace."""
+    a, b = two_sets(n, m, 300)
+    one, other = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(one)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.svdvals(
+        root @ torch.linalg.eigh(other).eigenvectors * torch.linalg.eigh(other).eigenvalues.clamp(min=0).sqrt()
+    ).sum()
+    want = (a.mean(0) - b.mean(0)).square().sum() + one.trace() + other.trace() - 2 * cross
+    given = (Moments(300).update(a), Moments(300).update(b)) if streamed else (a, b)
+    singular = min(n, m) <= 300  # the plain form takes the root of what rounding left of eigenvalues that are zero
+    assert frechet_distance(*given) == pytest.approx(float(want), rel=1e-6 if singular else 1e-9)
+    assert frechet_distance(*given[::-1]) == pytest.approx(frechet_distance(*given), rel=1e-9)
 
 
 def test_few_rows_of_many_features_form_no_square_matrix():

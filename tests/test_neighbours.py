@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memlib.errors import Refused
-from memlib.metrics import Count, _search, ams, l2_ratio, matches, nearest, neighbours, ums
+from memlib.metrics import Count, _product, _proposal, _search, ams, l2_ratio, matches, nearest, neighbours, ums
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -28,7 +28,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(neighbours, "_COLUMNS", 16)
     monkeypatch.setattr(neighbours, "_CELLS", 64)
     monkeypatch.setattr(_search, "_FIRST", 3)
-    monkeypatch.setattr(_search, "_CPU", _search._Sizes(rows=7, columns=16, cells=64, pairs=40))
+    monkeypatch.setattr(_proposal, "_CPU", _proposal._Sizes(rows=7, columns=16, cells=64, pairs=40))
 
 
 @pytest.mark.parametrize("k", [1, 4, 53])
@@ -60,7 +60,7 @@ def test_the_bfloat16_proposal_never_loses_the_best(dtype, monkeypatch):
     # Rows closer to each other than bfloat16 resolves, so that only the error bound saves the right answer.
     train = unit(normal(40, 32, dtype=dtype)).repeat_interleave(20, 0) + 2e-4 * normal(800, 32, seed=1, dtype=dtype)
     queries = train[::7] + 1e-3 * normal(115, 32, seed=2, dtype=dtype)
-    monkeypatch.setattr(_search, "_products", lambda train: [torch.bfloat16, dtype])
+    monkeypatch.setattr(_proposal, "_products", lambda train: [torch.bfloat16, dtype])
     want = (unit(queries.double()) @ unit(train.double()).T).topk(2)
     similarity, index = nearest(queries, train, 2)
     torch.testing.assert_close(similarity.double(), want.values, atol=3e-7, rtol=0)
@@ -76,16 +76,52 @@ def test_the_bound_holds_where_products_round_worst(width):
         lost = (a - a.to(dtype)).norm(dim=1)[:, None] + (b - b.to(dtype)).norm(dim=1)
         product = (a.to(dtype) @ b.to(dtype).T).double()
         error = (product - a.double() @ b.double().T).abs()
-        assert (error <= _search.bound(dtype, width, lost, product.abs())).all()
+        assert (error <= _proposal.bound(dtype, width, lost, product.abs())).all()
 
 
-def test_ties_take_the_lowest_index_in_any_tiling(small_tiles):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_the_neighbours_do_not_depend_on_the_product_that_proposes(dtype, shift, monkeypatch):
+    """torch's float32, NumPy's and bfloat16 give the same bits, and they are those of the matrix of all pairs."""
+    queries, train = (normal(n, 24, seed=n, dtype=dtype) + shift for n in (150, 12_001))
+    found = []
+    for multiply in (_product.by_torch, _product.by_numpy):
+        for dtypes in ([torch.bfloat16, torch.float32], [torch.float32]):
+            monkeypatch.setattr(_search, "fastest", lambda train, count, multiply=multiply: multiply)
+            monkeypatch.setattr(_proposal, "_products", lambda train, dtypes=dtypes: dtypes)
+            found.append(nearest(queries, train, 5))
+    for similarity, index in found[1:]:
+        assert torch.equal(similarity, found[0][0]) and torch.equal(index, found[0][1])
+    exact = unit(queries).double() @ unit(train).double().T
+    want = exact.topk(5)
+    assert (exact.gather(1, found[0][1]) - want.values).abs().max() < 1e-6
+    if dtype is torch.float64:
+        assert torch.equal(found[0][1], want.indices)
+
+
+def test_a_long_search_tries_both_products(monkeypatch):
+    train = torch.empty(1_000_000, 512, device="meta")
+    assert _product.fastest(train, 1_000_000) is _product.by_torch  # not on a CPU
+    train = torch.empty(1, 1).expand(1_000_000, 512)
+    for faster, product in ((True, _product.by_numpy), (False, _product.by_torch)):
+        monkeypatch.setattr(_product, "_numpy_is_faster", lambda threads, faster=faster: faster)
+        assert _product.fastest(train, 1000) is product
+        assert _product.fastest(train, 10) is _product.by_torch  # the trial would take longer than the search
+
+
+def test_the_trial_leaves_threads_and_generators_alone():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert _product._numpy_is_faster.__wrapped__(threads) in (True, False)
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+
+
+def test_ties_take_the_lowest_index_in_any_tiling(small_tiles, monkeypatch):
     rows = normal(31, 48, dtype=torch.float32)
     train = torch.cat((rows, rows, rows))
     similarity, index = nearest(rows, train, 3)
     assert index.tolist() == [[i, i + 31, i + 62] for i in range(31)]
     assert (similarity == similarity[:, :1]).all()
-    _search._ROWS, _search._COLUMNS, _search._CELLS = 1024, 2048, 1 << 19
+    monkeypatch.setattr(_proposal, "_CPU", _proposal._Sizes(rows=1024, columns=1024, cells=1 << 19, pairs=1 << 16))
     assert all(map(torch.equal, nearest(rows, train, 3), (similarity, index)))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memlib.errors import Refused
-from memlib.metrics._search import bound
+from memlib.metrics._proposal import bound
 from memlib.shapes import Float, Int
 from memlib.stored import Rows as Set
 from memlib.stored import at_once, distinct_rows, each, filled, mapped, mean_row

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from memlib.metrics._search import bound, centre_of
+from memlib.metrics._proposal import bound
+from memlib.metrics._search import centre_of
 from memlib.metrics.neighbours import _directions, _resembling
 from memlib.shapes import Bool, Int, Shaped
 

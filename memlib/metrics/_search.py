@@ -11,35 +11,16 @@ nearly equal, as those of a collapsed model are, are told apart by products as w
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from memlib.stored import Rows, filled, mean_row
+from memlib.metrics._product import fastest
+from memlib.metrics._proposal import BLOCK, Fine, casts, propose, sizes_of
+from memlib.stored import Rows, filled
 
 _FIRST = 64  # queries of the first tile, which finds out how fine a product these rows need
-_BLOCK = 8  # adjacent training rows that are proposed together: one eighth of the entries to search
 _FEW = 64  # proposed blocks per query up to which exact cosines cost less than a finer product
-
-
-class _Sizes(NamedTuple):
-    """How much is held at once: queries, training rows, numbers while pairs are computed exactly, proposed blocks."""
-
-    rows: int
-    columns: int
-    cells: int
-    pairs: int
-
-
-_CPU = _Sizes(1024, 2048, 1 << 19, 1 << 16)  # these numbers fit into a cache
-_ACCELERATOR = _Sizes(8192, 1 << 16, 1 << 26, 1 << 20)  # or starting the kernels would take the time
-
-
-def _sizes(device: torch.device) -> _Sizes:
-    return _CPU if device.type == "cpu" else _ACCELERATOR
 
 
 def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +31,7 @@ def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if len(crowded):  # too many rows are equally near: copies of one image, as a rule
         rows, owner = _distinct(train)
         best, at, _ = _stream(queries[crowded], rows, centre, min(k, len(rows)), whatever_it_costs=True)
-        step = max(1, _sizes(train.device).cells // (k * best.shape[1]))
+        step = max(1, sizes_of(train.device).cells // (k * best.shape[1]))
         parts = zip(crowded.split(step), best.split(step), at.split(step), strict=True)
         for some, values, places in parts:
             value[some], index[some] = _with_copies(values, places, owner, k)
@@ -59,39 +40,27 @@ def search(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def centre_of(train: Rows) -> Tensor:
     """The mean of the rows (M, D), (D,), as a float64 vector that the dtype of the rows holds exactly."""
-    return mean_row(train, torch.float64).to(train.dtype).double()
+    step = max(1, sizes_of(train.device).cells // train.shape[1])
+    total = sum(part.double().sum(0) for part in train.split(step))  # three times as fast as a sum that casts
+    return (total / len(train)).to(train.dtype).double()
 
 
 def cosines(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """Cosines of the pairs (i, j) of rows of `tile` (n, D) and `train` (M, D), (P,), in float64 within [-1, 1]."""
-    return (_sums(tile, train[:, None], centre, i, j)[:, 0] + (_along(tile, centre) + centre @ centre)[i]).clamp(-1, 1)
-
-
-def bound(
-    dtype: torch.dtype, width: int, lost: float | Tensor = 0.0, value: float | Tensor = 1.0, reach: float | Tensor = 1.0
-) -> float | Tensor:
-    """How far a product of two rows is off, by the cast, the additions and the last rounding: a scalar or (n,).
-
-    `reach` is the product of their lengths, `value` that of the rows, `lost` what the cast took.
-    """
-    addition = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
-    if dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
-        lost = lost + 2**-7 * reach  # the user allows TF32 or bfloat16 inside float32 products
-    return 1.01 * (lost + (width + 2) * addition * reach + torch.finfo(dtype).eps / 2 * value)  # 1 % for their products
+    return (_sums(tile, train, centre, i, j) + (_along(tile, centre) + centre @ centre)[i]).clamp(-1, 1)
 
 
 def _stream(
     queries: Tensor, train: Tensor, centre: Tensor, k: int, whatever_it_costs: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`search`, tile by tile; and the queries (n,) that were left out because too many rows are equally near."""
-    (count, width), sizes = train.shape, _sizes(train.device)
-    train = torch.cat((train, train[-1:].expand(-count % _BLOCK, -1)))  # repeats change no maximum over a block
+    (count, width), sizes = train.shape, sizes_of(train.device)
+    if count % BLOCK:
+        train = torch.cat((train, train[-1:].expand(-count % BLOCK, -1)))  # repeats change no maximum over a block
     lift = _along(train, centre)  # (M,)
     lift, level_of_all = lift - lift.mean(), lift.mean()
-    particular = train - centre.to(train.dtype)
-    reach = particular.norm(dim=1).max().double()
-    copies = [particular.to(dtype) for dtype in _products(train)]  # from the fastest product to the finest
-    lost = [(particular - copy).norm(dim=1).max().double() for copy in copies]
+    copies, reach = casts(train, centre, lift)
+    multiply = fastest(train, len(queries))
     value = torch.empty(len(queries), k, dtype=torch.float64, device=queries.device)
     index = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
     everyone, crowded, level = torch.arange(len(queries), device=queries.device), [], 0
@@ -99,25 +68,30 @@ def _stream(
         left = whole
         for step in range(level, len(copies) + 1):
             tile = queries[left].double() - centre
+            length = tile.norm(dim=1)
+            # Of `lift` and of the sums that decide.
+            last = 2 * width * torch.finfo(torch.float64).eps * reach
             if step < len(copies):
-                parts = copies[step].split(sizes.columns)
-                rows, lifts = tile.to(copies[step].dtype), lift.to(copies[step].dtype)
-                length = tile.norm(dim=1)
-                spoilt = lost[step] * length + reach * (tile - rows).norm(dim=1) + (lift - lifts).abs().max()
+                parts, lifts = copies[step].rows.split(sizes.columns), copies[step].lift
+                rows, spoilt = copies[step].meets(tile, reach)
+                again, spoilt_again = copies[-1].meets(tile, reach)
+                fine = Fine(copies[-1], again, spoilt_again + last, reach, length)
             else:  # the last: float64, of the rows themselves
                 parts = (part.double() - centre for part in train.split(sizes.columns))
-                rows, lifts, length, spoilt = tile, lift, tile.norm(dim=1), torch.zeros_like(tile[:, 0])
-            # The last term: of `lift` and of the sums that decide.
-            spoilt = spoilt + 2 * width * torch.finfo(torch.float64).eps * reach
-            proposed, floor = _propose(rows, parts, lifts, k, spoilt, reach * length)
+                rows, lifts, spoilt, fine = tile, lift, torch.zeros_like(length), None
+            proposed, floor = propose(rows, parts, lifts, k, spoilt + last, reach * length, multiply)
             few = proposed.sum(0) <= max(_FEW, 2 * k)
             if step < len(copies) and 2 * few.sum() < len(few):
                 level = step + 1  # the rows are too similar for this product: the next tiles skip it
             if step == len(copies) and whatever_it_costs:
                 few = torch.ones_like(few)
             done, left = left[few], left[~few]
-            least = floor[few] + level_of_all
-            value[done], index[done] = _settle(queries[done], train, centre, count, proposed[:, few], least, k)
+            if len(left):
+                proposed, floor = proposed[:, few], floor[few]
+                fine = fine and fine.of(few)
+            value[done], index[done] = _settle(
+                queries[done], train, centre, count, proposed, floor, level_of_all, k, fine
+            )
             if not len(left):
                 break
         crowded.append(left)
@@ -127,63 +101,38 @@ def _stream(
     return value, index, torch.cat(crowded)
 
 
-def _products(train: Tensor) -> list[torch.dtype]:
-    """The dtypes to multiply in before float64. bfloat16 only where the device multiplies in it."""
-    if train.device.type == "cpu":
-        capable = torch.cpu.get_capabilities()
-        able = capable.get("avx512_bf16") or capable.get("amx_bf16")
-    else:
-        able = train.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return [torch.bfloat16, torch.float32] if able else [torch.float32]
-
-
-@contextmanager
-def _whole_sums(rows: Tensor) -> Iterator[None]:
-    """Sums of bfloat16 products in float32 to the end, as `bound` assumes; CUDA may round parts of them otherwise.
-
-    The setting is one of the whole process.
-    """
-    if rows.device.type != "cuda" or rows.dtype is not torch.bfloat16:
-        yield
-        return
-    settings = torch.backends.cuda.matmul
-    before, settings.allow_bf16_reduced_precision_reduction = settings.allow_bf16_reduced_precision_reduction, False
-    try:
-        yield
-    finally:
-        settings.allow_bf16_reduced_precision_reduction = before
-
-
-def _propose(
-    rows: Tensor, parts: Iterable[Tensor], lift: Tensor, k: int, lost: Tensor, reach: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The blocks that may hold one of the k best, (M / block, n) bool, and the product that those must reach, (n,)."""
-    pairs = zip(parts, lift[:, None].split(_sizes(rows.device).columns), strict=True)
-    with _whole_sums(rows):
-        tops = torch.cat([torch.addmm(up, part, rows.T).view(-1, _BLOCK, len(rows)).amax(1) for part, up in pairs])
-    # k blocks reach the k-th best of these, so k rows do; with fewer blocks than k nothing can be left out.
-    if k <= len(tops):
-        best = (tops.amax(0) if k == 1 else tops.topk(k, dim=0).values[-1]).double()
-    else:
-        best = torch.full((rows.shape[0],), -8.0, dtype=torch.float64, device=rows.device)  # no product is so low
-    error = bound(rows.dtype, rows.shape[1], lost, best.abs(), reach)
-    return tops >= best - 2 * error, best - error
-
-
 def _settle(
-    tile: Tensor, train: Tensor, centre: Tensor, count: int, proposed: Tensor, floor: Tensor, k: int
+    tile: Tensor,
+    train: Tensor,
+    centre: Tensor,
+    count: int,
+    proposed: Tensor,
+    floor: Tensor,
+    level: Tensor,
+    k: int,
+    fine: Fine | None,
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest of the first `count` training rows among the proposed blocks: cosines (n, k) and indices (n, k)."""
-    if len(tile) > 1 and proposed.sum() > _sizes(tile.device).pairs:
-        halves = zip(tile.chunk(2), proposed.chunk(2, dim=1), floor.chunk(2), strict=True)
-        found = [_settle(rows, train, centre, count, blocks, least, k) for rows, blocks, least in halves]
+    """The k nearest of the first `count` training rows among the proposed blocks: cosines (n, k) and indices (n, k).
+
+    `floor` (n,) and the products of `fine` are without the mean `level` of the lifts.
+    """
+    if len(tile) > 1 and proposed.sum() > sizes_of(tile.device).pairs:
+        halves = torch.arange(len(tile), device=tile.device).chunk(2)
+        found = [
+            _settle(tile[h], train, centre, count, proposed[:, h], floor[h], level, k, fine and fine.of(h))
+            for h in halves
+        ]
         return torch.cat([value for value, _ in found]), torch.cat([j for _, j in found])
     block, i = proposed.nonzero(as_tuple=True)
-    value = _sums(tile, train.view(-1, _BLOCK, train.shape[1]), centre, i, block)  # (P, block)
-    pair, place = (value >= floor[i, None]).nonzero(as_tuple=True)
-    value, i, j = value[pair, place], i[pair], block[pair] * _BLOCK + place
-    real = j < count
-    value, i, j = value[real], i[real], j[real]
+    if fine:
+        pair, place = fine.reaches(floor, i, block).nonzero(as_tuple=True)
+        i, j = i[pair], block[pair] * BLOCK + place
+    else:
+        i, j = i.repeat_interleave(BLOCK), (block[:, None] * BLOCK + torch.arange(BLOCK, device=i.device)).flatten()
+    i, j = i[j < count], j[j < count]
+    value = _sums(tile, train, centre, i, j)
+    near = value >= (floor + level)[i]
+    value, i, j = value[near], i[near], j[near]
     order = value.argsort(descending=True, stable=True)  # pairs are sorted by j: of equal values the lowest comes first
     order = order[i[order].argsort(stable=True)]
     first = i.bincount(minlength=len(tile)).cumsum(0) - i.bincount(minlength=len(tile))
@@ -192,19 +141,24 @@ def _settle(
 
 
 def _sums(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Products of the rows i of `tile` (n, D) with the blocks j of `train` (., block, D) about the centre, (P, block).
+    """Products of the rows i of `tile` (n, D) with the rows j of `train` (M, D) about the centre, (P,).
 
     Each is one sum over the features in float64, whose order depends only on D.
     """
-    step = max(1, _sizes(tile.device).cells // train[0].numel())
+    step = max(1, sizes_of(tile.device).cells // train.shape[1])
     pairs = zip(*(index.split(step) for index in (i, j)), strict=True)
-    return filled(len(i), (((train[b].double() - centre) * tile[a, None].double()).sum(2) for a, b in pairs))
+    return filled(len(i), (_row_sums((train[b].double() - centre) * tile[a].double()) for a, b in pairs))
 
 
 def _along(rows: Tensor, centre: Tensor) -> Tensor:
     """The product of the centre with each row of (n, D) less the centre, (n,): one sum over features, in float64."""
-    step = max(1, _sizes(rows.device).cells // len(centre))
-    return filled(len(rows), (((part.double() - centre) * centre).sum(1) for part in rows.split(step)))
+    step = max(1, sizes_of(rows.device).cells // len(centre))
+    return filled(len(rows), (_row_sums((part.double() - centre) * centre) for part in rows.split(step)))
+
+
+def _row_sums(terms: Tensor) -> Tensor:
+    """The sum of each row (n, D), (n,). A single row, which threads might share, is summed as one of two."""
+    return terms.sum(1) if len(terms) != 1 else terms.expand(2, -1).sum(1)[:1]
 
 
 def _distinct(train: Tensor) -> tuple[Tensor, Tensor]:

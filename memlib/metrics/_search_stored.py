@@ -7,7 +7,8 @@ same fixed sum about the same centre, so every cosine has the bits that it has i
 import torch
 from torch import Tensor
 
-from memlib.metrics._search import _along, _sums, bound, centre_of
+from memlib.metrics._proposal import bound
+from memlib.metrics._search import _along, _sums, centre_of
 from memlib.stored import Rows, at_once, parts
 
 _ROWS = 1024  # queries that are compared with a part at once, at most
@@ -43,7 +44,7 @@ def _best(tile: Tensor, train: Rows, centre: Tensor, k: int) -> tuple[Tensor, Te
         place = torch.arange(len(i)) - (count.cumsum(0) - count)[i]
         more = torch.full((len(tile), int(count.max())), -torch.inf, dtype=torch.float64)
         at = torch.zeros_like(more, dtype=torch.long)
-        more[i, place] = _sums(tile, part[:, None], centre, i, j)[:, 0]
+        more[i, place] = _sums(tile, part, centre, i, j)
         at[i, place] = j + first
         value, order = torch.cat((value, more), 1).sort(dim=1, descending=True, stable=True)  # the lowest index first
         value, index = value[:, :k], torch.cat((index, at), 1).gather(1, order)[:, :k]

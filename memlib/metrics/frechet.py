@@ -2,21 +2,25 @@
 
     d^2 = |mean_a - mean_b|^2 + tr C_a + tr C_b - 2 tr (C_a C_b)^1/2
 
-For any factors C = F F^T, the last trace is the nuclear norm |F_a^T F_b|_*, the sum of the singular values. No square
-root of a matrix is therefore needed. If there are fewer rows than features (N < D), the centred rows themselves are the
-factor, and no D x D matrix is formed.
+For any factors C = F F^T, the last trace is the nuclear norm |F_a^T F_b|_*, the sum of the singular values. It is the
+sum of the roots of the eigenvalues of F_a^T C_b F_a, so one factor and no square root of a matrix are needed. If there
+are fewer rows than features (N < D), the centred rows themselves are the factor, and no D x D matrix is formed.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
+from memlib.metrics._product import gram
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Float, Shaped
 
-_ROWS = 2048  # rows held at once in float64
-_STRIPS = 4  # a covariance is symmetric: in four strips 3/8 of the product need not be computed
+_ROWS = 1024  # rows held at once in float64
+_STRIPS = 4  # of a symmetric product: what lies above the diagonal strips need not be computed
 _EXACT = 1e-10  # error, relative to tr C_a + tr C_b, up to which the faster eigenvalues are good enough
 
 
@@ -36,9 +40,12 @@ class Moments:
     @torch.no_grad()
     def update(self, rows: Shaped[Tensor, "..."]) -> "Moments":
         """Add rows (B, D) and return this object. Raises Refused for another width and for rows that are not finite."""
-        for part in checked(rows, "new", least=1, width=len(self.mean)).split(_ROWS):
-            mean = part.mean(0, dtype=torch.float64).to(self.mean)
-            self._join(len(part), mean, _gram(part.to(mean.device) - mean))  # float64, as the mean is
+        rows = checked(rows, "new", least=1, width=len(self.mean))
+        held = self.mean.new_empty(min(len(rows), _ROWS), len(self.mean))  # one for all parts: fresh memory is slow
+        for part in rows.split(_ROWS):
+            centred = held[: len(part)].copy_(part)
+            mean = centred.mean(0)
+            self._join(len(part), mean, gram(centred.sub_(mean)))
         return self
 
     def merge(self, other: "Moments") -> "Moments":
@@ -79,52 +86,98 @@ def frechet_distance(a: Shaped[Tensor, "..."] | Moments, b: Shaped[Tensor, "..."
     Raises:
         Refused: for fewer than two rows, for shapes that do not match, and for values that are not finite.
     """
-    mean_a, factor_a = _mean_and_factor(a, "first")
-    mean_b, factor_b = _mean_and_factor(b, "second")
+    mean_a, spread_a = _mean_and_spread(a, "first")
+    mean_b, spread_b = _mean_and_spread(b, "second")
     if len(mean_a) != len(mean_b):
         raise Refused(f"both sets must have the same features, not {len(mean_a)} and {len(mean_b)} of them")
-    total = factor_a.square().sum() + factor_b.square().sum()
-    distance = (mean_a - mean_b).square().sum() + total - 2 * _nuclear_norm(factor_a.T @ factor_b, total)
+    total = spread_a.trace() + spread_b.trace()
+    distance = (mean_a - mean_b).square().sum() + total - 2 * _trace_of_root(spread_a, spread_b, total)
     return max(float(distance), 0.0)  # only rounding can make it negative
 
 
-def _mean_and_factor(side: Tensor | Moments, name: str) -> tuple[Float[Tensor, " d"], Float[Tensor, "d r"]]:
-    """The mean (D,) and a factor F with F F^T = covariance: (D, N) if N < D, else (D, rank)."""
+class _Spread(NamedTuple):
+    """How features spread: their covariance C (D, D), or a factor F (D, r) with F F^T = C, r < D."""
+
+    covariance: Float[Tensor, "d d"] | None = None
+    factor: Float[Tensor, "d r"] | None = None
+
+    def trace(self) -> Float[Tensor, ""]:
+        """Of C."""
+        return self.factor.square().sum() if self.covariance is None else self.covariance.trace()
+
+    def lower(self) -> Float[Tensor, "d d"] | None:
+        """The lower triangular factor of C, if C is given and positive definite."""
+        if self.covariance is None:
+            return None
+        lower, failed = torch.linalg.cholesky_ex(self.covariance)
+        return None if failed else lower
+
+    def any_factor(self) -> Float[Tensor, "d r"]:
+        """A factor of C, of as many columns as its rank if C is singular: a dead feature, or streamed N < D."""
+        if self.factor is not None:
+            return self.factor
+        if (lower := self.lower()) is not None:
+            return lower
+        values, vectors = torch.linalg.eigh(self.covariance)
+        kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+        return vectors[:, kept] * values[kept].sqrt()
+
+
+def _mean_and_spread(side: Tensor | Moments, name: str) -> tuple[Float[Tensor, " d"], _Spread]:
+    """The mean (D,), and the centred rows as a factor if N < D, else the covariance."""
     if not isinstance(side, Moments):
         count, width = checked(side, name).shape
         if count < width:
             mean = side.mean(0, dtype=torch.float64)
-            return mean, (side - mean).T / (count - 1) ** 0.5
+            return mean, _Spread(factor=(side - mean).T / (count - 1) ** 0.5)
         side = Moments(width, side.device).update(side)
-    covariance = side.covariance
-    lower, failed = torch.linalg.cholesky_ex(covariance)
-    if not failed:
-        return side.mean, lower
-    values, vectors = torch.linalg.eigh(covariance)  # singular: a dead feature, or streamed N < D
-    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    return side.mean, vectors[:, kept] * values[kept].sqrt()
+    return side.mean, _Spread(side.covariance)
 
 
-def _nuclear_norm(cross: Float[Tensor, "r s"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """The sum of the singular values of (r, s), from the eigenvalues of the square where those are exact enough."""
-    if not cross.numel():  # one set does not vary at all
-        return cross.new_zeros(())
-    if cross.shape[0] > cross.shape[1]:
-        cross = cross.T
-    values = torch.linalg.eigvalsh(_gram(cross.T)).clamp(min=0)
+def _trace_of_root(a: _Spread, b: _Spread, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """tr (C_a C_b)^1/2, from the eigenvalues of F_a^T C_b F_a."""
+    if b.covariance is None:
+        a, b = b, a  # the factor comes first; of two, the smaller product
+        if b.covariance is None and a.factor.shape[1] > b.factor.shape[1]:
+            a, b = b, a
+    if b.covariance is None:
+        square = gram(b.factor.T @ a.factor)
+    elif a.covariance is None:
+        square = _congruent(b.covariance, a.factor, triangular=False)
+    elif (lower := a.lower()) is not None:
+        square = _congruent(b.covariance, lower, triangular=True)
+    elif (lower := b.lower()) is not None:
+        square = _congruent(a.covariance, lower, triangular=True)
+    else:
+        square = _congruent(b.covariance, a.any_factor(), triangular=False)
+    return _sum_of_roots(square, lambda: a.any_factor().T @ b.any_factor(), scale)
+
+
+def _congruent(c: Float[Tensor, "d d"], factor: Float[Tensor, "d r"], triangular: bool) -> Float[Tensor, "r r"]:
+    """The lower strips of F^T C F, (r, r), where C is symmetric; what lies above them is not computed.
+
+    Of a lower triangular F the zeros are not multiplied.
+    """
+    square = c.new_zeros(factor.shape[1], factor.shape[1])
+    step = max(1, -(-len(square) // _STRIPS))
+    for start in range(0, len(square), step):
+        strip, low = slice(start, start + step), start if triangular else 0
+        square[start:, strip] = factor[low:, start:].T @ (c[low:, low:] @ factor[low:, strip])
+    return square
+
+
+def _sum_of_roots(
+    square: Float[Tensor, "r r"], cross: Callable[[], Float[Tensor, "r s"]], scale: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """The sum of the roots of the eigenvalues of a square (r, r), whose lower triangle is given.
+
+    Where they are not exact enough it is that of the singular values of `cross`, of which the square is a product.
+    """
+    if not square.numel():  # one set does not vary at all
+        return square.new_zeros(())
+    values = torch.linalg.eigvalsh(square).clamp(min=0)
     # An eigenvalue is off by rounding of the largest, and the root of a small one by the root of that.
     off = 4 * torch.finfo(values.dtype).eps * values.amax()
     if ((values + off).sqrt() - values.sqrt()).sum() <= _EXACT * scale:
         return values.sqrt().sum()
-    return torch.linalg.svdvals(cross).sum()
-
-
-def _gram(rows: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """rows^T rows, (D, D) for rows (N, D). Outside the diagonal strips, each entry is computed once and mirrored."""
-    gram = rows.new_empty(rows.shape[1], rows.shape[1])
-    step = -(-rows.shape[1] // _STRIPS)
-    for start in range(0, rows.shape[1], step):
-        strip = slice(start, start + step)
-        gram[strip, start:] = rows[:, strip].T @ rows[:, start:]
-        gram[start:, strip] = gram[strip, start:].T.clone()
-    return gram
+    return torch.linalg.svdvals(cross()).sum()
