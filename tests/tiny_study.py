@@ -1,5 +1,6 @@
 """A study in miniature, for the tests of what runs studies and chapters."""
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -38,6 +39,11 @@ class Results:
 def draw(n: int, scale: float) -> Tensor:
     """Points (n, 2)."""
     return scale * torch.randn(n, 2)
+
+
+def process(part: int) -> int:
+    """The number of the process that works on a part."""
+    return os.getpid()
 
 
 def run(settings, run, groups=()):
