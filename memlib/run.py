@@ -1,6 +1,7 @@
 """One run of an experiment: its scale, seed, device and processes, and a cache for slow results."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -97,7 +98,7 @@ class Run:
                 store.attempt(*call)
         else:
             with _pool(self.processes) as pool:
-                waiting = [pool.submit(store.attempt, *call) for call in missing]
+                waiting = [pool.submit(_attempted, *call) for call in missing]
                 for one in tqdm(waiting):
                     one.result()
         # What another run was at is waited for here.
@@ -128,7 +129,7 @@ class Run:
                 place = self._place(name, make, inputs)
                 if not store.forced() and place.exists():
                     return False
-                waiting[pool.submit(store.attempt, place, make, inputs, self.seed)] = number
+                waiting[pool.submit(_attempted, place, make, inputs, self.seed)] = number
                 bar.total = bar.total + 1
                 return True
 
@@ -223,8 +224,18 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _worker(dtype: torch.dtype) -> None:
     """Set a worker process up like its parent, and let it end with it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _repeatable("cpu")
     torch.set_default_dtype(dtype)
+
+
+def _attempted(*call: Any) -> None:
+    """`store.attempt(*call)`. Ctrl-C reaches a worker too: it stops a call, and never a worker that waits for one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        store.attempt(*call)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_with_parent() -> None:
