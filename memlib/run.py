@@ -1,13 +1,15 @@
 """One run of an experiment: its scale, seed, device and processes, and a cache for slow results."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +85,17 @@ class Run:
     def together(self, calls: Iterable[tuple[str, Callable[..., Any], Sequence[Any]]]) -> list[Any]:
         """As `each`, for calls of several functions: `[self.cached(name, make, *one) for name, make, one in calls]`.
 
-        One pool of processes serves them all, in this order; starting one costs seconds.
+        One pool of processes serves them all, in this order.
         """
         calls = [(name, make, tuple(one)) for name, make, one in calls]
         wanted = [(self._place(*call), *call[1:], self.seed) for call in calls]
         missing = [call for call in wanted if not call[0].exists()]
-        workers = min(self.processes, len(missing))
-        if workers < 2:
+        if min(self.processes, len(missing)) < 2:
             for call in tqdm(missing) if missing else ():  # `disable=` would overrule TQDM_DISABLE
                 store.attempt(*call)
         else:
-            with self._pool(workers) as pool:
-                waiting = [pool.submit(store.attempt, *call) for call in missing]
+            with _pool(self.processes) as pool:
+                waiting = [pool.submit(_attempted, *call) for call in missing]
                 for one in tqdm(waiting):
                     one.result()
         # What another run was at is waited for here.
@@ -115,7 +116,7 @@ class Run:
             self.together([call for number in range(len(calls)) for call in then(number)])
             return
         waiting: dict[Future, int | None] = {}
-        with self._pool(self.processes) as pool, tqdm(total=0) as bar:
+        with _pool(self.processes) as pool, tqdm(total=0) as bar:
 
             def ask(call: tuple[str, Callable[..., Any], Sequence[Any]], number: int | None = None) -> bool:
                 """Whether the call must be waited for."""
@@ -123,7 +124,7 @@ class Run:
                 place = self._place(name, make, inputs)
                 if place.exists():
                     return False
-                waiting[pool.submit(store.attempt, place, make, inputs, self.seed)] = number
+                waiting[pool.submit(_attempted, place, make, inputs, self.seed)] = number
                 bar.total = bar.total + 1
                 return True
 
@@ -137,21 +138,6 @@ class Run:
                     future.result()
                     bar.update()
                 ended = [number for number in map(waiting.pop, done) if number is not None]
-
-    @contextmanager
-    def _pool(self, workers: int) -> Iterator[ProcessPoolExecutor]:
-        """Worker processes. Raises Refused if the system, or somebody, ends one of them."""
-        setup = (torch.get_default_dtype(), os.environ.get("MEMLIB_CACHE"))
-        try:
-            with ProcessPoolExecutor(
-                workers, mp_context=get_context("spawn"), initializer=_worker, initargs=setup
-            ) as pool:
-                yield pool
-        except BrokenProcessPool as error:
-            raise Refused(
-                "a worker process was ended from outside, as a system does that is short of memory: start again to go "
-                "on, with MEMLIB_PROCESSES=1 if it happens again"
-            ) from error
 
     def _place(self, name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> Path:
         return store.place(f"{self.name}-{name}", make, inputs, self.seed)
@@ -201,9 +187,57 @@ def _repeatable(kind: str) -> None:
     torch.set_num_threads(1)
 
 
-def _worker(dtype: torch.dtype, cache: str | None) -> None:
-    """Set a worker process up like its parent."""
-    if cache is not None:
-        os.environ["MEMLIB_CACHE"] = cache
+_kept: dict[tuple[Any, ...], ProcessPoolExecutor] = {}  # one pool at most
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, kept for the next calls of this process: starting one and importing torch takes seconds.
+
+    They are ended where a call fails, and replaced where the default dtype or the environment is another one. Raises
+    Refused if the system, or somebody, ends one of them.
+    """
+    dtype = torch.get_default_dtype()
+    key = (workers, dtype, os.getpid(), frozenset(os.environ.items()))
+    if key not in _kept:
+        for other in _kept.values():
+            other.shutdown()
+        _kept.clear()
+        _kept[key] = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_worker, initargs=(dtype,)
+        )
+    try:
+        yield _kept[key]
+    except BaseException as error:
+        _kept.pop(key).shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise Refused(
+                "a worker process was ended from outside, as a system does that is short of memory: start again to go "
+                "on, with MEMLIB_PROCESSES=1 if it happens again"
+            ) from error
+        raise
+
+
+def _worker(dtype: torch.dtype) -> None:
+    """Set a worker process up like its parent, and let it end with it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _repeatable("cpu")
     torch.set_default_dtype(dtype)
+
+
+def _attempted(*call: Any) -> None:
+    """`store.attempt(*call)`. Ctrl-C reaches a worker too: it stops a call, and never a worker that waits for one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        store.attempt(*call)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """Where the parent is killed, as Jupyter kills a kernel, a worker would wait for calls for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

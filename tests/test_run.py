@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -163,3 +164,38 @@ def test_a_run_takes_first_what_no_other_run_is_at():
     found = run.each("part", tiny_study.draw, [(3, 1.0), (4, 1.0)])
     other.join()
     assert order == [False] and [len(one) for one in found] == [3, 4]
+
+
+def test_workers_serve_one_round_of_calls_after_another_until_one_fails(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")]))
+    run = runs.begin("07_tiny", processes=2)
+
+    def workers(name):
+        return set(run.each(name, tiny_study.process, [(part,) for part in range(4)]))
+
+    first = workers("first")
+    assert workers("second") <= first and len(first) <= 2 and os.getpid() not in first
+    with pytest.raises(RuntimeError, match="negative"):
+        run.each("wrong", tiny_study.draw, [(-1, 1.0), (-2, 1.0)])
+    assert not workers("third") & first
+    monkeypatch.setenv("MEMLIB_CACHE", os.environ["MEMLIB_CACHE"] + "-2")
+    assert not workers("first") & first  # another environment
+
+
+KILLED = """
+import os, signal, tiny_study
+from memlib import run as runs
+print(*runs.begin("x", processes=2).each("part", tiny_study.process, [(0,), (1,)]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    path = os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")])
+    program = tmp_path / "killed.py"
+    program.write_text(f"if __name__ == '__main__':\n{textwrap.indent(KILLED, '    ')}")
+    environment = os.environ | {"PYTHONPATH": path}
+    # Workers hold the other end of the pipe: this returns when they have ended.
+    ended = subprocess.run([sys.executable, program], env=environment, stdout=subprocess.PIPE, timeout=300)
+    assert ended.returncode == -9 and ended.stdout.split()

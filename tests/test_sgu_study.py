@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from functools import partial
 
 import pytest
 import torch
@@ -364,6 +363,7 @@ TINY = dataclasses.replace(
     beside=f"faces:hat,{PAIR}",
     n_seeds=1,
     n_train=60,
+    judge_steps=15,
     width=8,
     latent=8,
     train_steps=10,
@@ -390,12 +390,11 @@ WIDE = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def small():
-    """Fewer points in the toy and a judge of a few steps, so that a whole study takes seconds."""
+    """Fewer points in the toy, so that a whole study takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy, "SAMPLES", 50)
         patch.setattr(toy, "POINTS", 2)
         patch.setattr(toy, "ALPHAS", (0.9,))
-        patch.setattr(features, "classifier", partial(features.classifier, steps=15))
         patch.setattr(arms, "_CHECKPOINT", 10)
         yield
 

@@ -48,6 +48,11 @@ def killed(n: int) -> Tensor:
     return draw(n, 1.0)
 
 
+def process(part: int) -> int:
+    """The number of the process that works on a part."""
+    return os.getpid()
+
+
 def run(settings, run, groups=()):
     """All groups, or those named."""
     points = run.cached("points", draw, settings.n_train, 1.0)

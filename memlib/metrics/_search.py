@@ -147,7 +147,8 @@ def _sums(tile: Tensor, train: Tensor, centre: Tensor, i: Tensor, j: Tensor) -> 
     """
     step = max(1, sizes_of(tile.device).cells // train.shape[1])
     pairs = zip(*(index.split(step) for index in (i, j)), strict=True)
-    return filled(len(i), (_row_sums((train[b].double() - centre) * tile[a].double()) for a, b in pairs))
+    rows = ((tile.index_select(0, a).double(), train.index_select(0, b).double()) for a, b in pairs)
+    return filled(len(i), (_row_sums((other - centre) * one) for one, other in rows))
 
 
 def _along(rows: Tensor, centre: Tensor) -> Tensor:

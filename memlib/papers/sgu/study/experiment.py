@@ -26,8 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     """Run the experiment, or the groups of it that are named.
 
-    Two rounds of independent calls, each shared between processes: training (the toy's seeds and all networks from
-    scratch), then measuring (and fine-tuning, which starts from the standard networks).
+    Three rounds of independent calls, each shared between processes: the judges, training (the toy's seeds and all
+    networks from scratch), then measuring (and fine-tuning, which starts from the standard networks).
 
     Raises:
         Refused: before anything is trained, for settings, labels or sources that cannot work.
@@ -69,7 +69,11 @@ def check_sources(settings: Settings, run: Run) -> None:
 def _run(settings: Settings, run: Run, wanted: Sequence[str]) -> Results:
     measured = [name for name in wanted if name != "toy"]
     parts = tasks.load(settings, run) if measured else {}
-    known = {name: tasks.prepare(one, settings, run) for name, one in parts.items()}
+    asked = {(name, of): one for name in parts for of, one in tasks.judge_calls(parts[name], settings, run).items()}
+    judges = _each(run, "judge", asked)
+    known = {}
+    for name, one in parts.items():
+        known[name] = tasks.prepare(one, {of: judges[task, of] for task, of in judges if task == name}, settings)
     if "far" in known:  # whose retained images hold little of what its own judge would have to know
         known["far"] = known["far"].judged_by(known["main"])
     first = first_seed(settings, run)

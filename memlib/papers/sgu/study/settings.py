@@ -16,15 +16,16 @@ class Settings:
 
     # Images
     half: Literal["explore", "report"] = "report"  # settings are chosen on explore, numbers are printed from report
-    data: str = "faces:pair,pair=bangs+eyeglasses,alone=70,pose=30,n=6000"  # what most claims are asked on
+    data: str = "faces:pair,pair=bangs+eyeglasses,alone=70,pose=30,n=4500"  # what most claims are asked on
     forget: Annotated[tuple[int | str, ...], Between(0, 10**6)] = ("bangs and eyeglasses",)  # labels or their names
-    beside: str = "faces:hat,pair=bangs+eyeglasses,alone=70,pose=30,n=6000"  # the same images, another label; or none
+    beside: str = "faces:hat,pair=bangs+eyeglasses,alone=70,pose=30,n=4500"  # the same images, another label; or none
     far: str = ""  # `data` with fewer retained images like the forgotten ones, for U3; empty: none
     control: str = ""  # source with classes, on which U1 is asked once more; empty: none
     control_forget: Annotated[tuple[int | str, ...], Between(0, 10**6)] = (3, 7)  # its labels; MNIST's as published
     size: Annotated[int, Between(0, 256)] = 0  # pixels a side; 0: as stored for digits, 16 for all else
-    n_train: Annotated[int, Between(50, 10**6)] = 2000  # training images of a task, at most two thirds of the half
+    n_train: Annotated[int, Between(50, 10**6)] = 1500  # training images of a task, at most two thirds of the half
     image_dtype: Literal["float32", "float64"] = "float64"  # of images and their networks
+    judge_steps: Annotated[int, Between(10, 10**6)] = 150  # optimiser steps of each judge
 
     # Networks
     processes: tuple[Literal["VE", "VP", "DDPM"], ...] = ("VE",)  # of the image models; the first decides U1 to U5
@@ -32,9 +33,9 @@ class Settings:
     n_side: Annotated[int, Between(2, 20)] = 2  # the same, at most, for further losses and tasks, and for fine-tuning
     n_frontier: Annotated[int, Between(0, 20)] = 0  # of the networks, how many are trained at further alphas too
     network: Literal["mlp", "unet"] = "mlp"  # residual MLP on coordinates, or U-Net on pixels
-    width: Annotated[int, Between(8, 1024)] = 128  # units of the MLP, or channels of the U-Net's first resolution
+    width: Annotated[int, Between(8, 1024)] = 96  # units of the MLP, or channels of the U-Net's first resolution
     latent: Annotated[int, Between(1, 4096)] = 48  # principal components that the MLP works in, where pixels are more
-    train_steps: Annotated[int, Between(10, 10**7)] = 400  # optimiser steps from scratch, the same for every arm
+    train_steps: Annotated[int, Between(10, 10**7)] = 300  # optimiser steps from scratch, the same for every arm
     batch: Annotated[int, Between(8, 10**5)] = 128  # images a step, the same for every arm
     lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam from scratch, falling to 0 along a cosine
 
@@ -53,7 +54,7 @@ class Settings:
     n_fills: Annotated[int, Between(1, 100)] = 1  # fillings of each inpainted image
 
     # Toy
-    toy_steps: Annotated[int, Between(10, 10**6)] = 500  # optimiser steps of each toy network
+    toy_steps: Annotated[int, Between(10, 10**6)] = 400  # optimiser steps of each toy network
     toy_seeds: Annotated[int, Between(2, 50)] = 3  # independent toy networks of each arm
     dtype: Literal["float32", "float64"] = "float64"  # of the toy, and of what random generators draw
 
@@ -71,7 +72,9 @@ _BOOK = replace(
     n_side=4,
     n_frontier=1,
     n_train=3000,
+    width=128,
     image_dtype="float32",
+    judge_steps=300,
     train_steps=800,
     all_losses=True,
     tune_steps=(200,),
@@ -100,6 +103,7 @@ SCALES: dict[str, Settings] = {
         size=32,
         n_train=25_000,
         image_dtype="float32",
+        judge_steps=300,
         network="unet",
         width=128,
         train_steps=400_000,

@@ -1,11 +1,12 @@
 """The image tasks: which images are to be forgotten, judges of what is generated, and the level where they part."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memlib import analytic, data, features, noise
 from memlib.data.images import listed_classes
@@ -131,16 +132,28 @@ def load(settings: Settings, run: Run) -> dict[str, Parts]:
     return parts
 
 
-def prepare(parts: Parts, settings: Settings, run: Run) -> Task:
-    """Train the judges (once, then cached), choose the coordinates and find sigma*."""
+def judge_calls(parts: Parts, settings: Settings, run: Run) -> dict[str, tuple[Any, ...]]:
+    """The calls that train the judges of a task: of its labels, and of the other label where there is one."""
+    every = {"labels": parts.labels} | ({"beside": parts.beside[0]} if parts.beside else {})
+    how = settings.judge_steps, run.seed
+    return {name: (trained_judge, parts.train, labels, *how) for name, labels in every.items()}
+
+
+def trained_judge(images: Tensor, labels: Tensor, steps: int, seed: int) -> dict[str, Tensor]:
+    """The weights of a classifier of real images (N, C, H, W) with labels (N,), in the dtype of the images."""
+    return dict(features.classifier(images, labels, steps=steps, width=_WIDTH, seed=seed).state_dict())
+
+
+def prepare(parts: Parts, judges: Mapping[str, dict[str, Tensor]], settings: Settings) -> Task:
+    """Choose the coordinates and find sigma*. `judges` are the results of `judge_calls`."""
     x, mean, basis = parts.train, parts.train.mean(0), None
     if settings.network == "mlp" and x[0].numel() > settings.latent:
         mean, basis = _principal(x, settings.latent)
     z, forget = _encoded(x, mean, basis), parts.forgotten(parts.labels)
     levels, posterior, sigma_star = parting_level(z, forget)
-    judge, beside = _judge(parts, parts.labels, run), None
+    judge, beside = _judge(x, judges["labels"]), None
     if parts.beside:
-        beside = _judge(parts, parts.beside[0], run)
+        beside = _judge(x, judges["beside"])
     task = Task(
         name=parts.name, z=z, forget=forget, mean=mean, basis=basis,
         test=parts.test, test_labels=parts.test_labels, test_forget=parts.forgotten(parts.test_labels),
@@ -153,11 +166,13 @@ def prepare(parts: Parts, settings: Settings, run: Run) -> Task:
     return replace(task, rough=float(roughness(shown).quantile(1 - _STRANGE)))
 
 
-def _judge(parts: Parts, labels: Tensor, run: Run) -> features.ClassifierFeatures:
-    build = partial(_blank_judge, parts.train, int(labels.max()) + 1)
-    judge = run.trained("judge", build, _trained_judge, parts.train, labels, run.seed)
-    assert isinstance(judge, features.ClassifierFeatures)
-    return judge
+def _judge(images: Tensor, weights: dict[str, Tensor]) -> ClassifierFeatures:
+    """A judge of images like these; it answers in float32, whose convolutions are ten times as fast as in float64."""
+    classes = len(weights["head.bias"])
+    with torch.random.fork_rng():
+        judge = ClassifierFeatures(images.shape[1], images.shape[-1], classes, _WIDTH)
+    judge.load_state_dict(weights)
+    return judge.to(images.device, torch.float32).eval().requires_grad_(False)
 
 
 def parting_level(z: Tensor, forget: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -217,12 +232,3 @@ def _principal(images: Tensor, k: int) -> tuple[Tensor, Tensor]:
     units = torch.eye(wide, dtype=torch.float64, device=images.device)
     mean = decode(torch.zeros_like(units[:1]))[0]
     return mean, (decode(units) - mean).flatten(1)
-
-
-def _blank_judge(images: Tensor, classes: int) -> nn.Module:
-    return features.ClassifierFeatures(images.shape[1], images.shape[-1], classes, _WIDTH).to(images)
-
-
-def _trained_judge(net: nn.Module, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
-    """A classifier of real images; `net` says its shape only, since `features.classifier` draws its own weights."""
-    return features.classifier(images, labels, width=_WIDTH, seed=seed)
