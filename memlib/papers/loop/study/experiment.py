@@ -76,15 +76,35 @@ def _first(
             calls[kind, "original"] = (how, seen, () if number or "frontier" not in wanted else looks)
         if "frontier" in wanted and not number:
             calls |= {(kind, rate): (replace(how, lr=rate), seen, looks) for rate in settings.rates}
+    names = list(calls)
     inputs = [(world, settings.width, *call, attack_of(settings), run.seed) for call in calls.values()]
-    return dict(zip(calls, run.each("trained", rounds.trained, inputs), strict=True))
+
+    def made(number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return run.cached("trained", rounds.trained, *inputs[number], fresh=False)
+
+    def then(number: int) -> list[tuple]:
+        """Originals are unlearned while others still train."""
+        kind, name = names[number]
+        if name != "original" or "loop" not in wanted:
+            return []
+        every = _unlearning(world, gone[kind], settings, run, made(number)[0])
+        return [("unlearned", rounds.unlearned, one) for one in every]
+
+    run.cascade([("trained", rounds.trained, one) for one in inputs], then)
+    return {name: made(number) for number, name in enumerate(names)}
+
+
+def _unlearning(world: World, gone: Tensor, settings: Settings, run: Run, weights: rounds.Weights) -> list[tuple]:
+    """The inputs of `rounds.unlearned` for each way to unlearn the originals with these weights."""
+    return [(world, settings.width, weights, arm, gone, recipe_of(arm, settings), run.seed) for arm in rounds.TUNED]
 
 
 def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, first: Mapping) -> dict[str, Loop]:
     names: list[tuple[Kind, str]] = [(kind, arm) for kind in settings.kinds for arm in rounds.TUNED]
     inputs = [
-        (world, settings.width, first[kind, "original"][0], arm, gone[kind], recipe_of(arm, settings), run.seed)
-        for kind, arm in names
+        one
+        for kind in settings.kinds
+        for one in _unlearning(world, gone[kind], settings, run, first[kind, "original"][0])
     ]
     after = dict(zip(names, run.each("unlearned", rounds.unlearned, inputs), strict=True))
     after |= {(kind, arm): first[kind, arm][0] for kind in settings.kinds for arm in ("original", "retrained")}

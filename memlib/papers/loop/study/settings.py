@@ -20,7 +20,7 @@ class Settings:
     latent: Annotated[int, Between(2, 4096)] = 64  # principal components that the models work in, where pixels are more
 
     # Models
-    pairs: Annotated[int, Between(4, 64)] = 8  # halves of the pool with their complements; intervals run over pairs
+    pairs: Annotated[int, Between(4, 64)] = 4  # halves of the pool with their complements; intervals run over pairs
     width: Annotated[int, Between(8, 4096)] = 96  # units of a model, a residual MLP of two blocks
     train_steps: Annotated[int, Between(10, 10**7)] = 1500  # optimiser steps of a model
     batch: Annotated[int, Between(8, 10**5)] = 64  # images a step
@@ -38,7 +38,7 @@ class Settings:
     level: Annotated[float, Between(0.01, 20.0)] = 0.5  # sigma about which images are forgotten
 
     # Attacks
-    n_samples: Annotated[int, Between(50, 10**7)] = 500  # samples of each model
+    n_samples: Annotated[int, Between(50, 10**7)] = 400  # samples of each model
     sampling_steps: Annotated[int, Between(2, 1000)] = 18  # of Heun's method
     fpr: Annotated[float, Between(1e-5, 0.5)] = 0.01  # of a copy, among held-out images; of membership as well
     levels: Annotated[tuple[float, ...], Between(0.01, 20)] = (0.1, 0.2, 0.4, 0.8)  # sigma of the membership statistic
@@ -50,7 +50,6 @@ class Settings:
     # The frontier of quality and extraction
     rates: Annotated[tuple[float, ...], Between(1e-7, 1.0)] = (1e-2,)  # compared with `lr`; the last decides
     looks: Annotated[tuple[int, ...], Between(1, 10**7)] = (
-        250,
         500,
         750,
         1000,
@@ -60,13 +59,14 @@ class Settings:
 
 
 _FAST = Settings()
+_LOOKS = (250, 500, 750, 1000, 1250, 1500)
 SCALES: dict[str, Settings] = {
     "fast": _FAST,
     "book": replace(
-        _FAST, kinds=("images", "label"), pairs=12, n_samples=1000, draws=8, rates=(1e-3, 1e-2)
+        _FAST, kinds=("images", "label"), pairs=12, n_samples=1000, draws=8, rates=(1e-3, 1e-2), looks=_LOOKS,
     ),
     "gpu": replace(
         _FAST, data="faces:smiling,n=20000", kinds=("images", "label"), n_pool=2000, n_reference=2000, n_test=4000,
-        pairs=16, width=512, latent=256, train_steps=20_000, batch=256, forget=50, n_samples=20_000,
+        pairs=16, width=512, latent=256, train_steps=20_000, batch=256, forget=50, n_samples=20_000, looks=_LOOKS,
     ),
 }  # fmt: skip
