@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
-from memlib.metrics._balls import both, distinct, held, prepared, radii
+from memlib.metrics._balls import both, distinct, held, prepared, radii, unique
 from memlib.metrics.counts import Count
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Int
@@ -78,7 +78,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
         Refused: as `precision_recall` does; the samples may be few.
     """
     real, fake = _alike(real, fake)
-    one, other = prepared(distinct(real, "real", k)[0], fake.unique(dim=0))
+    one, other = prepared(distinct(real, "real", k)[0], unique(fake)[0])
     around, inside = held(other, one, radii(one, k))
     return DensityCoverage(float(around.double().mean()) / k, Count(int((inside > 0).sum()), len(inside)))
 
