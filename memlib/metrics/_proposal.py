@@ -126,10 +126,10 @@ def propose(
     else:
         best = torch.full((rows.shape[0],), -8.0, dtype=torch.float64, device=rows.device)  # no product is so low
     error = bound(rows.dtype, rows.shape[1], lost, best.abs(), reach)
-    return tops >= _below(best - 2 * error, torch.promote_types(rows.dtype, torch.float32)), best - error
+    return tops >= below(best - 2 * error, torch.promote_types(rows.dtype, torch.float32)), best - error
 
 
-def _below(x: Tensor, dtype: torch.dtype) -> Tensor:
+def below(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The largest numbers of `dtype` that are not above those of x, (n,): comparing equal dtypes is faster."""
     found = x.to(dtype)
     return torch.where(found > x, found.nextafter(torch.full_like(found, -math.inf)), found)
@@ -153,7 +153,7 @@ class Fine(NamedTuple):
         width, reach = self.rows.shape[1], self.reach * self.length
         most = reach + self.train.lift.abs().amax()
         error = bound(self.rows.dtype, width, self.spoilt, most, reach)
-        least = _below(floor - error, self.rows.dtype)
+        least = below(floor - error, self.rows.dtype)
         blocks, lifts = self.train.rows.view(-1, BLOCK * width), self.train.lift.view(-1, BLOCK)
         step = max(1, sizes_of(i.device).cells // (BLOCK * width))
         pairs = zip(i.split(step), block.split(step), strict=True)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
-from memlib.metrics._balls import both, distinct, held, prepared, radii
+from memlib.metrics._balls import both, distinct, held, prepared, radii, unique
 from memlib.metrics.counts import Count
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Int
-from memlib.stored import Rows, distinct_rows
+from memlib.stored import Rows
 
 
 class PrecisionRecall(NamedTuple):
@@ -79,7 +79,7 @@ def density_coverage(real: Rows, fake: Rows, k: int = 5) -> DensityCoverage:
         Refused: as `precision_recall` does; the samples may be few.
     """
     real, fake = _alike(real, fake)
-    one, other = prepared(distinct(real, "real", k)[0], distinct_rows(fake)[0])
+    one, other = prepared(distinct(real, "real", k)[0], unique(fake)[0])
     around, inside = held(other, one, radii(one, k))
     return DensityCoverage(float(around.double().mean()) / k, Count(int((inside > 0).sum()), len(inside)))
 
