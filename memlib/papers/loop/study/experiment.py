@@ -37,10 +37,11 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
         if not asked:
             continue
         described.append(world.description)
-        gone: dict[Kind, Tensor] = {kind: forgotten(world, kind, settings.forget, run.seed) for kind in settings.kinds}
-        first = _first(world, gone, settings, run, asked)
+        own = replace(settings, kinds=settings.kinds[-1:]) if number else settings
+        gone: dict[Kind, Tensor] = {kind: forgotten(world, kind, own.forget, run.seed) for kind in own.kinds}
+        first = _first(world, gone, own, run, asked)
         if "loop" in asked:
-            loops |= {f"{kind}{name}": one for kind, one in _loop(world, gone, settings, run, first).items()}
+            loops |= {f"{kind}{name}": one for kind, one in _loop(world, gone, own, run, first).items()}
         if "frontier" in asked:
             curves = _frontier(settings, first)
         if "practices" in asked and settings.practices:
@@ -125,8 +126,9 @@ def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, 
         for (kind, _), weights in after.items()
     ]
     found = dict(zip(after, run.each("attacked", rounds.attacked, inputs), strict=True))
+    guided = replace(attack_of(settings), samples=settings.n_guided)
     inputs = [
-        (world, settings.width, weights, gone[kind], attack_of(settings), guide_of(settings), run.seed)
+        (world, settings.width, weights, gone[kind], guided, guide_of(settings), run.seed)
         for (kind, _), weights in after.items()
     ]
     steered = dict(zip(after, run.each("steered", rounds.steered, inputs), strict=True))
@@ -152,6 +154,7 @@ def _judged(world: World, gone: Tensor, kind: Kind, found: Mapping, steered: Map
         change = before - answer["statistic"]
         arms[arm] = Arm(
             answer["copies"].shape[1],
+            steered[kind, arm]["blind"].shape[1],
             *(counted(answer[name], inside.shape[1]).cpu() for name in ("copies", "relearned")),
             *(answer[name].cpu() for name in ("others", "restored", "precision", "distance", "loss")),
             hits=membership.transferred(scores, inside, fpr).hits.cpu(),

@@ -49,19 +49,19 @@ class Guide:
 
 
 def own_guided(
-    stack: nn.Module, world: World, embed: Embed, attack: Attack, how: Guide, seed: int
+    stack: nn.Module, world: World, embed: Embed, ends: Float[Tensor, "t b *s"], attack: Attack, how: Guide, seed: int
 ) -> Float[Tensor, "t b *s"]:
     """Samples of each model, (T, S, *shape), steered by clusters of other samples of its own.
 
-    Each sample is guided to the label that the classifier gives to its own unguided end.
+    Each sample is guided to the label that the classifier gives to its own unguided end, (T, S, *shape).
     """
     samples = drawn(stack, world, attack, seed + _OWN)
     labels = torch.stack([_clusters(embed(one), how.clusters, seed) for one in samples])  # (T, S), -1: in no cluster
     targets = one_hot(labels.clamp_min(0), how.clusters).to(samples)
     classifier = _distilled(samples, targets, labels >= 0, how, float(world.reference.std()), seed, "own labels")
-    ends = drawn(stack, world, attack, seed + _PUBLIC).flatten(0, 1)
+    flat = ends.flatten(0, 1)
     with torch.no_grad():
-        wanted = classifier(ends, ends.new_tensor(_CLEAN)).argmax(1)
+        wanted = classifier(flat, flat.new_tensor(_CLEAN)).argmax(1)
     return _steered(stack, world, classifier, wanted, attack, how, seed)
 
 

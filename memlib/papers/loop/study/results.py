@@ -13,7 +13,7 @@ class Arm:
     """T models after one way of unlearning.
 
     Attributes:
-        samples: S, drawn from each model.
+        samples, guided: drawn from each model, and by each attack of `steered`.
         copies, relearned: (T, N), how many of the samples copy each image; before and after relearning.
         others: (T, N), forgotten images that were not shown for relearning.
         restored: (T,), forgotten images that come back from a noisy view, as a fraction.
@@ -25,6 +25,7 @@ class Arm:
     """
 
     samples: int
+    guided: int
     copies: Tensor
     relearned: Tensor
     others: Tensor
@@ -43,7 +44,7 @@ class Arm:
 
     def share_steered(self, attack: str, gone: Tensor) -> Tensor:
         """The same among the samples of an attack, (T,)."""
-        return (self.steered[attack] * gone).sum(1).double() / self.samples
+        return (self.steered[attack] * gone).sum(1).double() / self.guided
 
     def distinct_steered(self, attack: str, gone: Tensor) -> Tensor:
         """Forgotten images that these copy at least once, (T,)."""

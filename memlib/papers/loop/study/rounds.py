@@ -102,12 +102,14 @@ def steered(
     stack, embed = _empty(world, width), descriptor(world)
     stack.load_state_dict(weights)
     stack.eval().requires_grad_(False)
-    judge = Judge(world, embed, attack.fpr)
-    return {
-        "blind": judge.copies(guiding.unguided(stack, world, attack, seed)),
-        "own": judge.copies(guiding.own_guided(stack, world, embed, attack, how, seed)),
-        "aimed": judge.copies(guiding.aimed(stack, world, gone, attack, how, seed)),
+    blind = guiding.unguided(stack, world, attack, seed)
+    samples = {
+        "blind": blind,
+        "own": guiding.own_guided(stack, world, embed, blind, attack, how, seed),
+        "aimed": guiding.aimed(stack, world, gone, attack, how, seed),
     }
+    judge = Judge(world, embed, attack.fpr)
+    return {name: judge.copies(x) for name, x in samples.items()}
 
 
 def distilled(

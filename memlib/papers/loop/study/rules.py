@@ -146,8 +146,11 @@ def c2(found: Frontier) -> Claim:
 def c2b(found: Practices) -> Claim:
     """C2b, training with Real-Fake's matching term leaves less to extract at equal quality.
 
-    The rule of C2, with the term in place of the large rate. The other practices stand in the table beside it, with
-    intervals of 1 - .05/m for m practices, and without a verdict.
+    Models are stopped and judged as in C2. *Needs data or scale* unless the usual training copies members in more than
+    1 % of samples (lower end). *Reproduced* if training with the term copies less (interval of the paired difference
+    below 0) and its precision is less than .1 lower (lower end above -.1). *Trend only* if it copies less. Otherwise
+    *not reproduced*. The other ways to train stand in a table, with intervals of 1 - .05/m for m of them, and have no
+    verdict.
     """
     stopped = {name: curve.stopped() for name, curve in found.curves.items()}
     judged = less_to_extract(stopped["usual"], stopped["matching"])
