@@ -48,10 +48,10 @@ def loop(draw, shares, precision=None, guided=None):
         good = 0.9 * one + 0.01 * torch.randn(len(one), generator=draw)
         good = good - (precision or {}).get(name, 0.0)
         steered = {
-            attack: counted(copies(draw, (guided or {}).get(attack, shares).get(name, 0.0), gone), IMAGES)
+            attack: counted(copies(draw, (guided or {}).get(attack, shares).get(name, 0.0), gone), IMAGES) / SAMPLES
             for attack in ATTACKS
         }
-        arms[name] = Arm(SAMPLES, SAMPLES, of, of, gone, one, good, one, one, inside, one, one, steered)
+        arms[name] = Arm(SAMPLES, of, of, gone, one, good, one, one, inside, one, one, steered)
     return Loop(gone, inside, arms)
 
 
@@ -201,7 +201,7 @@ def test_copies_are_counted_by_the_image_they_copy():
     of = torch.tensor([[0, 0, 2, -1], [1, -1, -1, -1]])
     some = torch.tensor([[True, True, False], [False, True, True]])
     one = torch.ones(2)
-    arm = Arm(4, 4, counted(of, 3), *[one] * 9, steered={"own": counted(of.flip(0), 3)})
+    arm = Arm(4, counted(of, 3), *[one] * 9, steered={"own": counted(of.flip(0), 3) / 4})
     assert arm.share_steered("own", some).tolist() == [0.25, 0.25] and arm.distinct_steered("own", some).sum() == 2
     assert arm.share(some).tolist() == [0.5, 0.25] and arm.distinct(some).tolist() == [1, 1]
 
@@ -238,6 +238,8 @@ def test_a_small_run_measures_everything(tmp_path, monkeypatch):
             arm.copies.shape == (8, 120) and arm.samples == 50 and arm.hits.shape == (8, 120) for arm in arms.values()
         )
         assert (arms["original"].revealed == 0.5).all()  # nothing has changed yet
+    blind = study.run(dataclasses.replace(settings, n_guided=0, others=()), begin("test", processes=1), ["loop"])
+    assert [claim.id for claim in study.verdicts(blind)] == ["C1"] and len(study.tables(blind)) == 4
     part = study.run(settings, begin("test", processes=1), ["frontier"])
     assert (
         part.loop is None
@@ -266,7 +268,9 @@ def perfect(dealt):
 
 def test_guidance_leads_where_it_aims():
     """Perfect memorizers return members; guided ones return more of the label that was forgotten."""
-    settings = changed(study.SCALES["fast"], {"pairs": 4, "n_samples": 60, "guide_steps": 300, "sampling_steps": 12})
+    settings = changed(
+        study.SCALES["fast"], {"pairs": 4, "n_samples": 60, "guide_steps": 300, "guidance": 1.0, "sampling_steps": 12}
+    )
     dealt = world.load(settings, begin("test"))
     gone, embed = world.forgotten(dealt, "label", 8, 0), world.descriptor(dealt)
     stack, attack, how = perfect(dealt), experiment.attack_of(settings), experiment.guide_of(settings)

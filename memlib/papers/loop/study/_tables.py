@@ -5,7 +5,7 @@ from torch import Tensor
 
 from memlib import metrics
 from memlib.papers.loop.study.results import ATTACKS, Frontier, Loop, Practices, Results, by_pair
-from memlib.papers.loop.study.rules import less_to_extract
+from memlib.papers.loop.study.rules import guided, less_to_extract
 
 Rows = list[list[str]]
 WHAT = {"images": "members by chance", "label": "members of one label"}
@@ -18,7 +18,8 @@ def tables(results: Results) -> dict[str, Rows]:
         word, *source = kind.split(", ")
         named = ", ".join((WHAT[word], *source))
         found[f"Before and after: {named}"] = _arms(loop)
-        found[f"Guided samples: {named}"] = _steered(loop)
+        if guided({kind: loop}):
+            found[f"Guided samples: {named}"] = _steered(loop)
         found[f"An adversary who knows: {named}"] = _adversary(loop)
     if results.frontier is not None:
         found["Learning rates, each model stopped at its best"] = _stopped(results.frontier)

@@ -12,7 +12,7 @@ from memlib.papers.loop.study import measures, rounds
 from memlib.papers.loop.study.guiding import Guide
 from memlib.papers.loop.study.measures import Attack
 from memlib.papers.loop.study.practices import practices
-from memlib.papers.loop.study.results import ATTACKS, Arm, Frontier, Loop, Practices, Results, counted
+from memlib.papers.loop.study.results import Arm, Frontier, Loop, Practices, Results, counted
 from memlib.papers.loop.study.settings import Settings
 from memlib.papers.loop.study.world import Kind, World, forgotten, load
 from memlib.papers.loop.unlearning import Recipe
@@ -126,12 +126,14 @@ def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, 
         for (kind, _), weights in after.items()
     ]
     found = dict(zip(after, run.each("attacked", rounds.attacked, inputs), strict=True))
-    guided = replace(attack_of(settings), samples=settings.n_guided)
-    inputs = [
-        (world, settings.width, weights, gone[kind], guided, guide_of(settings), run.seed)
-        for (kind, _), weights in after.items()
-    ]
-    steered = dict(zip(after, run.each("steered", rounds.steered, inputs), strict=True))
+    steered: dict[tuple[Kind, str], dict[str, Tensor]] = {}
+    if settings.n_guided:
+        guided = replace(attack_of(settings), samples=settings.n_guided)
+        inputs = [
+            (world, settings.width, weights, gone[kind], guided, guide_of(settings), run.seed)
+            for (kind, _), weights in after.items()
+        ]
+        steered = dict(zip(after, run.each("steered", rounds.steered, inputs), strict=True))
     return {kind: _judged(world, gone[kind], kind, found, steered, settings.fpr) for kind in settings.kinds}
 
 
@@ -154,15 +156,19 @@ def _judged(world: World, gone: Tensor, kind: Kind, found: Mapping, steered: Map
         change = before - answer["statistic"]
         arms[arm] = Arm(
             answer["copies"].shape[1],
-            steered[kind, arm]["blind"].shape[1],
             *(counted(answer[name], inside.shape[1]).cpu() for name in ("copies", "relearned")),
             *(answer[name].cpu() for name in ("others", "restored", "precision", "distance", "loss")),
             hits=membership.transferred(scores, inside, fpr).hits.cpu(),
             area=measures.area(scores, gone, ~inside),
             revealed=measures.area(change, gone, rest),
-            steered={name: counted(steered[kind, arm][name], inside.shape[1]).cpu() for name in ATTACKS},
+            steered={name: _shares(of, inside.shape[1]) for name, of in steered.get((kind, arm), {}).items()},
         )
     return Loop(gone.cpu(), inside.cpu(), arms)
+
+
+def _shares(of: Tensor, images: int) -> Tensor:
+    """The samples that copy each of N images, as a fraction, (T, N), from what each of S copies, (T, S)."""
+    return counted(of, images).cpu().double() / of.shape[1]
 
 
 def _practices(world: World, gone: Tensor, settings: Settings, run: Run, first: First) -> Practices:

@@ -13,7 +13,7 @@ class Arm:
     """T models after one way of unlearning.
 
     Attributes:
-        samples, guided: drawn from each model, and by each attack of `steered`.
+        samples: S, drawn from each model.
         copies, relearned: (T, N), how many of the samples copy each image; before and after relearning.
         others: (T, N), forgotten images that were not shown for relearning.
         restored: (T,), forgotten images that come back from a noisy view, as a fraction.
@@ -21,11 +21,10 @@ class Arm:
         hits: (T, N), what LiRA takes for members; shadows were not unlearned.
         area: (T,), LiRA's area, forgotten images against images that the model never saw.
         revealed: (T,), the area of the change of the loss since the original, forgotten against other members.
-        steered: (T, N), how many samples copy each image, from starts of their own, by attack: `ATTACKS`.
+        steered: (T, N), the fraction of samples that copy each image, by attack (`ATTACKS`); empty if none was run.
     """
 
     samples: int
-    guided: int
     copies: Tensor
     relearned: Tensor
     others: Tensor
@@ -44,7 +43,7 @@ class Arm:
 
     def share_steered(self, attack: str, gone: Tensor) -> Tensor:
         """The same among the samples of an attack, (T,)."""
-        return (self.steered[attack] * gone).sum(1).double() / self.guided
+        return (self.steered[attack] * gone).sum(1)
 
     def distinct_steered(self, attack: str, gone: Tensor) -> Tensor:
         """Forgotten images that these copy at least once, (T,)."""

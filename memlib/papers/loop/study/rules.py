@@ -23,7 +23,9 @@ def verdicts(results: Results) -> list[Claim]:
     """The verdict on each claim of the groups that were run."""
     found = []
     if results.loop is not None:
-        found += [c1(results.loop), c1b(results.loop)]
+        found.append(c1(results.loop))
+        if guided(results.loop):
+            found.append(c1b(results.loop))
     if results.frontier is not None:
         found.append(c2(results.frontier))
     if results.practices is not None and "matching" in results.practices.curves:
@@ -34,6 +36,11 @@ def verdicts(results: Results) -> list[Claim]:
 def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
     """The interval of the mean over pairs, of (T,) values in [-1, 1]."""
     return metrics.mean_interval(by_pair(values), level, (-1, 1))
+
+
+def guided(found: dict[str, Loop]) -> bool:
+    """Whether samples were guided in every kind of forgetting."""
+    return all(arm.steered for one in found.values() for arm in one.arms.values())
 
 
 def c1(found: dict[str, Loop]) -> Claim:

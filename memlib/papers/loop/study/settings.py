@@ -57,7 +57,7 @@ class Settings:
     view: Annotated[float, Between(0.01, 20.0)] = 1.0  # sigma of the noisy view of an image that an adversary holds
     known: Annotated[int, Between(1, 1000)] = 3  # forgotten images that an adversary has, to relearn the others
     relearn_steps: Annotated[int, Between(1, 10**6)] = 60  # optimiser steps of relearning, at `tune_lr`
-    n_guided: Annotated[int, Between(50, 10**7)] = 300  # samples of each model by each guided attack
+    n_guided: Annotated[int, Between(0, 10**7)] = 0  # samples of each model by each guided attack; 0: none is run
     clusters: Annotated[int, Between(2, 10_000)] = 10  # of a model's own samples, the labels of SIDE's guidance
     guide_width: Annotated[int, Between(4, 4096)] = 64  # units of the classifiers that guide
     guide_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of their distillation
