@@ -61,7 +61,7 @@ class Settings:
     clusters: Annotated[int, Between(2, 10_000)] = 10  # of a model's own samples, the labels of SIDE's guidance
     guide_width: Annotated[int, Between(4, 4096)] = 64  # units of the classifiers that guide
     guide_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of their distillation
-    guidance: Annotated[float, Between(0.0, 100.0)] = 4.0  # lambda of SIDE eq. 10
+    guidance: Annotated[float, Between(0.0, 100.0)] = 1.0  # lambda of SIDE eq. 10
 
     # The frontier of quality and extraction
     rates: Annotated[tuple[float, ...], Between(1e-7, 1.0)] = (1e-2,)  # compared with `lr`; the last decides
