@@ -43,9 +43,10 @@ SMALL = {
         "n_faces": 100, "face_latent": 8,
     },
     "loop": {
-        "kinds": ["images", "label"], "n_pool": 80, "n_test": 100, "n_reference": 30, "pairs": 4, "width": 8,
+        "kinds": ["images", "label"], "n_pool": 120, "n_test": 100, "n_reference": 30, "pairs": 4, "width": 8,
         "train_steps": 10, "batch": 8, "forget": 3, "tune_steps": 2, "n_samples": 50, "sampling_steps": 3,
         "levels": [0.5], "draws": 1, "known": 1, "relearn_steps": 2, "rates": [1e-2], "looks": [5, 10],
+        "n_guided": 50, "clusters": 3, "guide_width": 8, "guide_steps": 2, "others": [],
     },
 }  # fmt: skip
 PAPERS = list(SMALL)

@@ -30,6 +30,8 @@ class Recipe:
         batch: images of each network a step, kept and forgotten together.
         alpha: weight of the kept images in the loss, SGU eq. 11.
         level: sigma about which images are forgotten: sigma* of the arm's weight.
+        decay: of the running average of weights that is sampled; 0 is the weights of the last step.
+        matching: weight of Real-Fake's matching term on the kept images (eq. 21), for each network's own batch.
     """
 
     steps: int
@@ -37,6 +39,8 @@ class Recipe:
     batch: int
     alpha: float = 1.0
     level: float = 0.5
+    decay: float = 0.99
+    matching: float = 0.0
 
 
 def forgetting(
@@ -76,6 +80,9 @@ def forgetting(
         sigma = noise.as_level(noise.lognormal(len(x0), *LEVELS, generator), x0)
         eps_hat, eps = pair(stack, x0, sigma, noise_from(generator))
         fitted = losses.denoising(eps_hat, eps).unflatten(0, (len(kept), -1))[:, :first].mean(1)
+        if how.matching:
+            both = zip(*(one.unflatten(0, (len(kept), -1))[:, :first] for one in (eps_hat, eps)), strict=True)
+            fitted = fitted + how.matching * torch.stack([losses.matching(*one) for one in both])
         if arm.forget_loss is None:
             return fitted.sum()
         weight = arm.weight(sigma, how.level, x0[0].numel())
@@ -106,7 +113,7 @@ def fit(
     """
     average = copy.deepcopy(stack)
     loss = forgetting(images, kept, forgotten, arm, how)
-    options = {"lr": how.lr, "clip": None, "ema": average, "decay": 0.99, "seed": seed, "title": title}
+    options = {"lr": how.lr, "clip": None, "ema": average, "decay": how.decay, "seed": seed, "title": title}
     for step in train.fit(stack, loss, how.steps, **options):
         if look is not None:
             look(step.index + 1, average)

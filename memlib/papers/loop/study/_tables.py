@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from memlib import metrics
-from memlib.papers.loop.study.results import Frontier, Loop, Results, by_pair
+from memlib.papers.loop.study.results import ATTACKS, Frontier, Loop, Practices, Results, by_pair
+from memlib.papers.loop.study.rules import guided, less_to_extract
 
 Rows = list[list[str]]
 WHAT = {"images": "members by chance", "label": "members of one label"}
@@ -14,11 +15,17 @@ def tables(results: Results) -> dict[str, Rows]:
     """The tables of the groups that were run, by title."""
     found: dict[str, Rows] = {}
     for kind, loop in (results.loop or {}).items():
-        found[f"Before and after: {WHAT[kind]}"] = _arms(loop)
-        found[f"An adversary who knows: {WHAT[kind]}"] = _adversary(loop)
+        word, *source = kind.split(", ")
+        named = ", ".join((WHAT[word], *source))
+        found[f"Before and after: {named}"] = _arms(loop)
+        if guided({kind: loop}):
+            found[f"Guided samples: {named}"] = _steered(loop)
+        found[f"An adversary who knows: {named}"] = _adversary(loop)
     if results.frontier is not None:
         found["Learning rates, each model stopped at its best"] = _stopped(results.frontier)
         found["Learning rates, on the way"] = _curves(results.frontier)
+    if results.practices is not None:
+        found["Ways to train, each model stopped at its best"] = _practices(results.practices)
     return found
 
 
@@ -55,6 +62,16 @@ def _arms(loop: Loop) -> Rows:
     return rows
 
 
+def _steered(loop: Loop) -> Rows:
+    heads = {"blind": "not guided", "own": "labels of its own samples", "aimed": "labels of what was forgotten"}
+    rows = [["model", *(heads[name] for name in ATTACKS), *(f"distinct: {heads[name]}" for name in ATTACKS)]]
+    each = loop.gone.sum(1)
+    for name, arm in loop.arms.items():
+        shares = [told(arm.share_steered(attack, loop.gone), 4) for attack in ATTACKS]
+        rows.append([name, *shares, *(told(arm.distinct_steered(attack, loop.gone) / each, 2) for attack in ATTACKS)])
+    return rows
+
+
 def _adversary(loop: Loop) -> Rows:
     rows = [
         ["model", "copies of the others", "after relearning some", "restored from a noisy view",
@@ -72,6 +89,18 @@ def _stopped(found: Frontier) -> Rows:
         good, share = found.stopped(rate)
         steps = torch.tensor(found.looks)[found.chosen[rate].argmax(0)]
         rows.append([f"{rate:g}", told(good, 2), told(share, 3), f"{int(steps.median())}"])
+    return rows
+
+
+def _practices(found: Practices) -> Rows:
+    """Differences are from the usual training, with intervals of 1 - .05/m for m practices."""
+    rows = [["training", "precision", "samples that are copies", "more copies than usual", "more precision than usual"]]
+    usual, level = found.curves["usual"].stopped(), 1 - 0.05 / max(1, len(found.curves) - 1)
+    for name, curve in found.curves.items():
+        good, share = curve.stopped()
+        compared = less_to_extract(usual, (good, share), level)
+        ends = ["", ""] if name == "usual" else [f"[{a:+.3f}, {b:+.3f}]" for a, b in compared[1:]]
+        rows.append([name, told(good, 2), told(share, 3), *ends])
     return rows
 
 

@@ -7,30 +7,58 @@ import torch
 from torch import Tensor
 
 from memlib import membership
+from memlib.errors import Refused
 from memlib.papers.loop.study import measures, rounds
+from memlib.papers.loop.study.guiding import Guide
 from memlib.papers.loop.study.measures import Attack
-from memlib.papers.loop.study.results import Arm, Frontier, Loop, Results, counted
+from memlib.papers.loop.study.practices import practices
+from memlib.papers.loop.study.results import Arm, Frontier, Loop, Practices, Results, counted
 from memlib.papers.loop.study.settings import Settings
 from memlib.papers.loop.study.world import Kind, World, forgotten, load
 from memlib.papers.loop.unlearning import Recipe
 from memlib.run import Run
 
-GROUPS: dict[str, tuple[str, ...]] = {"loop": ("C1",), "frontier": ("C2",)}
+GROUPS: dict[str, tuple[str, ...]] = {"loop": ("C1", "C1b"), "frontier": ("C2",), "practices": ("C2b",)}
+
+First = Mapping[tuple[Kind, str | float], tuple[rounds.Weights, dict[str, Tensor]]]
 
 
 def check_sources(settings: Settings, run: Run) -> None:
     """Refuse images that this study cannot work with, as `run` would."""
-    load(settings, run)
+    _worlds(settings, run)
 
 
 def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     """Run the groups of claims, all if empty. Raises Refused for images that do not fit, before anything is trained."""
-    wanted, world = groups or tuple(GROUPS), load(settings, run)
-    gone: dict[Kind, Tensor] = {kind: forgotten(world, kind, settings.forget, run.seed) for kind in settings.kinds}
-    first = _first(world, gone, settings, run, wanted)
-    loop = _loop(world, gone, settings, run, first) if "loop" in wanted else None
-    frontier = _frontier(settings, first) if "frontier" in wanted else None
-    return Results(world.description, loop, frontier)
+    wanted, worlds = groups or tuple(GROUPS), _worlds(settings, run)
+    described, loops, curves, changed = [], {}, None, None
+    for number, (name, world) in enumerate(worlds.items()):
+        asked = tuple(group for group in wanted if group == "loop" or not number)
+        if not asked:
+            continue
+        described.append(world.description)
+        own = replace(settings, kinds=settings.kinds[-1:]) if number else settings
+        gone: dict[Kind, Tensor] = {kind: forgotten(world, kind, own.forget, run.seed) for kind in own.kinds}
+        first = _first(world, gone, own, run, asked)
+        if "loop" in asked:
+            loops |= {f"{kind}{name}": one for kind, one in _loop(world, gone, own, run, first).items()}
+        if "frontier" in asked:
+            curves = _frontier(settings, first)
+        if "practices" in asked and settings.practices:
+            changed = _practices(world, gone[settings.kinds[0]], settings, run, first)
+    return Results("\n".join(described), loops or None, curves, changed)
+
+
+def _worlds(settings: Settings, run: Run) -> dict[str, World]:
+    """The images of each source, by what is added to the name of a kind: nothing, or a comma and the source's kind."""
+    kinds = [source.partition(":")[0] for source in (settings.data, *settings.others)]
+    if len(set(kinds)) < len(kinds):
+        raise Refused(f"data and others name the sources {', '.join(kinds)}: give each kind of source once")
+    every = {"": load(settings, run)}
+    return every | {
+        f", {kind}": load(replace(settings, data=other), run)
+        for kind, other in zip(kinds[1:], settings.others, strict=True)
+    }
 
 
 def attack_of(settings: Settings) -> Attack:
@@ -38,6 +66,11 @@ def attack_of(settings: Settings) -> Attack:
     return Attack(
         settings.n_samples, settings.sampling_steps, settings.fpr, settings.levels, settings.draws, settings.view
     )
+
+
+def guide_of(settings: Settings) -> Guide:
+    """How the settings guide an attacker's samples. The rate is that of chapter 2."""
+    return Guide(settings.clusters, settings.guide_width, settings.guide_steps, 5e-3, settings.batch, settings.guidance)
 
 
 def recipe_of(arm: str, settings: Settings) -> Recipe:
@@ -62,9 +95,7 @@ def _seen(world: World, gone: Tensor, settings: Settings) -> Tensor:
     return world.inside.long() + (settings.times - 1) * gone.long()
 
 
-def _first(
-    world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, wanted: Sequence[str]
-) -> dict[tuple[Kind, str | float], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+def _first(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, wanted: Sequence[str]) -> First:
     """What is trained from scratch: an original and a retrained one of each kind, and the other rates of the first."""
     looks, how = looks_of(settings), recipe_of("original", settings)
     calls: dict[tuple[Kind, str | float], tuple] = {}
@@ -73,7 +104,8 @@ def _first(
         if "loop" in wanted:
             calls[kind, "retrained"] = (how, world.inside & ~gone[kind], ())
         if "loop" in wanted or not number:
-            calls[kind, "original"] = (how, seen, () if number or "frontier" not in wanted else looks)
+            followed = not number and {"frontier", "practices"} & set(wanted)
+            calls[kind, "original"] = (how, seen, looks if followed else ())
         if "frontier" in wanted and not number:
             calls |= {(kind, rate): (replace(how, lr=rate), seen, looks) for rate in settings.rates}
     names = list(calls)
@@ -99,7 +131,7 @@ def _unlearning(world: World, gone: Tensor, settings: Settings, run: Run, weight
     return [(world, settings.width, weights, arm, gone, recipe_of(arm, settings), run.seed) for arm in rounds.TUNED]
 
 
-def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, first: Mapping) -> dict[str, Loop]:
+def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, first: First) -> dict[Kind, Loop]:
     names: list[tuple[Kind, str]] = [(kind, arm) for kind in settings.kinds for arm in rounds.TUNED]
     inputs = [
         one
@@ -114,10 +146,18 @@ def _loop(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run, 
         for (kind, _), weights in after.items()
     ]
     found = dict(zip(after, run.each("attacked", rounds.attacked, inputs), strict=True))
-    return {kind: _judged(world, gone[kind], kind, found, settings.fpr) for kind in settings.kinds}
+    steered: dict[tuple[Kind, str], dict[str, Tensor]] = {}
+    if settings.n_guided:
+        guided = replace(attack_of(settings), samples=settings.n_guided)
+        inputs = [
+            (world, settings.width, weights, gone[kind], guided, guide_of(settings), run.seed)
+            for (kind, _), weights in after.items()
+        ]
+        steered = dict(zip(after, run.each("steered", rounds.steered, inputs), strict=True))
+    return {kind: _judged(world, gone[kind], kind, found, steered, settings.fpr) for kind in settings.kinds}
 
 
-def _judged(world: World, gone: Tensor, kind: str, found: Mapping, fpr: float) -> Loop:
+def _judged(world: World, gone: Tensor, kind: Kind, found: Mapping, steered: Mapping, fpr: float) -> Loop:
     """The arms of one kind of forgetting, once every model has answered."""
     inside = world.inside
     before = found[kind, "original"]["statistic"]
@@ -141,11 +181,25 @@ def _judged(world: World, gone: Tensor, kind: str, found: Mapping, fpr: float) -
             hits=membership.transferred(scores, inside, fpr).hits.cpu(),
             area=measures.area(scores, gone, ~inside),
             revealed=measures.area(change, gone, rest),
+            steered={name: _shares(of, inside.shape[1]) for name, of in steered.get((kind, arm), {}).items()},
         )
     return Loop(gone.cpu(), inside.cpu(), arms)
 
 
-def _frontier(settings: Settings, first: Mapping) -> Frontier:
+def _shares(of: Tensor, images: int) -> Tensor:
+    """The samples that copy each of N images, as a fraction, (T, N), from what each of S copies, (T, S)."""
+    return counted(of, images).cpu().double() / of.shape[1]
+
+
+def _practices(world: World, gone: Tensor, settings: Settings, run: Run, first: First) -> Practices:
+    usual, how = first[settings.kinds[0], "original"], recipe_of("original", settings)
+    return practices(
+        settings.practices, world, gone, usual, how, settings.times, settings.width, looks_of(settings),
+        attack_of(settings), run,
+    )  # fmt: skip
+
+
+def _frontier(settings: Settings, first: First) -> Frontier:
     kind = settings.kinds[0]
     curves = {settings.lr: first[kind, "original"][1]} | {rate: first[kind, rate][1] for rate in settings.rates}
     parts = {name: {rate: one[name] for rate, one in curves.items()} for name in ("chosen", "quality", "share")}

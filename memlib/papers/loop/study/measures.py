@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import membership, metrics, noise, sample
+from memlib.denoiser import Denoiser
 from memlib.features import Embed
 from memlib.papers.loop.study.world import World
 from memlib.shapes import Bool, Float, Int
@@ -62,8 +63,8 @@ class Judge:
         return torch.stack(found)
 
 
-def drawn(stack: nn.Module, world: World, how: Attack, seed: int) -> Float[Tensor, "t b *s"]:
-    """Samples of each model, (T, S, *shape)."""
+def drawn(stack: Denoiser, world: World, how: Attack, seed: int) -> Float[Tensor, "t b *s"]:
+    """Samples of each model of a stack, guided or not, (T, S, *shape)."""
     models, sigmas = len(world.inside), noise.karras(how.steps + 1)
     start = sample.start(sigmas, _names(seed, how.samples), world.pool.shape[1:]).to(world.pool)
     x = sample.heun(stack, start.repeat(models, *[1] * (start.ndim - 1)), sigmas)

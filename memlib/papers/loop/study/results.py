@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ATTACKS = ("blind", "own", "aimed")  # not guided; by labels of a model's own samples; by labels of public images
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -19,6 +21,7 @@ class Arm:
         hits: (T, N), what LiRA takes for members; shadows were not unlearned.
         area: (T,), LiRA's area, forgotten images against images that the model never saw.
         revealed: (T,), the area of the change of the loss since the original, forgotten against other members.
+        steered: (T, N), the fraction of samples that copy each image, by attack (`ATTACKS`); empty if none was run.
     """
 
     samples: int
@@ -32,10 +35,19 @@ class Arm:
     hits: Tensor
     area: Tensor
     revealed: Tensor
+    steered: dict[str, Tensor]
 
     def share(self, gone: Tensor) -> Tensor:
         """Samples that copy a forgotten image, as a fraction, (T,)."""
         return (self.copies * gone).sum(1).double() / self.samples
+
+    def share_steered(self, attack: str, gone: Tensor) -> Tensor:
+        """The same among the samples of an attack, (T,)."""
+        return (self.steered[attack] * gone).sum(1)
+
+    def distinct_steered(self, attack: str, gone: Tensor) -> Tensor:
+        """Forgotten images that these copy at least once, (T,)."""
+        return (gone & (self.steered[attack] > 0)).sum(1)
 
     def distinct(self, gone: Tensor) -> Tensor:
         """Forgotten images that are copied at least once, (T,)."""
@@ -52,11 +64,33 @@ class Arm:
 
 @dataclass(frozen=True)
 class Loop:
-    """C1, one kind of forgetting: the arms by name, and what each model was asked to forget, (T, N)."""
+    """C1, C1b, one kind of forgetting: the arms by name, and what each model was asked to forget, (T, N)."""
 
     gone: Tensor
     inside: Tensor
     arms: dict[str, Arm]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One way to train, (L, T) at each look; see `rounds.trained`."""
+
+    chosen: Tensor
+    quality: Tensor
+    share: Tensor
+
+    def stopped(self) -> tuple[Tensor, Tensor]:
+        """Precision and share of copies of each model at the look that it would be stopped at, (T,) each."""
+        at = self.chosen.argmax(0, keepdim=True)
+        return self.quality.gather(0, at)[0], self.share.gather(0, at)[0]
+
+
+@dataclass(frozen=True)
+class Practices:
+    """C2b: the curve of each practice by name, the usual training first, judged at `looks`."""
+
+    looks: tuple[int, ...]
+    curves: dict[str, Curve]
 
 
 @dataclass(frozen=True)
@@ -72,8 +106,7 @@ class Frontier:
 
     def stopped(self, rate: float) -> tuple[Tensor, Tensor]:
         """Precision and share of copies of each model at the look that it would be stopped at, (T,) each."""
-        at = self.chosen[rate].argmax(0, keepdim=True)
-        return self.quality[rate].gather(0, at)[0], self.share[rate].gather(0, at)[0]
+        return Curve(self.chosen[rate], self.quality[rate], self.share[rate]).stopped()
 
 
 @dataclass(frozen=True)
@@ -83,6 +116,7 @@ class Results:
     description: str
     loop: dict[str, Loop] | None = None
     frontier: Frontier | None = None
+    practices: Practices | None = None
 
 
 def by_pair(values: Tensor) -> list[float]:

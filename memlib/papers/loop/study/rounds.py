@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from memlib import nets
-from memlib.papers.loop.study import measures
+from memlib.papers.loop.study import guiding, measures
+from memlib.papers.loop.study.guiding import Guide
 from memlib.papers.loop.study.measures import Attack, Judge
 from memlib.papers.loop.study.world import World, descriptor
 from memlib.papers.loop.unlearning import Recipe, fit
@@ -17,16 +18,25 @@ Weights = dict[str, Tensor]
 SGU = ("orthogonal", "obtuse")
 TUNED = ("rest", "ascent", *SGU)  # fine-tuned from the original: on what is kept alone, or turned away as well
 NAMES = ("original", "retrained", *TUNED)  # trained on all members; trained anew without what is forgotten
+_SYNTHETIC = 70  # added to the seed, in millions: samples that a model is trained on
 
 
 def trained(
-    world: World, width: int, how: Recipe, kept: Tensor, looks: tuple[int, ...], attack: Attack, seed: int
+    world: World,
+    width: int,
+    how: Recipe,
+    kept: Tensor,
+    looks: tuple[int, ...],
+    attack: Attack,
+    seed: int,
+    images: Tensor | None = None,
 ) -> tuple[Weights, dict[str, Tensor]]:
     """Weights of models trained from scratch, with quality and extraction on the way.
 
     Arguments:
         kept: (T, N), how often a model sees each image, in proportion.
         looks: L steps at which it is judged.
+        images: (N, *S), what it sees; None is the pool.
 
     Returns:
         The weights; and `chosen` (L, T), the precision among half of the held-out images, by which a training would be
@@ -45,7 +55,8 @@ def trained(
             found[name].append(measures.precision(samples, images, embed))
         found["share"].append((judge.copies(samples) >= 0).double().mean(1).cpu())
 
-    average = fit(_empty(world, width), world.pool, kept, how, seed, look=look, title=f"rate {how.lr:g}")
+    seen = world.pool if images is None else images
+    average = fit(_empty(world, width), seen, kept, how, seed, look=look, title=f"rate {how.lr:g}")
     return dict(average.state_dict()), {name: torch.stack(rows) for name, rows in found.items() if rows}
 
 
@@ -78,6 +89,51 @@ def attacked(
     taught = fit(stack.requires_grad_(True), world.pool, shown, relearn, seed, title="relearning")
     again = measures.drawn(taught, world, how, seed + 50)
     return found | {"relearned": judge.copies(again), "others": gone & ~shown}
+
+
+def steered(
+    world: World, width: int, weights: Weights, gone: Tensor, attack: Attack, how: Guide, seed: int
+) -> dict[str, Tensor]:
+    """The member that each sample of models with these weights copies, (T, S), or -1; see `guiding`.
+
+    Without guidance (`blind`), steered by labels of the model's own samples (`own`), and towards the labels of the
+    images `gone` (T, N), by a classifier of public images (`aimed`). All three start from the same noise.
+    """
+    stack, embed = _empty(world, width), descriptor(world)
+    stack.load_state_dict(weights)
+    stack.eval().requires_grad_(False)
+    blind = guiding.unguided(stack, world, attack, seed)
+    samples = {
+        "blind": blind,
+        "own": guiding.own_guided(stack, world, embed, blind, attack, how, seed),
+        "aimed": guiding.aimed(stack, world, gone, attack, how, seed),
+    }
+    judge = Judge(world, embed, attack.fpr)
+    return {name: judge.copies(x) for name, x in samples.items()}
+
+
+def distilled(
+    world: World,
+    width: int,
+    weights: Weights,
+    how: Recipe,
+    looks: tuple[int, ...],
+    attack: Attack,
+    clean: bool,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Quality and extraction, as in `trained`, of models that see samples of models with these weights alone.
+
+    Each sees those of the model that has its members; `clean` leaves out the samples that copy one.
+    """
+    stack = _empty(world, width)
+    stack.load_state_dict(weights)
+    samples = measures.drawn(stack.eval().requires_grad_(False), world, attack, seed + _SYNTHETIC)
+    used = torch.ones(samples.shape[:2], dtype=torch.bool, device=samples.device)
+    if clean:
+        used = Judge(world, descriptor(world), attack.fpr).copies(samples) < 0
+    kept = torch.block_diag(*used.long().split(1))  # (T, T S): model t sees the samples of model t
+    return trained(world, width, how, kept, looks, attack, seed, samples.flatten(0, 1))[1]
 
 
 def unlearned(world: World, width: int, weights: Weights, arm: str, gone: Tensor, how: Recipe, seed: int) -> Weights:

@@ -1,9 +1,19 @@
 """The settings of the closed loop, and their values at each scale. All are our choice, made on the explore half."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from memlib.settings import Between
+
+Practice = Literal[
+    "each image once",
+    "half of the images",
+    "last weights",
+    "longer average",
+    "matching",
+    "own samples",
+    "own samples, no copies",
+]
 
 
 @dataclass(frozen=True)
@@ -13,6 +23,7 @@ class Settings:
     # Images
     half: Literal["explore", "report"] = "report"  # settings are chosen on explore, numbers are printed from report
     data: str = "digits"  # a source with labels, as `data.load` takes it
+    others: tuple[str, ...] = ()  # sources on which the loop is repeated, for the last of `kinds`
     size: Annotated[int, Between(0, 256)] = 0  # pixels a side; 0: as stored for digits, 16 for all else
     n_pool: Annotated[int, Between(80, 10**6)] = 120  # images that a coin deals: each model is trained on half
     n_reference: Annotated[int, Between(20, 10**6)] = 160  # images at most that fit the descriptor
@@ -46,6 +57,11 @@ class Settings:
     view: Annotated[float, Between(0.01, 20.0)] = 1.0  # sigma of the noisy view of an image that an adversary holds
     known: Annotated[int, Between(1, 1000)] = 3  # forgotten images that an adversary has, to relearn the others
     relearn_steps: Annotated[int, Between(1, 10**6)] = 60  # optimiser steps of relearning, at `tune_lr`
+    n_guided: Annotated[int, Between(0, 10**7)] = 0  # samples of each model by each guided attack; 0: none is run
+    clusters: Annotated[int, Between(2, 10_000)] = 10  # of a model's own samples, the labels of SIDE's guidance
+    guide_width: Annotated[int, Between(4, 4096)] = 64  # units of the classifiers that guide
+    guide_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of their distillation
+    guidance: Annotated[float, Between(0.0, 100.0)] = 1.0  # lambda of SIDE eq. 10
 
     # The frontier of quality and extraction
     rates: Annotated[tuple[float, ...], Between(1e-7, 1.0)] = (1e-2,)  # compared with `lr`; the last decides
@@ -56,17 +72,21 @@ class Settings:
         1250,
         1500,
     )  # steps at which they are judged
+    practices: tuple[Practice, ...] = ()  # further changes to a training, each compared with the usual one
 
 
 _FAST = Settings()
 _LOOKS = (250, 500, 750, 1000, 1250, 1500)
+_PRACTICES: tuple[Practice, ...] = get_args(Practice)
 SCALES: dict[str, Settings] = {
     "fast": _FAST,
     "book": replace(
-        _FAST, kinds=("images", "label"), pairs=12, n_samples=1000, draws=8, rates=(1e-3, 1e-2), looks=_LOOKS,
+        _FAST, kinds=("images", "label"), pairs=12, n_samples=1000, n_guided=500, draws=8, rates=(1e-3, 1e-2),
+        looks=_LOOKS, others=("faces:n=4000,identities=10,seed=31",), practices=_PRACTICES,
     ),
     "gpu": replace(
         _FAST, data="faces:smiling,n=20000", kinds=("images", "label"), n_pool=2000, n_reference=2000, n_test=4000,
-        pairs=16, width=512, latent=256, train_steps=20_000, batch=256, forget=50, n_samples=20_000, looks=_LOOKS,
+        pairs=16, width=512, latent=256, train_steps=20_000, batch=256, forget=50, n_samples=20_000, n_guided=5000,
+        looks=_LOOKS,
     ),
 }  # fmt: skip

@@ -28,6 +28,7 @@ class World:
         inside: (T, N), whether a model is trained on an image; model 2k + 1 on what model 2k is not.
         test: (M, *S), held-out images.
         reference: (R, C, H, W), images that fit coordinates and descriptor.
+        public, public_labels: the reference in coordinates, (R, *S), and its labels, (R,).
         latent: principal components, where pixels are more.
     """
 
@@ -37,6 +38,8 @@ class World:
     inside: Tensor
     test: Tensor
     reference: Tensor
+    public: Tensor
+    public_labels: Tensor
     latent: int
 
 
@@ -67,8 +70,9 @@ def load(settings: Settings, run: Run) -> World:
         f"{settings.data}, {settings.half} half: {len(chosen)} images dealt to {len(inside)} models, "
         f"{len(chosen) // 2} each; {len(placed['test'])} held out"
     )
-    pool, test = encode(placed["pool"]), encode(placed["test"])
-    return World(told, pool, chosen.labels.to(run.device), inside, test, placed["reference"], settings.latent)
+    pool, test, public = (encode(placed[role]) for role in ("pool", "test", "reference"))
+    labels, named = chosen.labels.to(run.device), parts["reference"].labels.to(run.device)
+    return World(told, pool, labels, inside, test, placed["reference"], public, named, settings.latent)
 
 
 def coders(reference: Tensor, latent: int) -> tuple[Embed, Embed]:
@@ -97,6 +101,10 @@ def forgotten(world: World, kind: Kind, count: int, seed: int) -> Tensor:
         places = among.nonzero()[:, 0].cpu()
         order = torch.randperm(len(places), generator=keyed(seed, 1 + model))[:count]
         gone[model, places[order].to(gone.device)] = True
-    if not gone.any(1).all():
-        raise Refused("a model has no member of the label that it is to forget: give more images, or kinds=['images']")
+    if (gone.sum(1) < 2).any():  # an adversary relearns one to get at another
+        fewest = int(gone.sum(1).min())
+        raise Refused(
+            f"a model has {fewest} members of the label that it is to forget, and needs 2: give more images, or "
+            "kinds=['images']"
+        )
     return gone
