@@ -112,7 +112,7 @@ def _first(world: World, gone: dict[Kind, Tensor], settings: Settings, run: Run,
     inputs = [(world, settings.width, *call, attack_of(settings), run.seed) for call in calls.values()]
 
     def made(number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return run.cached("trained", rounds.trained, *inputs[number], fresh=False)
+        return run.cached("trained", rounds.trained, *inputs[number])
 
     def then(number: int) -> list[tuple]:
         """Originals are unlearned while others still train."""
