@@ -2,9 +2,10 @@
 
 `python -m benchmarks` from the root of the repository; names of files run those alone and keep the other rows:
 `python -m benchmarks mmd frechet`. On the CPU each runs on one thread. A row: path, peer, size, ratio (theirs / ours,
-above 1: ours is faster), spread of the ratio between turns, target, agrees, reason, and on a GPU the seconds of both;
-the processor or the card and the version of torch stand in `machine`. A benchmark whose peer is not installed has a
-row that says so. `python -m benchmarks growth` measures how each path grows instead (`benchmarks/growth.py`).
+above 1: ours is faster), spread of the ratio between turns, target, agrees, reason, `of_limit` (the time of what no
+such path can do without, such as its bare products, over ours), and on a GPU the seconds of both; the processor or the
+card and the version of torch stand in `machine`. A benchmark whose peer is not installed has a row that says so.
+`python -m benchmarks growth` measures how each path grows instead (`benchmarks/growth.py`).
 """
 
 import argparse

@@ -58,10 +58,12 @@ def row(
     target: float,
     repeats: int = 5,
     reason: str = "",
+    limit: Callable[[], object] | None = None,
 ) -> dict:
     """Ratio of the minimum wall times, theirs / ours, with the smallest and largest ratio of a turn as its spread.
 
     `agree` is asked of the first results of both. `reason` says what bounds the ratio, or what else must be known.
+    `limit` does what no such path can do without, such as its bare products: `of_limit` is its time over ours.
     """
     times, results = [], ()
     with one_thread():
@@ -73,4 +75,10 @@ def row(
             times.append((middle - start, clock() - middle))
             results = results or (their_result, our_result)
     size_of = {"path": path, "peer": peer, "size": size}
-    return size_of | compared(times) | {"target": target, "agrees": bool(agree(*results)), "reason": reason}
+    found = size_of | compared(times) | {"target": target, "agrees": bool(agree(*results)), "reason": reason}
+    return found | ({} if limit is None else {"of_limit": part_of(limit, min(ours for _, ours in times))})
+
+
+def part_of(limit: Callable[[], object], ours: float, repeats: int = 3) -> float:
+    """The time of what cannot be done without over ours: 1 is the limit."""
+    return float(f"{seconds(limit, repeats) / ours:.2g}")

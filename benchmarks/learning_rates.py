@@ -55,6 +55,13 @@ def stack(start: learning_rate.TwoLayer, problem: learning_rate.Problem, batches
     return net.trained
 
 
+def products(start: learning_rate.TwoLayer, hidden: Tensor, steps: int) -> None:
+    """The two products of each step with the hidden layer (E, B, width), forward and back, for all networks at once."""
+    for _ in range(steps):
+        out = torch.bmm(hidden, start.w2.view(len(hidden), -1, 1))
+        torch.bmm(out.mT, hidden)
+
+
 def close(theirs: list[Tensor], ours: list[Tensor]) -> bool:
     """Equal up to float32 rounding, which a hundred steps amplify a little."""
     return all((a - b).abs().max() < 1e-4 * a.abs().max() for a, b in zip(theirs, ours, strict=True))
@@ -73,8 +80,13 @@ def main() -> None:
         for run in runs:
             run()  # warm
         name = f"{members} networks of width {width}, batch {size}"
+        hidden = torch.rand(members, size, width, device=DEVICE)
+        bare = partial(products, start, hidden, steps)
         reason = "so wide that a stack saves nothing but autograd" if width >= 1024 else ""
-        print(json.dumps(row(PATH, PEER, name, *runs, close, target, 7, reason)), flush=True)
+        print(
+            json.dumps(row(PATH, PEER, name, *runs, close, target, 7, reason, bare)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ one JSON row a peer and size: `python benchmarks/sampling.py`.
 """
 
 import json
+import shutil
 from functools import partial
 
 import diffusers
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
-from interleaved import DEVICE, row, seconds
+from interleaved import DEVICE, clock, part_of, row, seconds
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -147,9 +148,26 @@ def main() -> None:
         share = seconds(idle) / seconds(alone)
         why = f"a step costs {seconds(idle) / STEPS * 1e6:.0f} us beside the network, {share:.1%} of it"
         right = lambda _, found, theirs=theirs: close(theirs(), found)  # noqa: E731
-        loops = row(PATH, PEER, size, theirs, ours, close, target, repeats, why)
-        calls = row(PATH, "bare network calls", size, alone, ours, right, 0.98, repeats, why)
+        loops = row(PATH, PEER, size, theirs, ours, close, target, repeats, why, alone)
+        calls = row(PATH, "bare network calls", size, alone, ours, right, 0.98, repeats, why, alone)
         print(json.dumps(loops), json.dumps(calls), sep="\n", flush=True)
+        if shutil.which("c++"):
+            print(json.dumps(compiled_row(denoiser, size, theirs, ours, 1.7 if batch == 1 else 1.0)), flush=True)
+
+
+def compiled_row(denoiser: nn.Module, size: str, theirs: partial, eager: partial, target: float) -> dict:
+    """The same samples by a compiled network: what compiling takes, and after how many batches it has paid."""
+    fast = partial(sample.ancestral, compiled(denoiser), *eager.args[1:])
+    began = clock()
+    fast()
+    took = clock() - began
+    found = row(f"{PATH}, compiled", PEER, size, theirs, fast, close, target, 3)
+    saved = seconds(eager, 3) - (quick := seconds(fast, 3))
+    paid = f"has paid after {(took - quick) / saved:.0f} such batches" if saved > 0 else "never pays"
+    # The limit is the compiled network alone.
+    call, x, sigma = fast.args[0], fast.args[1], fast.args[2][0].to(fast.args[1])
+    alone = part_of(lambda: [call(x, sigma) for _ in range(STEPS)], quick)
+    return found | {"reason": f"compiling takes {took:.0f} s and {paid}", "of_limit": alone}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """A compiled denoiser is the same function, for a network in sigma and for one of discrete levels."""
 
-import shutil
-
 import pytest
 import torch
 from torch import nn
 
 from memlib import nets, noise, sample
 from memlib.adapters import compiled, from_discrete
+from memlib.adapters.compile import _compiler
 from memlib.analytic import Empirical
 from memlib.denoiser import variance_of
 from memlib.errors import Refused
@@ -35,7 +34,7 @@ class Linear(nn.Module):
         return self.layer(x) + t[:, None] / 1000
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 def test_samples_as_the_network_itself_does(kind):
     torch.manual_seed(0)
@@ -47,6 +46,14 @@ def test_samples_as_the_network_itself_does(kind):
     # The compiler fuses, so the last bits may differ.
     assert torch.allclose(sample.ancestral(fast, x, sigmas), sample.ancestral(net.eval(), x, sigmas), atol=1e-5)
     assert next(net.parameters()).requires_grad  # the network itself is as it was
+
+
+def test_without_a_compiler_the_network_is_left_as_it_is(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    net, x = Shrinking(), torch.ones(3, 2)
+    with pytest.warns(UserWarning, match="needs a C.. compiler"):
+        plain = compiled(net)
+    assert torch.equal(plain(x, torch.tensor(2.0)), net(x, torch.tensor(2.0)))
 
 
 def test_only_networks_can_be_compiled():

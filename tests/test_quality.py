@@ -195,3 +195,34 @@ def test_the_order_of_rows_changes_nothing(name):
         assert one == pytest.approx(other)
     else:
         assert one == other or one == pytest.approx(other)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 8), (3, 7), (300, 16), (16, 1024), (9, 12)])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_pairs_are_listed_and_counted_as_by_the_plain_form(n, m, share):
+    chosen = torch.rand(n, m, generator=torch.Generator().manual_seed(n * m)) < share
+    assert torch.equal(torch.stack(_balls._places(chosen)), chosen.nonzero().T)
+    rows, columns = _balls._totals(chosen)
+    assert torch.equal(rows, chosen.sum(1)) and torch.equal(columns, chosen.sum(0))
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(8, 3), (96, 3), (1024, 11), (1000, 11), (1001, 2)])
+def test_the_smallest_by_groups_are_the_smallest(columns, kept):
+    least = torch.randn(50, columns, generator=torch.Generator().manual_seed(columns)).round(decimals=1)  # with ties
+    value, place = _balls._smallest(least, kept)
+    assert torch.equal(value.sort(1).values, least.sort(1).values[:, :kept])
+    assert torch.equal(least.gather(1, place), value)
+    assert all(len(set(row)) == len(row) for row in place.tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distinct_rows_are_those_of_torch(dtype):
+    rows = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found, times = _balls.unique(rows)
+    assert torch.equal(found, rows) and times.tolist() == [1] * 40
+    rows[3], rows[9], rows[7, 2] = rows[5], rows[5], 0.0
+    rows[20] = rows[7]
+    rows[20, 2] = -0.0  # equal, in other bits
+    for ours, theirs in zip(_balls.unique(rows), rows.unique(dim=0, return_counts=True), strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(_balls.unique(rows)[0]) == 37

@@ -109,17 +109,20 @@ class Growth(_Kept):
 
 
 class Benchmarks(_Kept):
-    """A row a path and peer: how many times faster, and what was wanted."""
+    """A row a path and peer: how many times faster, what was wanted, and what no such path can do without over ours."""
 
     file = "results/benchmarks-cpu.json"
 
     def run(self) -> list[nodes.Node]:
         body = [
-            [row["path"], row["peer"], row["size"], f"{row['ratio']:.2f}", f"{row['target']:g}", row["reason"]]
+            [
+                row["path"], row["peer"], row["size"], f"{row['ratio']:.2f}", f"{row['target']:g}",
+                f"{row['of_limit']:.2g}" if "of_limit" in row else "", row["reason"],
+            ]
             for row in self.rows()
             if "skipped" not in row
-        ]
-        return [table(["path", "peer", "size", "times faster", "wanted", "why"], body)]
+        ]  # fmt: skip
+        return [table(["path", "peer", "size", "times faster", "wanted", "of the limit", "why"], body)]
 
 
 def table(head: list[str], body: list[list[str]]) -> nodes.Node:

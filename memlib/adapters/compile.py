@@ -6,6 +6,10 @@ The sampler around it stays in the dtype of x: only D is rounded.
 """
 
 import copy
+import os
+import shutil
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -41,7 +45,8 @@ class Compiled(nn.Module):
 def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = None) -> Denoiser:
     """A frozen, compiled copy of a network for sampling, where most calls have one shape (B, *S).
 
-    The first call of each shape takes seconds to a minute. Sample with batches of one size, and pad the last.
+    The first call of each shape takes seconds to a minute, which only many batches make up for on a CPU. Sample with
+    batches of one size, and pad the last. On a CPU without a C++ compiler the network stays as it is, with a warning.
 
     Arguments:
         denoiser: a module D(x, sigma) such as `nets.Preconditioned`, or a `Discrete`, whose network is compiled.
@@ -66,6 +71,11 @@ def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = No
     frozen = copy.deepcopy(denoiser).eval().requires_grad_(False)
     if device.type == "cuda":
         frozen = frozen.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if device.type == "cpu" and not _compiler():
+        warnings.warn(
+            "torch.compile needs a C++ compiler (g++, or one in CXX): the network is not compiled", stacklevel=2
+        )
+        return Compiled(frozen, frozen, None)
     mode = "reduce-overhead" if device.type == "cuda" else None  # CUDA graphs
     if isinstance(frozen, Discrete):  # its levels are looked up on the CPU, before the network is called
         frozen.net = torch.compile(frozen.net, mode=mode, dynamic=False)
@@ -73,3 +83,8 @@ def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = No
     else:
         call = torch.compile(frozen, mode=mode, dynamic=False)
     return Compiled(frozen, call, torch.bfloat16 if fast else None)
+
+
+def _compiler() -> str | None:
+    """The C++ compiler that torch.compile calls for a CPU."""
+    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))

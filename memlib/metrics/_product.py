@@ -30,7 +30,7 @@ def by_torch(part: Tensor, rows: Tensor, lift: Tensor, out: Tensor) -> Tensor:
 
 
 def by_numpy(part: Tensor, rows: Tensor, lift: Tensor, out: Tensor) -> Tensor:
-    """The same by NumPy on as many threads as torch has, for float32; other dtypes go to torch."""
+    """part rows^T + lift, (m, n), by NumPy on as many threads as torch has, for float32; other dtypes go to torch."""
     if part.dtype is not torch.float32:
         return by_torch(part, rows, lift, out)
     with _libraries().limit(limits=torch.get_num_threads(), user_api="blas"):

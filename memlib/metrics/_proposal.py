@@ -30,6 +30,7 @@ _ACCELERATOR = _Sizes(8192, 1 << 16, 1 << 26, 1 << 20)  # or starting the kernel
 
 
 def sizes_of(device: torch.device) -> _Sizes:
+    """What a device holds at once."""
     return _CPU if device.type == "cpu" else _ACCELERATOR
 
 
@@ -145,7 +146,7 @@ class Fine(NamedTuple):
     length: Tensor  # (n,), of the queries less the centre
 
     def of(self, some: Tensor) -> "Fine":
-        """Those of some of the queries: a mask or indices."""
+        """Those of some of the queries: a mask (n,) or indices (s,)."""
         return self._replace(rows=self.rows[some], spoilt=self.spoilt[some], length=self.length[some])
 
     def reaches(self, floor: Tensor, i: Tensor, block: Tensor) -> Tensor:
