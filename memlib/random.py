@@ -16,6 +16,7 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.shapes import Float, Shaped
+from memlib.stored import Rows
 
 Noise = Callable[[Tensor], Tensor]
 """A function that returns standard normal noise of the shape (B, *S), dtype and device of its argument.
@@ -83,8 +84,8 @@ def noise_from(generator: torch.Generator) -> Noise:
     return noise
 
 
-def choose(rows: Shaped[Tensor, " m *s"], n: int, generator: torch.Generator | None) -> Shaped[Tensor, " {n} *s"]:
-    """n of the `rows` (M, *S), drawn with replacement, (n, *S), on the device of the rows.
+def choose(rows: Shaped[Rows, " m *s"], n: int, generator: torch.Generator | None) -> Shaped[Tensor, " {n} *s"]:
+    """n of the `rows` (M, *S), in memory or on disk, drawn with replacement, (n, *S), on the device of the rows.
 
     The generator is one of the CPU; None is torch's own. Rows of two tensors that belong together are chosen by
     their indices, `choose(torch.arange(M), n, generator)`.

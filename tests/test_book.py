@@ -200,7 +200,7 @@ def test_building_the_book_does_not_import_torch():
 @pytest.mark.parametrize(
     "page",
     [
-        *(f"book/howto-{name}.md" for name in ("library", "models", "images", "scale", "unlearn-inpainter", "audit")),
+        *(f"book/howto-{name}.md" for name in ("library", "models", "scale", "unlearn-inpainter", "audit")),
         "book/conformance.md",
         "README.md",
     ],
