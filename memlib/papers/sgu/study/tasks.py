@@ -145,7 +145,10 @@ def trained_judge(images: Tensor, labels: Tensor, steps: int, seed: int) -> dict
 
 
 def prepare(parts: Parts, judges: Mapping[str, dict[str, Tensor]], settings: Settings) -> Task:
-    """Choose the coordinates and find sigma*. `judges` are the results of `judge_calls`."""
+    """Choose the coordinates and find sigma*.
+
+    `judges` are the results of `judge_calls`: the weights of each judge by name, of which `head.bias` is (K,).
+    """
     x, mean, basis = parts.train, parts.train.mean(0), None
     if settings.network == "mlp" and x[0].numel() > settings.latent:
         mean, basis = _principal(x, settings.latent)
