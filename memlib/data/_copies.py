@@ -95,7 +95,7 @@ def _join(groups: _Groups, flat: Rows, reach: numpy.ndarray, i: numpy.ndarray, j
     for row, start, count in zip(*numpy.unique(i, return_index=True, return_counts=True), strict=True):
         found = j[start : start + count]
         found = found[groups.of[found] != groups.of[row]]
-        for some in numpy.array_split(found, -(-len(found) // few(flat, len(found) or 1))):
+        for some in numpy.array_split(found, -(-len(found) // few(flat, len(found) or 1)) or 1):
             others, own = flat[torch.from_numpy(some)].numpy(), flat[row].numpy()
             apart = numpy.sqrt(numpy.square(others - own).mean(1, dtype=numpy.float64))
             for other in some[apart <= numpy.minimum(reach[row], reach[some])]:
