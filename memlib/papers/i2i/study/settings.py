@@ -28,10 +28,10 @@ class Settings:
     crops: Annotated[tuple[int, ...], Between(1, 64)] = (2, 1, 3)  # k of the k x k hidden patches; the first is main
     width: Annotated[int, Between(8, 2048)] = 64  # units of the transformers; the U-Net has a quarter and a half
     n_seeds: Annotated[int, Between(2, 50)] = 3  # repetitions; the arms are paired within each
-    train_steps: Annotated[int, Between(1, 10**6)] = 1000  # optimiser steps of an original model
+    train_steps: Annotated[int, Between(1, 10**6)] = 700  # optimiser steps of an original model
     diffusion_steps: Annotated[tuple[int, ...], Between(1, 10**6)] = (500, 200)  # to train and to unlearn, diffusion
     train_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam's, falling along a cosine
-    unlearn_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of each unlearning arm
+    unlearn_steps: Annotated[int, Between(1, 10**6)] = 150  # optimiser steps of each unlearning arm
     batch: Annotated[int, Between(1, 4096)] = 12  # retain and as many forget images a step; training takes twice
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
@@ -39,7 +39,7 @@ class Settings:
     weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.25, 2.0, 0.5, 0.5, 0.5, 4.0)  # alpha, by method
     factors: Annotated[tuple[float, ...], Between(0.0, 100.0)] = ()  # multiples of its own that each tries; empty: 1
     margin: Annotated[float, Between(0.0, 1.0)] = 0.05  # cosine: a smaller loss counts as none, a larger as some
-    judge_steps: Annotated[int, Between(1, 10**6)] = 300  # optimiser steps of the classifier that judges
+    judge_steps: Annotated[int, Between(1, 10**6)] = 150  # optimiser steps of the classifier that judges
     ablations: tuple[Ablation, ...] = ()  # parts of a whole run that cost more; one asked for by its claim runs anyway
     inception: str = ""  # file of Inception-v3's weights, the paper's judge; empty: a classifier trained here
     clip: str = ""  # folder of CLIP's weights, for the cosine; empty: features of the judge
@@ -48,6 +48,9 @@ class Settings:
 _WHOLE = replace(
     Settings(),
     families=("mae", "vqgan", "diffusion", "masked code"),
+    train_steps=1000,
+    unlearn_steps=300,
+    judge_steps=300,
     ablations=("crops", "alpha", "noise", "data", "tasks", "probe"),
 )
 
@@ -66,6 +69,8 @@ SCALES: dict[str, Settings] = {
         patch=16,
         crops=(8, 4),
         n_seeds=3,
+        train_steps=1000,
+        judge_steps=300,
         batch=64,
         unlearn_steps=781,
         unlearn_lr=1e-4,
