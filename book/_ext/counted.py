@@ -24,8 +24,9 @@ def summary(page: dict) -> str:
     bad = "Nothing was lost and nothing was wrong" if not lost + wrong else f"{lost} were lost and {wrong} went wrong"
     timed = [row for row in kinds if not row.get("stopped")]
     minutes = sum(row["seconds"] for row in timed) / 60
-    others = len(kinds) - len(timed)
-    rest = f" The other {others} were stopped again and again for other work, so their time says nothing." if others else ""
+    others, rest = len(kinds) - len(timed), ""
+    if others:
+        rest = f" The other {others} were stopped again and again for other work, so their time says nothing."
     commits = sorted({(row["commit"] or "unknown")[:12] for row in kinds})
     return (
         f"{cases:,} cases with {kills} kills. {bad}. {len(timed)} kinds took {minutes:.0f} minutes.{rest} Last run on "

@@ -45,9 +45,9 @@ class Compiled(nn.Module):
 def compiled(denoiser: nn.Module, precision: Literal["bf16", "fp32"] | None = None) -> Denoiser:
     """A frozen, compiled copy of a network for sampling, where most calls have one shape (B, *S).
 
-    The first call of each shape takes seconds to a minute. Sample with batches of one size, and pad the last. Whether it
-    pays on a CPU has not been measured for many batches. Without a C++ compiler the network stays as it is there, with
-    a warning.
+    The first call of each shape takes seconds to a minute. Sample with batches of one size, and pad the last. Whether
+    it pays on a CPU has not been measured for many batches. Without a C++ compiler the network stays as it is there,
+    with a warning.
 
     Arguments:
         denoiser: a module D(x, sigma) such as `nets.Preconditioned`, or a `Discrete`, whose network is compiled.

@@ -122,7 +122,7 @@ def distilled(
     clean: bool,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Quality and extraction, (L, T) each as in `trained`, of models that see samples of models with these weights alone.
+    """Quality and extraction, (L, T) each as in `trained`, of models that see samples of trained models alone.
 
     Each sees those of the model that has its members; `clean` leaves out the samples that copy one.
     """
