@@ -171,7 +171,7 @@ OPTIONS = [
         "unknown option",
         nothing,
         "celeba:{at},labl=Bangs",
-        "celeba has no option 'labl': give one of crop, duplicates, label, limit, seed, skip_broken, split, subset",
+        "celeba has no option 'labl': give one of crop, duplicates, label, limit, seed, skip_broken, split, stored, subset",
     ),
     (
         "option twice",
