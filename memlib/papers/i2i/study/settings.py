@@ -28,10 +28,10 @@ class Settings:
     crops: Annotated[tuple[int, ...], Between(1, 64)] = (2, 1, 3)  # k of the k x k hidden patches; the first is main
     width: Annotated[int, Between(8, 2048)] = 64  # units of the transformers; the U-Net has a quarter and a half
     n_seeds: Annotated[int, Between(2, 50)] = 3  # repetitions; the arms are paired within each
-    train_steps: Annotated[int, Between(1, 10**6)] = 700  # optimiser steps of an original model
+    train_steps: Annotated[int, Between(1, 10**6)] = 800  # optimiser steps of an original model
     diffusion_steps: Annotated[tuple[int, ...], Between(1, 10**6)] = (500, 200)  # to train and to unlearn, diffusion
     train_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # Adam's, falling along a cosine
-    unlearn_steps: Annotated[int, Between(1, 10**6)] = 150  # optimiser steps of each unlearning arm
+    unlearn_steps: Annotated[int, Between(1, 10**6)] = 200  # optimiser steps of each unlearning arm
     batch: Annotated[int, Between(1, 4096)] = 12  # retain and as many forget images a step; training takes twice
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
