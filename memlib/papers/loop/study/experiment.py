@@ -188,7 +188,7 @@ def _judged(world: World, gone: Tensor, kind: Kind, found: Mapping, steered: Map
 
 def _shares(of: Tensor, images: int) -> Tensor:
     """The samples that copy each of N images, as a fraction, (T, N), from what each of S copies, (T, S)."""
-    return counted(of, images).cpu().double() / of.shape[1]
+    return counted(of, images).cpu().float() / of.shape[1]
 
 
 def _practices(world: World, gone: Tensor, settings: Settings, run: Run, first: First) -> Practices:

@@ -43,7 +43,7 @@ class Arm:
 
     def share_steered(self, attack: str, gone: Tensor) -> Tensor:
         """The same among the samples of an attack, (T,)."""
-        return (self.steered[attack] * gone).sum(1)
+        return (self.steered[attack].double() * gone).sum(1)
 
     def distinct_steered(self, attack: str, gone: Tensor) -> Tensor:
         """Forgotten images that these copy at least once, (T,)."""
