@@ -1,6 +1,7 @@
 """The verdict of a study on one claim of a paper, with the figures that support it."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -9,6 +10,8 @@ from memlib.errors import Refused
 
 Verdict = Literal["reproduced", "trend only", "not reproduced", "needs data or scale"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
+
+Interval = tuple[float, tuple[float, float]]  # a value, and the ends of its interval
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,9 @@ def _rounded(figure: Any) -> Any:
         raise Refused(f"a claim's figure is {figure}: record a number")
     short = float(f"{float(figure):.3g}")
     return int(short) if isinstance(figure, int) else short
+
+
+def value_and_interval(text: str) -> Interval | None:
+    """The numbers of a cell `mean [low, high]` of a table that a study keeps; None for another text."""
+    match = re.fullmatch(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", text)
+    return (float(match[1]), (float(match[2]), float(match[3]))) if match else None

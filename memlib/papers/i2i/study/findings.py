@@ -1,11 +1,10 @@
 """What tables say, those of this run or of a kept one: the sentences that open the chapter, and intervals to draw."""
 
-import re
 from collections.abc import Mapping, Sequence
 
+from memlib.claim import Interval, value_and_interval
 from memlib.papers.i2i.study.comparison import PRINTED, RELEASED
 
-Interval = tuple[float, tuple[float, float]]
 Rows = Sequence[Sequence[str]]
 Tables = Mapping[str, Rows]
 
@@ -23,12 +22,6 @@ RELEARNING = "Cosine on forget images after steps"
 def rows_of(tables: Tables, beginning: str) -> list[list[str]]:
     """The table whose title begins so, without its first row; empty where there is none."""
     return [list(row) for title, rows in tables.items() if title.startswith(beginning) for row in rows[1:]]
-
-
-def value_and_interval(text: str) -> Interval | None:
-    """The numbers of `mean [low, high]`; None for another text."""
-    match = re.fullmatch(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", text)
-    return (float(match[1]), (float(match[2]), float(match[3]))) if match else None
 
 
 def losses(rows: Rows) -> dict[str, tuple[Interval, Interval]]:
