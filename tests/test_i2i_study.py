@@ -435,7 +435,7 @@ def test_a_rule_without_its_measurements_says_so():
 
 CLAIMS = [*(f"I{i}" for i in range(1, 8)), "I7a", "I8", "I9", "I9a", "I9b", "I10", "I10a", "I10b"]
 TINY = {"train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4}
-TINY |= {"data": "digits", "size": 0, "diffusion_steps": (2, 2)}
+TINY |= {"data": "digits", "size": 0, "diffusion_steps": (2, 2), "second_steps": 2}
 THREE = {"retain": [0], "forget": [1], "proxy": [2]}  # classes: a third of the images
 
 

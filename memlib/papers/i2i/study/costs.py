@@ -108,7 +108,8 @@ def _several_tasks(settings: Settings, plan: Plan, first: bool) -> list[Part]:
         jobs, times = tasks.jobs_of(plan, 0), tasks.LONGER
         holes = [tasks.hole(plan, task, ratio, 0) for (task, _), ratio in jobs.items()]
     elif not first and plan.family == second.PAPERS and "second" in settings.ablations:
-        holes, times = [tasks.hole(plan, task, 0.5, 0) for task in ("centre", "outpaint")], second.LONGER
+        holes = [tasks.hole(plan, task, 0.5, 0) for task in ("centre", "outpaint")]
+        return [Part(plan, holes, second.LONGER * plan.train_steps, settings.second_steps, [RELEASED])]
     else:
         return []
     return [Part(plan, holes, times * plan.train_steps, times * plan.unlearn_steps, [RELEASED])]

@@ -84,6 +84,12 @@ def sentences(tables: Tables) -> str:
     return " ".join(found)
 
 
+def at_half(tables: Tables) -> dict[str, tuple[Interval, Interval]]:
+    """Loss on retain images and share lost, by task, where the hole is nearest to half of the image."""
+    every = by_hidden(tables)
+    return {task: min(holes, key=lambda hole: abs(hole[0] - 50))[1:] for task, holes in every.items()}
+
+
 def by_hidden(tables: Tables) -> dict[str, list[tuple[float, Interval, Interval]]]:
     """By task, by hole: percent hidden, loss on retain images and share lost on forget images; without
     holes where there was nothing to lose."""

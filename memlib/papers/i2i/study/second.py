@@ -16,6 +16,7 @@ from memlib.papers.i2i.study.tasks import (
     hole,
     on_finer_grid,
     pair_of,
+    plan_of_tasks,
     task_worlds,
     three,
     training_holes,
@@ -25,7 +26,7 @@ from memlib.run import Run
 
 CENTRES = ("truth", "original", "unlearned", "another class")  # where the centre of a second completion is from
 PAPERS: Family = "vqgan"  # of table E.4
-LONGER = 2  # times the steps of the main model, where there are two holes to learn
+LONGER = 2  # times the training steps of the main model: there are two holes to learn
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,24 @@ def second(settings: Settings, run: Run, weight: float) -> dict[str, Second]:
     """I7 by family: the first, with the model of all tasks, and the paper's, with a model of the two holes."""
     settings = on_finer_grid(settings)
     every = task_worlds(settings, run)
-    families: list[Family] = [settings.families[0], *(name for name in settings.families[1:] if name == PAPERS)]
+    first = settings.families[0]
+    asked = [(world, plan_of_tasks(settings, world), weight, True) for world in every]
+    if PAPERS in settings.families[1:]:
+        asked += [(world, plan_of_two(settings, world), settings.second_weight, False) for world in every]
     calls = [
-        (alone(run), plan_for(settings, name, world), world, judges_of(settings), weight, every[0].seed, number == 0)
-        for number, name in enumerate(families)
-        for world in every
+        (alone(run), plan, world, judges_of(settings), alpha, every[0].seed, all_tasks)
+        for world, plan, alpha, all_tasks in asked
     ]
     measured = run.each("second", measure_second, calls)
-    parts = [measured[i : i + len(every)] for i in range(0, len(measured), len(every))]
-    return {name: _gathered(part) for name, part in zip(families, parts, strict=True)}
+    found = {first: _gathered(measured[: len(every)])}
+    return found | ({PAPERS: _gathered(measured[len(every) :])} if len(measured) > len(every) else {})
+
+
+def plan_of_two(settings: Settings, world: World) -> Plan:
+    """The plan of the VQ-GAN of two holes."""
+    plan = plan_for(settings, PAPERS, world)
+    steps = LONGER * plan.train_steps
+    return replace(plan, train_steps=steps, unlearn_steps=settings.second_steps, unlearn_lr=settings.second_lr)
 
 
 def _gathered(measured: Sequence[tuple[Tensor, Tensor]]) -> Second:
@@ -80,9 +90,8 @@ def measure_second(
 def _pair_of_two(run: Run, plan: Plan, world: World, weight: float, inside: Tensor, rim: Tensor) -> Pair:
     """The original that learns two holes, and what the paper's method makes of it."""
     draw = partial(any_of, (partial(fixed, inside), partial(fixed, rim)))
-    first = original(run, plan, world, draw, steps=LONGER * plan.train_steps)
-    longer = replace(plan, unlearn_steps=LONGER * plan.unlearn_steps)
-    return Pair(first, unlearned(run, longer, world, first, draw, RELEASED, weight))
+    first = original(run, plan, world, draw)
+    return Pair(first, unlearned(run, plan, world, first, draw, RELEASED, weight))
 
 
 def _again(

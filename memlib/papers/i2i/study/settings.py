@@ -38,6 +38,10 @@ class Settings:
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
     diffusion_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # for diffusion (paper: 1e-5)
+    task_lr: Annotated[float, Between(0.0, 1.0)] = 0.0  # for the model of all tasks (I6, I7a); 0: as the family's
+    second_weight: Annotated[float, Between(0.0, 100.0)] = 4.0  # alpha of the VQ-GAN of two holes (I7)
+    second_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # learning rate of its unlearning
+    second_steps: Annotated[int, Between(1, 10**6)] = 2400  # optimiser steps of its unlearning
     weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.25, 2.0, 0.5, 0.5, 0.5, 4.0)  # alpha, by method
     factors: Annotated[tuple[float, ...], Between(0.0, 100.0)] = ()  # multiples of its own that each tries; empty: 1
     margin: Annotated[float, Between(0.0, 1.0)] = 0.05  # cosine: a smaller loss counts as none, a larger as some
@@ -53,6 +57,7 @@ _WHOLE = replace(
     train_steps=1000,
     unlearn_steps=300,
     judge_steps=300,
+    task_lr=1e-3,
     ablations=("crops", "alpha", "noise", "data", "tasks", "second", "probe"),
 )
 

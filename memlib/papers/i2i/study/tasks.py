@@ -55,6 +55,12 @@ def task_worlds(settings: Settings, run: Run) -> list[World]:
     return worlds(settings, run, TASKS_SEED)
 
 
+def plan_of_tasks(settings: Settings, world: World) -> Plan:
+    """The plan of the first family, with the rate at which the model of all tasks unlearns."""
+    plan = plan_for(settings, settings.families[0], world)
+    return replace(plan, unlearn_lr=settings.task_lr or plan.unlearn_lr)
+
+
 def hole(
     plan: Plan, task: masks.Task, ratio: float, seed: int, generator: torch.Generator | None = None, n: int = 1
 ) -> Tensor:
@@ -77,7 +83,7 @@ def tasks(settings: Settings, run: Run, weight: float) -> Tasks:
     settings = on_finer_grid(settings)
     every = task_worlds(settings, run)
     seed = every[0].seed
-    plans = [plan_for(settings, settings.families[0], world) for world in every]
+    plans = [plan_of_tasks(settings, world) for world in every]
     calls = [
         (alone(run), plan, world, judges_of(settings), weight, seed) for plan, world in zip(plans, every, strict=True)
     ]
