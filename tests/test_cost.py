@@ -155,6 +155,16 @@ def test_the_models_of_chapter_3_cost_what_is_estimated(family, monkeypatch, tmp
     assert moved.total == pytest.approx(estimate[f"unlearning, {family}"] / 2, rel=0.1)
 
 
+def test_a_step_of_the_encoder_alone_costs_less_than_a_step_of_all():
+    settings = changed(i2i.SCALES["fast"], {"width": 32})
+    head, mine, whole = i2i.costs.of_a_step(settings)
+    plan = i2i.costs._plan(settings, "mae")
+    model = models.build(plan)
+    both = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder)]
+    assert mine == ["mae", "as released", "encoder", f"{both[0]:,}", "1.00"] and len(head) == 5
+    assert whole[2:4] == ["encoder and decoder", f"{sum(both):,}"] and float(whole[4]) > 1.1
+
+
 def seven_tasks(plan):
     return [(task, ratio) for (task, _), ratio in tasks.jobs_of(plan, 0).items()]
 
