@@ -100,7 +100,7 @@ def tasks(settings: Settings, run: Run, weight: float) -> Tasks:
 def measure_tasks(
     run: Run, plan: Plan, world: World, judges: Judges, weight: float, seed: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean cosines (jobs, 3, 2) by original, unlearned model and best filling; the gallery of a repetition."""
+    """Mean cosines (J, 3, 2) of J holes by original, unlearned model and best filling; the gallery, by task."""
     jobs = jobs_of(plan, seed)
     pair = pair_of(run, plan, world, weight, seed)
     judge = judge_of(run, world, judges, training_holes(plan, world, seed))
@@ -119,7 +119,7 @@ def pair_of(run: Run, plan: Plan, world: World, weight: float, seed: int) -> Pai
 
 
 def training_holes(plan: Plan, world: World, seed: int) -> list[Tensor]:
-    """The masks of all tasks for the training images, from which a judge learns."""
+    """The masks of all tasks, (1, 1, H, W) or (N, 1, H, W) for the N training images, from which a judge learns."""
     count = len(world.places["train"])
     return [hole(plan, task, ratio, seed, n=count) for (task, _), ratio in jobs_of(plan, seed).items()]
 
@@ -128,7 +128,7 @@ Holes = dict[str, Tensor]  # the masks (1 or N, 1, H, W) of the N test images of
 
 
 def hole_for(world: World, plan: Plan, task: masks.Task, ratio: float, seed: int) -> Holes:
-    """The masks of a task for the test images of each group."""
+    """The masks (1 or N, 1, H, W) of a task for the N test images of each group."""
     return {group: hole(plan, task, ratio, seed, n=len(world.of(group))) for group in "RF"}
 
 
