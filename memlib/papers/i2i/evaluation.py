@@ -65,12 +65,16 @@ def quality(made: Tensor, truth: Tensor, mask: Tensor, judge: Judge) -> Quality:
     biased upwards: compare it at equal N.
     """
     completed, true = region(made, mask), region(truth, mask)
+    known, wanted = judge.embed(completed), judge.embed(true)
+    alike = (known, wanted)  # where one network gives both kinds of features, it looks once
+    if judge.resemble != judge.embed:
+        alike = judge.resemble(completed), judge.resemble(true)
     squares = (completed - true).square().flatten(1).sum(1)
     count = mask.expand(len(made), 1, *mask.shape[-2:]).flatten(1).sum(1) * made.shape[1]
     return Quality(
-        frechet_distance(judge.embed(completed), judge.embed(true)),
+        frechet_distance(known, wanted),
         inception_score(judge.probabilities(completed), 1)[0],
-        torch.cosine_similarity(judge.resemble(completed), judge.resemble(true)),
+        torch.cosine_similarity(*alike),
         squares / count,
     )
 

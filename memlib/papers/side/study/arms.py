@@ -1,7 +1,7 @@
 """The arms of the attack: labels for generated images, a classifier distilled from them, and guided samples."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -99,6 +99,12 @@ class Found:
     candidates: Tensor
 
 
+def beside(first: Found, second: Found) -> Found:
+    """Both as one, the weights of the first before those of the second, whose weight of the comparison stays."""
+    parts = ("hits", "bands", "alone", "non_members", "tops", "near")
+    return replace(second, **{part: torch.cat([getattr(first, part), getattr(second, part)]) for part in parts})
+
+
 def clustered(bench: Bench, run: Run) -> Clusters:
     """Clusters of the generated images, in features fitted to them alone, of as many components as scoring has."""
     recipe, world = bench.recipe, bench.world
@@ -157,11 +163,15 @@ def classifier(classes: int, time: bool, spread: float, residual: bool, like: Te
 
 
 def student(given: Surrogate, bench: Bench, run: Run) -> Logits:
-    """The classifier distilled from a surrogate; the one without time as the paper's DDPM would show samples to it."""
+    """The classifier distilled from a surrogate; the one without time as the paper's DDPM would show samples to it.
+
+    Two surrogates of other names with the same images and labels share it.
+    """
     recipe, classes = bench.recipe, given.targets.shape[1]
     timed = "-TI" not in given.arm
     build = partial(classifier, classes, timed, spread_of(bench), recipe.residual, bench.synthetic[:0])
-    net = run.trained("student", build, _distil, given, recipe.steps, recipe.lr, recipe.seed, run, seed=recipe.seed)
+    shown = replace(given, arm="any-TD" if timed else "any-TI", sees="")
+    net = run.trained("student", build, _distil, shown, recipe.steps, recipe.lr, recipe.seed, run, seed=recipe.seed)
     return net if timed else as_ddpm(net)
 
 
@@ -201,7 +211,7 @@ def guided_samples(
 
     parts = (target, net, labels, weights, n, bench.plain[:n] if own else None)
     folder = run.folder("guided", code_fingerprint(__name__), *parts)
-    batch = max(1, 1250 // max(5, len(weights)))  # starts at a time: each stands for as many rows as weights
+    batch = min(n, max(1, 1250 // max(5, len(weights))))  # starts at a time, each of as many rows as weights
     return stream(draw, n, folder, key=folder.name, batch=batch, title="attack")
 
 
