@@ -17,9 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -221,6 +218,10 @@ def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, answers: Tenso
     Raises:
         Refused: for codes and labels that do not pair up, a single class and codes that are not finite.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and most of this file does not need it
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if len(codes) != len(labels) or len(held_out) != len(answers) or codes.shape[1:] != held_out.shape[1:]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (codes, labels, held_out, answers))
         raise Refused(f"a probe takes codes (N, D), labels (N,), codes (M, D), answers (M,), not {shapes}")
