@@ -163,15 +163,11 @@ def classifier(classes: int, time: bool, spread: float, residual: bool, like: Te
 
 
 def student(given: Surrogate, bench: Bench, run: Run) -> Logits:
-    """The classifier distilled from a surrogate; the one without time as the paper's DDPM would show samples to it.
-
-    Two surrogates of other names with the same images and labels share it.
-    """
+    """The classifier distilled from a surrogate; the one without time as the paper's DDPM would show samples to it."""
     recipe, classes = bench.recipe, given.targets.shape[1]
     timed = "-TI" not in given.arm
     build = partial(classifier, classes, timed, spread_of(bench), recipe.residual, bench.synthetic[:0])
-    shown = replace(given, arm="any-TD" if timed else "any-TI", sees="")
-    net = run.trained("student", build, _distil, shown, recipe.steps, recipe.lr, recipe.seed, run, seed=recipe.seed)
+    net = run.trained("student", build, _distil, given, recipe.steps, recipe.lr, recipe.seed, run, seed=recipe.seed)
     return net if timed else as_ddpm(net)
 
 
