@@ -207,7 +207,8 @@ def guided_samples(
 
     parts = (target, net, labels, weights, n, bench.plain[:n] if own else None)
     folder = run.folder("guided", code_fingerprint(__name__), *parts)
-    batch = min(n, max(1, 1250 // max(5, len(weights))))  # starts at a time, each of as many rows as weights
+    # Starts at a time: each stands for as many rows as weights. Gradients in images take memory, in coordinates none.
+    batch = min(n, max(1, 1250 // max(5 if bench.recipe.residual else 1, len(weights))))
     return stream(draw, n, folder, key=folder.name, batch=batch, title="attack")
 
 
