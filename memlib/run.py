@@ -181,7 +181,10 @@ def _repeatable(kind: str) -> None:
     """Deterministic kernels, and one thread."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     # Some kernels of a GPU (scatter, interpolation backwards) have no deterministic form: a warning there, not a stop.
-    torch.use_deterministic_algorithms(True, warn_only=kind != "cpu")
+    # `torch.use_deterministic_algorithms` does the same and imports torch's compiler, for more than a second.
+    torch.set_deterministic_debug_mode("error" if kind == "cpu" else "warn")
+    # That also fills every new tensor with NaN, for code that reads what nobody wrote: 2 % of a small network's step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     # One thread, since two would sum in another order: bits must not depend on OMP_NUM_THREADS. Two threads gain little
     # on the networks of a chapter, and on two busy cores they were ten times slower.
     torch.set_num_threads(1)

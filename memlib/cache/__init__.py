@@ -1,7 +1,8 @@
 """Slow results, kept on disk under the fingerprint of everything that they depend on.
 
 `fingerprint` is a hash of contents and code, `store` keeps results and trained networks, `checkpoints` those of a
-training, `shards` streams many samples to disk, and `atomic` writes every file.
+training, `shards` streams many samples to disk, and `atomic` writes every file. `recent`
+keeps in memory what no file holds.
 """
 
 from memlib.cache import shards

@@ -54,32 +54,28 @@ def code_fingerprint(module: str = "") -> str:
     """
     home = _source(module)
     known = _closure(home) if home else sorted(_MEMLIB.rglob("*.py"))
-    sources = {str(path.relative_to(_MEMLIB)): _code(path.read_bytes()) for path in known}
-    tops = {name.partition(".")[0] for path in known for name in _imports(path)} - {"memlib"}
+    read = {str(path.relative_to(_MEMLIB)): _read(path.read_bytes()) for path in known}
+    sources = {name: code for name, (code, _) in read.items()}
+    tops = {name.partition(".")[0] for _, names in read.values() for name in names} - {"memlib"}
     versions = {top: _version(top) for top in sorted(tops | {"torch"}) if top not in sys.stdlib_module_names}
     return fingerprint(sources, sys.version_info[:2], versions)
 
 
-def _code(source: bytes) -> str:
-    """What the source says to the interpreter: its tree, without comments, layout and docstrings."""
-    tree = ast.parse(source)
+@functools.cache  # the closures of a study's modules share most files, and parsing one takes milliseconds
+def _read(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """A hash of what the source says to the interpreter, its tree without comments, layout and docstrings; and the
+    dotted names that it imports anywhere."""
+    tree, names = ast.parse(source), []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str:
-                node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-def _imports(path: Path) -> list[str]:
-    """The dotted names that a file imports anywhere."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str:
+                node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(names)
 
 
 @functools.cache
@@ -121,7 +117,7 @@ def _closure(start: Path) -> list[Path]:
     while left:
         if (path := left.pop()) not in found:
             found.add(path)
-            left += [file for name in _imports(path) if (file := _source(name))]
+            left += [file for name in _read(path.read_bytes())[1] if (file := _source(name))]
     return sorted(found)
 
 
@@ -231,7 +227,7 @@ def _module(module: types.ModuleType) -> Iterator[Any]:
     file = str(getattr(module, "__file__", None) or "")
     yield from (module.__name__, _version(module.__name__.partition(".")[0]))
     if file.endswith(".py") and not file.startswith(_LIBRARIES):
-        yield _code(Path(file).read_bytes())
+        yield _read(Path(file).read_bytes())[0]
 
 
 def _function(function: types.FunctionType) -> Iterator[Any]:

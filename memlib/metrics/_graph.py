@@ -17,6 +17,7 @@ from memlib.shapes import Bool, Int, Shaped
 _ROWS = 1024  # rows held at once
 _COLUMNS = 2048  # columns held at once
 _LISTED = 256  # neighbours of a row up to which they are listed
+_WHOLE = 2048  # rows up to which all edges are held, at most 4 MB: a search looks many of them up again
 
 
 class Graph:
@@ -31,6 +32,7 @@ class Graph:
         self._low, self._centre = low, centre_of(self._rows)
         self._edge = float(bound(self._rows.dtype, self._rows.shape[1]))
         self._everyone = torch.arange(len(self._rows), device=self._rows.device)
+        self._edges = None if len(self._rows) > _WHOLE else self._found(self._everyone, self._everyone)
         degrees, lists = zip(*(self._listed(rows) for rows in self._everyone.split(_ROWS)), strict=True)
         self.degree: Int[Tensor, " n"] = torch.cat(degrees)
         self._neighbours = torch.cat(lists)
@@ -46,6 +48,10 @@ class Graph:
 
     def joined(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
         """Which of the rows (R,) are neighbours of which others (C,), (R, C)."""
+        return self._found(rows, others) if self._edges is None else self._edges[rows[:, None], others]
+
+    def _found(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
+        """`joined`, by products."""
         found = torch.cat(
             [
                 _resembling(self._rows[rows], self._rows[part], self._centre, self._edge, self._low, math.inf)

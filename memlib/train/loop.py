@@ -14,6 +14,7 @@ from tqdm import tqdm
 from memlib.cache import checkpoints
 from memlib.random import key, keyed, whole
 from memlib.shapes import Float
+from memlib.train._adam import Adam
 from memlib.train._arguments import bf16_of, check, check_loss, check_networks
 from memlib.train._parts import Parts
 
@@ -174,11 +175,14 @@ def _steps(
     lr, schedule, warmup, clip, seed = (settings[name] for name in ("lr", "schedule", "warmup", "clip", "seed"))
     model = parts.prepare(net, ema)
     device, bf16 = parameters[0].device, settings["precision"] == "bf16"
-    # One fused kernel: a third of the time of the default Adam on small networks.
-    optimiser = torch.optim.Adam(parameters, lr, fused=True)
+    optimiser = Adam(parameters)
     start = 0 if path is None else checkpoints.resume(path, net, ema, optimiser, settings, steps)
+    averaged, buffered = None, False
     if ema is not None:
         ema.eval().requires_grad_(False)
+        # Listed once: finding the weights of a small network takes longer than averaging them.
+        averaged = [*ema.parameters()], [*net.parameters()]
+        buffered = any(True for _ in net.buffers())
     modes = [(module, module.training) for module in net.modules()]
     recent: list[Step] = []
     shown: dict[str, Any] = {} if parts.first else {"disable": True}  # `disable=False` would overrule TQDM_DISABLE
@@ -194,7 +198,7 @@ def _steps(
             for k in range(start, steps):
                 if not net.training:
                     net.train()
-                rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
+                rate = learning_rate(k, steps, lr, schedule, warmup)
                 optimiser.zero_grad()
                 value = parts.gradient(model, lambda j, k=k: part(k * parts.count + j))
                 norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
@@ -206,9 +210,12 @@ def _steps(
                     recent.clear()
                     if k % _LAG == 0 or device.type != "cpu":
                         bar.set_postfix_str(f"loss {last:.4g}", refresh=False)
-                optimiser.step()
-                if ema is not None:
-                    _average(ema, net, min(settings["decay"], (1 + k) / (10 + k)))
+                optimiser.step(rate)
+                if averaged is not None:
+                    with torch.no_grad():
+                        torch._foreach_lerp_(*averaged, 1 - min(settings["decay"], (1 + k) / (10 + k)))
+                if ema is not None and buffered:  # looked up in every step: a module may put another in its place
+                    _copy_buffers(ema, net)
                 if saving and path is not None and parts.first:
                     checkpoints.write(path, net, ema, optimiser, {"step": k + 1, "settings": settings})
                 bar.update()
@@ -259,7 +266,6 @@ def _finite(recent: list[Step], path: Path | None) -> float:
 
 
 @torch.no_grad()
-def _average(ema: nn.Module, net: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
+def _copy_buffers(ema: nn.Module, net: nn.Module) -> None:
     for kept, buffer in zip(ema.buffers(), net.buffers(), strict=True):
         kept.copy_(buffer)

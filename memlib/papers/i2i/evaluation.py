@@ -17,9 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,12 +62,16 @@ def quality(made: Tensor, truth: Tensor, mask: Tensor, judge: Judge) -> Quality:
     biased upwards: compare it at equal N.
     """
     completed, true = region(made, mask), region(truth, mask)
+    known, wanted = judge.embed(completed), judge.embed(true)
+    alike = (known, wanted)  # where one network gives both kinds of features, it looks once
+    if judge.resemble != judge.embed:
+        alike = judge.resemble(completed), judge.resemble(true)
     squares = (completed - true).square().flatten(1).sum(1)
     count = mask.expand(len(made), 1, *mask.shape[-2:]).flatten(1).sum(1) * made.shape[1]
     return Quality(
-        frechet_distance(judge.embed(completed), judge.embed(true)),
+        frechet_distance(known, wanted),
         inception_score(judge.probabilities(completed), 1)[0],
-        torch.cosine_similarity(judge.resemble(completed), judge.resemble(true)),
+        torch.cosine_similarity(*alike),
         squares / count,
     )
 
@@ -217,6 +218,10 @@ def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, answers: Tenso
     Raises:
         Refused: for codes and labels that do not pair up, a single class and codes that are not finite.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and most of this file does not need it
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if len(codes) != len(labels) or len(held_out) != len(answers) or codes.shape[1:] != held_out.shape[1:]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (codes, labels, held_out, answers))
         raise Refused(f"a probe takes codes (N, D), labels (N,), codes (M, D), answers (M,), not {shapes}")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memlib.cache.recent import recent
 from memlib.noise import noise_from
 from memlib.papers.i2i.diffusion import Inpainter
 from memlib.papers.i2i.evaluation import Judge
@@ -101,12 +102,18 @@ def compare(
     }
     for found in arms.values() if every else ():
         found.extend([] if RETAIN_ONLY in found else [RETAIN_ONLY])
-    jobs = [
-        (alone(run), plan_for(settings, family, world), world, judges_of(settings), tuple(arms[family]))
+    jobs = {
+        (family, i): (alone(run), plan_for(settings, family, world), world, judges_of(settings), bool(settings.factors))
         for family in families
-        for world in worlds
+        for i, world in enumerate(worlds)
+    }
+    firsts = [("original", measure_original, job) for job in jobs.values()]
+    others = [[("arm", measure_arm, (*job, *arm)) for arm in arms[family]] for (family, _), job in jobs.items()]
+    run.cascade(firsts, others.__getitem__)  # an arm waits for its own original, and for no other
+    found = [
+        _measured(first, dict(zip(arms[family], run.together(calls), strict=True)))
+        for (family, _), first, calls in zip(jobs, run.together(firsts), others, strict=True)
     ]
-    found = run.each("comparison", measure, [(*job, bool(settings.factors)) for job in jobs])
     gathered = {}
     for i, family in enumerate(families):
         gathered[family] = _gathered(found[i * len(worlds) : (i + 1) * len(worlds)], tried[family], arms[family])
@@ -133,26 +140,43 @@ def main_hole(plan: Plan, judges: Judges) -> Hole:
     return partial(fixed, centre(plan, judges.crops[0]))
 
 
+@recent  # the arms of a repetition share it
 def main_judge(run: Run, plan: Plan, world: World, judges: Judges) -> Judge:
     """The judge of a repetition, which has learnt the hidden regions of all crops."""
     return judge_of(run, world, judges, [centre(plan, k) for k in judges.crops])
 
 
-def measure(run: Run, plan: Plan, world: World, judges: Judges, arms: Sequence[Arm], tuned: bool) -> Measured:
-    """Train the original of one repetition, unlearn it by every arm, and score them all."""
+def measure_original(
+    run: Run, plan: Plan, world: World, judges: Judges, tuned: bool
+) -> tuple[Scores, Tensor, Tensor | None]:
+    """Train the original of one repetition: its scores (2,), those of the best filling (2,), and, where weights are
+    tuned, its mean cosines (2,) on validation images."""
+    judge, mask = main_judge(run, plan, world, judges), centre(plan, judges.crops[0])
+    scores, validation = _scores(original(run, plan, world, main_hole(plan, judges)), world, judge, mask, tuned)
+    return scores, torch.tensor([best_filling(world, judge, mask, group) for group in "RF"]), validation
+
+
+def measure_arm(
+    run: Run, plan: Plan, world: World, judges: Judges, tuned: bool, method: str, weight: float
+) -> tuple[Scores, Tensor | None]:
+    """Unlearn the original of one repetition by one arm: scores (2,), and mean cosines (2,) on validation images."""
     judge, mask, hole = main_judge(run, plan, world, judges), centre(plan, judges.crops[0]), main_hole(plan, judges)
-    first = original(run, plan, world, hole)
-    made = {arm: unlearned(run, plan, world, first, hole, *arm) for arm in arms}
-    validation = {}
-    if tuned:
-        before = scored(first, world, judge, mask, "validation").cosine
-        validation = {arm: before - scored(net, world, judge, mask, "validation").cosine for arm, net in made.items()}
-    return Measured(
-        scored(first, world, judge, mask),
-        torch.tensor([best_filling(world, judge, mask, group) for group in "RF"]),
-        {arm: scored(net, world, judge, mask) for arm, net in made.items()},
-        validation,
-    )
+    net = unlearned(run, plan, world, original(run, plan, world, hole), hole, method, weight)
+    return _scores(net, world, judge, mask, tuned)
+
+
+def _scores(net: nn.Module, world: World, judge: Judge, mask: Tensor, tuned: bool) -> tuple[Scores, Tensor | None]:
+    """Scores (2,) on test images and, where weights are tuned, mean cosines (2,) on validation images."""
+    return scored(net, world, judge, mask), scored(net, world, judge, mask, "validation").cosine if tuned else None
+
+
+def _measured(
+    first: tuple[Scores, Tensor, Tensor | None], made: Mapping[Arm, tuple[Scores, Tensor | None]]
+) -> Measured:
+    """What was found of one repetition as one."""
+    scores, floor, before = first
+    validation = {arm: before - after for arm, (_, after) in made.items() if before is not None and after is not None}
+    return Measured(scores, floor, {arm: one for arm, (one, _) in made.items()}, validation)
 
 
 def _gathered(found: Sequence[Measured], tried: Mapping[str, Sequence[float]], arms: Sequence[Arm]) -> Family:

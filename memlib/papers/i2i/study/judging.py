@@ -55,11 +55,11 @@ def judge_of(run: Run, world: World, judges: Judges, holes: Sequence[Tensor]) ->
     """
     if judges.inception:
         net = features.inception(judges.inception, device=world.device)
-        judge = Judge(
-            lambda x: net.embed(world.pixels(x)),
-            lambda x: net.probabilities(world.pixels(x)),
-            lambda x: net.embed(world.pixels(x)),
-        )
+
+        def embedded(x: Tensor) -> Tensor:
+            return net.embed(world.pixels(x))
+
+        judge = Judge(embedded, lambda x: net.probabilities(world.pixels(x)), embedded)
     else:
         images, places = world.images["train"].to(world.device), world.places["train"]
         seen = torch.cat([region(images, mask) for mask in holes])
@@ -113,7 +113,7 @@ def _quality(model: nn.Module, truth: Tensor, judge: Judge, mask: Tensor) -> Qua
 
 def cosine(made: Tensor, truth: Tensor, judge: Judge, mask: Tensor) -> float:
     """Mean cosine between features of hidden regions, of images `made` and of the truth, (N, C, H, W) both."""
-    return float(quality(made, truth, mask, judge).cosine.mean())
+    return float(torch.cosine_similarity(*(judge.resemble(region(x, mask)) for x in (made, truth))).mean())
 
 
 def best_filling(world: World, judge: Judge, mask: Tensor, group: str) -> float:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from memlib.papers.i2i import bound, methods, targets
@@ -71,6 +70,8 @@ def _features(model: nn.Module, world: World, judge: Judge, mask: Tensor) -> tup
 
 def _map(features: Tensor) -> Tensor:
     """t-SNE of features (N, D) in the plane, (N, 2)."""
+    from sklearn.manifold import TSNE  # slow to import, and worker processes do not need it
+
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     flat = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(features.double().numpy())
     return torch.as_tensor(flat)

@@ -1,7 +1,7 @@
 """The arms of the attack: labels for generated images, a classifier distilled from them, and guided samples."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -97,6 +97,12 @@ class Found:
     l2_ratio: int
     adaptive: int
     candidates: Tensor
+
+
+def beside(first: Found, second: Found) -> Found:
+    """Both as one, the weights of the first before those of the second, whose weight of the comparison stays."""
+    parts = ("hits", "bands", "alone", "non_members", "tops", "near")
+    return replace(second, **{part: torch.cat([getattr(first, part), getattr(second, part)]) for part in parts})
 
 
 def clustered(bench: Bench, run: Run) -> Clusters:
@@ -201,7 +207,8 @@ def guided_samples(
 
     parts = (target, net, labels, weights, n, bench.plain[:n] if own else None)
     folder = run.folder("guided", code_fingerprint(__name__), *parts)
-    batch = max(1, 1250 // max(5, len(weights)))  # starts at a time: each stands for as many rows as weights
+    # Starts at a time: each stands for as many rows as weights. Gradients in images take memory, in coordinates none.
+    batch = min(n, max(1, 1250 // max(5 if bench.recipe.residual else 1, len(weights))))
     return stream(draw, n, folder, key=folder.name, batch=batch, title="attack")
 
 

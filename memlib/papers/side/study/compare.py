@@ -19,7 +19,7 @@ from memlib.papers.side.study.arms import (
     guide,
     surrogate,
 )
-from memlib.papers.side.study.judge import Judge
+from memlib.papers.side.study.judge import judge_of
 from memlib.papers.side.study.model import ROWS
 from memlib.papers.side.study.results import Arms, Labels
 from memlib.papers.side.study.world import World, coders
@@ -81,9 +81,9 @@ def judged(net: Logits, given: Surrogate, bench: Bench, sigmas: Tensor, seed: in
     }
 
 
-def measure_plain(bench: Bench, judge: Judge) -> Found:
+def measure_plain(bench: Bench, run: Run) -> Found:
     """The unguided samples of a bench as an arm without guidance."""
-    decode = coders(bench.world)[1]
+    decode, judge = coders(bench.world)[1], judge_of(bench.world, bench.measure, run)
 
     def images(_: int) -> Iterator[Tensor]:
         return (decode(part) for part in bench.plain.split(ROWS))

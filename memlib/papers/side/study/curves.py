@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from memlib import metrics
@@ -90,6 +89,8 @@ def swept_arms(weights: Weights) -> dict[str, tuple[list[float], list[float]]]:
 def by_ratio(theory: Theory) -> tuple[dict[str, tuple[float, float]], float]:
     """For each labelling the ratio of theorem 1 and the copies as a fraction of the samples, mean of the networks; and
     the rank correlation of the two over the labellings."""
+    from scipy.stats import spearmanr  # slow to import, and worker processes do not need it
+
     count = len(theory.ratio)
     found = {
         name: (

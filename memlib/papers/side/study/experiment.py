@@ -13,11 +13,11 @@ import torch
 from memlib.adapters import Discrete
 from memlib.papers.side.attack import Similarities
 from memlib.papers.side.study import theory
-from memlib.papers.side.study.arms import ARMS, COMPARED, Bench, Found, Recipe, attack
+from memlib.papers.side.study.arms import ARMS, COMPARED, Bench, Found, Recipe, attack, beside
 from memlib.papers.side.study.compare import compare_arms, measure_labels, measure_plain
 from memlib.papers.side.study.judge import Judge, judge_of, measure_of
-from memlib.papers.side.study.memorization import measure_model
-from memlib.papers.side.study.model import plain_samples, synthetic_samples, target_of
+from memlib.papers.side.study.memorization import copies_along, measure_model
+from memlib.papers.side.study.model import network_of, plain_samples, synthetic_samples, target_of, training_of
 from memlib.papers.side.study.results import Arms, Results, Theory, Weights
 from memlib.papers.side.study.seconds import TIMED, measure_seconds
 from memlib.papers.side.study.settings import Settings
@@ -106,6 +106,8 @@ def set_stages(settings: Settings, run: Run, wanted: Container[str] = (), contro
 def following(settings: Settings, stage: Stage, number: int, wanted: Container[str], controls: bool) -> list[tuple]:
     """The calls that the wanted groups need of a network, which are independent of one another."""
     bench, own, calls = stage.bench, stage.run, []
+    if "arms" in wanted or "weights" in wanted:
+        calls.append(("plain", measure_plain, (bench, own)))
     if "arms" in wanted:
         named = attack_calls(settings, stage, arms_of(number, controls))
         calls += [("arms", attack, one) for one in named.values()]
@@ -115,7 +117,14 @@ def following(settings: Settings, stage: Stage, number: int, wanted: Container[s
         calls.append(("labels", measure_labels, (bench, own)))
     if "thresholds" in wanted and number == 0:
         calls.append(("planted", planted_copies, (bench.world, bench.measure, own)))
+    if "model" in wanted and number == 0 and not stage.foreign:
+        calls.append(("along", copies_along, along_of(settings, stage)))
     return calls
+
+
+def along_of(settings: Settings, stage: Stage) -> tuple:
+    """The arguments of `memorization.copies_along`."""
+    return stage.bench, network_of(stage.bench.world, settings), training_of(settings), stage.run
 
 
 def ready(world: World, foreign: Discrete | None, settings: Settings, run: Run) -> int:
@@ -154,7 +163,7 @@ def weights_of(arm: str, settings: Settings) -> list[float]:
     at = weight_of(arm, settings)
     if settings.sweep and arm in SWEPT:
         return sorted({0.0, *settings.sweep, at})
-    return [0.0, at] if arm == SWEPT[0] else [at]
+    return [at]
 
 
 def attacks(
@@ -173,11 +182,17 @@ def attacks(
 
 
 def attack_calls(settings: Settings, stage: Stage, arms: Sequence[str]) -> dict[str, tuple]:
-    """The arguments of `attack` by arm, the longest first."""
+    """The arguments of `attack` by arm, the longest first; of these, one of each surrogate before the next of any, so
+    that two processes do not wait for one student."""
     return {
         arm: (arm, stage.bench, weights_of(arm, settings), weight_of(arm, settings), settings.n_samples, stage.run)
-        for arm in sorted(arms, key=lambda arm: arm not in SWEPT)
+        for arm in sorted(arms, key=lambda arm: (arm not in SWEPT, turn_of(arm)))
     }
+
+
+def turn_of(arm: str) -> int:
+    """How many arms of the same surrogate stand before an arm."""
+    return [name for name, one in ARMS.items() if one.surrogate == ARMS[arm].surrogate].index(arm)
 
 
 def arms_of(number: int, controls: bool = True) -> tuple[str, ...]:
@@ -197,12 +212,17 @@ def compared(settings: Settings, stages: list[Stage], run: Run, controls: bool =
     arms = [arms_of(number, controls) for number in range(len(stages))]
     found = attacks(settings, stages, arms, run)
     every = [
-        {"Random": measure_plain(stage.bench, stage.judge)} | {arm: one[arm] for arm in named}
-        for stage, one, named in zip(stages, found, arms, strict=True)
+        {"Random": plain} | {arm: one[arm] for arm in named}
+        for plain, one, named in zip(plain_of(stages, run), found, arms, strict=True)
     ]
     columns = {arm: weights_of(arm, settings).index(weight_of(arm, settings)) for arm in arms[0]}
     weights = {arm: weight_of(arm, settings) for arm in arms[0]}
     return compare_arms(settings.data, stages[0].bench.world, every, columns, weights), found
+
+
+def plain_of(stages: list[Stage], run: Run) -> list[Found]:
+    """What the unguided samples of each network resemble."""
+    return run.each("plain", measure_plain, [(stage.bench, stage.run) for stage in stages])
 
 
 def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage]) -> Results:
@@ -228,7 +248,8 @@ def _measured(settings: Settings, run: Run, wanted: set[str], stages: list[Stage
         measured["theory"] = theory_of(settings, stages, run)
     if "model" in wanted:
         hits = stage.plain.hits(judge.edges["high"])
-        measured["model"] = measure_model(bench.world, bench.target, judge, hits, stage.foreign, settings, own)
+        along = None if stage.foreign else run.cached("along", copies_along, *along_of(settings, stage))
+        measured["model"] = measure_model(bench.world, bench.target, judge, hits, along, settings, own)
     if "seconds" in wanted:
         found = attacks(settings, [stage], [TIMED], run)[0]
         hits = {arm: one.hits[weights_of(arm, settings).index(weight_of(arm, settings))] for arm, one in found.items()}
@@ -256,16 +277,20 @@ def swept(settings: Settings, stages: list[Stage], run: Run) -> Weights:
     arms = SWEPT if settings.sweep else SWEPT[:1]
     found = attacks(settings, stages, [arms] * len(stages), run)
     n, arm = settings.n_samples, SWEPT[0]
+    weights = {name: weights_of(name, settings) for name in arms}
+    if not settings.sweep:  # weight 0 is no guidance, and such samples are there
+        weights[arm] = [0.0, *weights[arm]]
+        found = [{arm: beside(plain, one[arm])} for plain, one in zip(plain_of(stages, run), found, strict=True)]
     copies = [(one[arm].hits >= 0).double() for one in found]
     halves = [torch.stack([one[:, half::2].mean(1) for half in (0, 1)], 1) for one in copies]  # (W, 2)
     return Weights(
         arm=arm,
-        weights=weights_of(arm, settings),
+        weights=weights[arm],
         n=n,
         copies=torch.stack(halves),
         tops=torch.stack([one[arm].tops for one in found]),
         near=torch.stack([one[arm].near for one in found]),
-        of_arm={name: weights_of(name, settings) for name in arms},
+        of_arm=weights,
         bands={name: torch.stack([one[name].bands[:, :, :2].double() / n for one in found]) for name in arms},
         non_members={name: torch.stack([one[name].non_members.double() / n for one in found]) for name in arms},
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from memlib import features, metrics
+from memlib.cache.recent import recent
 from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.metrics import Joint
@@ -95,6 +96,7 @@ def _copies(reference: Tensor, measure: Measure, run: Run) -> Embed:
     return features.copies(reference.float(), state)
 
 
+@recent  # the attacks on one network share it
 def judge_of(world: World, measure: Measure, run: Run) -> Judge:
     """The judge: thresholds are set on the calibration part, or as published where the descriptor is SSCD.
 

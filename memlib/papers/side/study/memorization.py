@@ -10,7 +10,8 @@ from memlib.denoiser import pair
 from memlib.features import Embed
 from memlib.metrics import Count
 from memlib.noise import seeded
-from memlib.papers.side.study.judge import Judge
+from memlib.papers.side.study.arms import Bench
+from memlib.papers.side.study.judge import Judge, judge_of
 from memlib.papers.side.study.model import (
     Network,
     Target,
@@ -33,23 +34,27 @@ FEWEST = 8  # training images that the search for the memorized size starts from
 
 
 def measure_model(
-    world: World, target: Target, judge: Judge, hits: Tensor, foreign: bool, settings: Settings, run: Run
+    world: World,
+    target: Target,
+    judge: Judge,
+    hits: Tensor,
+    along: dict[str, list[float]] | None,
+    settings: Settings,
+    run: Run,
 ) -> Model:
-    """All of `Model`; hits (N,) are the members that the unguided samples copy."""
+    """All of `Model`; hits (N,) are the members that the unguided samples copy. `along` is that of `copies_along`, None
+    for a model from elsewhere."""
     encode, decode = coders(world)
     z, fresh = encode(world.members), encode(world.non_members)
     levels = target.sigmas[(target.sigmas > 0.04) & (target.sigmas < 10)][::3]
     variance = (world.calibration - world.reference.mean(0)).square().mean()
     lost = (decode(encode(world.calibration)) - world.calibration).square().mean() / variance
-    along: dict[str, list[float]] = {"members": [], "non-members": []}
     trace = bracket = duplicates = None
-    if not foreign:
+    if along is not None and settings.decisive:
         network, how = network_of(world, settings), training_of(settings)
-        states = states_of(z, network, how, run.seed, run)
-        along = copies_along(states, network, target, judge, decode)
-        if settings.decisive:
-            trace, bracket = memorized_sizes(z, fresh, network, how, run)
-            duplicates = planted_duplicates(z, network, how, judge, decode, run)
+        trace, bracket = memorized_sizes(z, fresh, network, how, run)
+        duplicates = planted_duplicates(z, network, how, judge, decode, run)
+    along = along or {"members": [], "non-members": []}
     return Model(
         members=len(z),
         sigmas=levels,
@@ -73,13 +78,11 @@ def errors(target: Target, x0: Tensor, levels: Tensor) -> Tensor:
         return torch.stack([losses.denoising(*both).mean() / x0[0].numel() for both in pairs]).cpu()
 
 
-def copies_along(
-    states: list[dict[str, Tensor]], network: Network, target: Target, judge: Judge, decode: Embed
-) -> dict[str, list[float]]:
-    """The fraction of 500 samples in the high band of a member and of a non-member, at each moment of the training.
-
-    `states` hold weights; `decode` maps samples (N, *S) to images.
-    """
+def copies_along(bench: Bench, network: Network, how: Training, run: Run) -> dict[str, list[float]]:
+    """The fraction of 500 samples in the high band of a member and of a non-member, at each moment of the training."""
+    (encode, decode), target = coders(bench.world), bench.target
+    judge = judge_of(bench.world, bench.measure, run)
+    states = states_of(encode(bench.world.members), network, how, run.seed, run)
     top, along = judge.edges["high"], {"members": [], "non-members": []}
     for state in states:
         now = Target(denoiser_with(state, network, target.like), target.sigmas, target.like)

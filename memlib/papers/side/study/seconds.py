@@ -27,7 +27,7 @@ def measure_seconds(
 ) -> Seconds:
     """Time samples of each kind, now and alone on this machine, and draw as many plain ones as the seconds of the
     dearest arm buy; `hits` (N,) by arm are those of the attacks, `weights` theirs. `known` (M,) are the members copied
-    by the first M plain samples, which were drawn before."""
+    by the first M plain samples, which were drawn before; then come the generated images, then new samples."""
     target, few, world = bench.target, torch.arange(STARTS), bench.world
     like, decode = target.like, coders(world)[1]
     x = sample.start(target.sigmas, few, like.shape[1:], dtype=like.dtype, device=like.device)
@@ -47,6 +47,9 @@ def measure_seconds(
     spent = max(before[arm] + len(hits[arm]) * each[arm] for arm in TIMED)
     n = min(MOST, max(STARTS, int(spent / plain)))
     plainly = known[:n]
+    if n > len(plainly):  # the generated images are plain samples too
+        generated = (decode(part) for part in bench.synthetic[: n - len(plainly)].split(ROWS))
+        plainly = torch.cat([plainly, judge.compare(generated).hits(judge.edges["high"])])
     if n > len(plainly):
         drawn = (decode(unguided(target, seeds)) for seeds in torch.arange(len(plainly), n).split(ROWS))
         plainly = torch.cat([plainly, judge.compare(drawn).hits(judge.edges["high"])])

@@ -72,7 +72,9 @@ def of_labelling(bench: Bench, labels: Tensor, n: int, weight: float, run: Run) 
     world, judge = bench.world, judge_of(bench.world, bench.measure, run)
     encode, decode = coders(world)
     z, classes = encode(world.members), int(labels.max()) + 1
-    given = surrogates.teacher_labels(teacher(z, labels, max(2, classes), bench, run), bench.synthetic)
+    learnt = teacher(z, labels, max(2, classes), bench, run)
+    apart = len(labels.unique()) == len(labels)  # an arm's labels too: its student and its samples are found
+    given = surrogates.teacher_labels(learnt, bench.synthetic, "RL-TD (training)" if apart else "OL-TD")
     shards = guided_samples(bench, student(given, bench, run), in_use(given.targets), [weight], n, run)
     seen = judge.compare(decode(shard["images"][:, 0].to(bench.target.like)) for shard in shards)
     hits = seen.hits(judge.edges["high"])
