@@ -1,4 +1,5 @@
-"""Reads, trains, embeds, finds copies and audits within a limit of memory, and prints hashes of what came out.
+"""Reads, trains, embeds, finds copies and audits images and a model within a limit of memory, and prints hashes of what
+came out.
 
 `python tests/limited_memory.py ROOT OUT MEGABYTES`: 0 is no limit, and then the sets are held in memory as ever. The
 limit is of what the process writes to (RLIMIT_DATA), beyond what torch and a first small audit take.
@@ -15,8 +16,8 @@ import numpy
 import torch
 from PIL import Image
 
-from memlib import data, features, losses, nets, noise, train
-from memlib.audit import audit
+from memlib import data, features, losses, metrics, nets, noise, train
+from memlib.audit import Model, audit, extraction, kept, members
 from memlib.cache import fingerprint
 from memlib.denoiser import pair
 from memlib.random import choose, noise_from
@@ -53,13 +54,25 @@ def audited(root: Path, out: Path | None) -> None:
     audit(root / "what", root / "train", root / "held_out", out, descriptor="copies", pictures=False)
 
 
+def audited_model(root: Path, out: Path | None, side: int) -> None:
+    """Samples are drawn from a small network, members scored under it, and its samples guided."""
+    torch.manual_seed(0)
+    net = nets.Preconditioned(nets.ResidualMLP((3, side, side), width=4, blocks=1), 0.5)
+    model = Model(net, (3, side, side), noise.karras(3, sigma_max=10.0))
+    audit(model, root / "train", root / "held_out", out, samples=40, descriptor="copies", extract=True)
+
+
 def main(root: Path, out: Path, megabytes: int) -> None:
     """Do everything, and print what came out."""
     features.learn_copies = functools.partial(features.learn_copies, steps=3)
+    # Short, and with small networks: the limit is one for sets.
+    extraction.SAMPLES, extraction._STEPS, extraction._SMALL, members.MOST, kept.BATCH = 16, 3, 1 << 20, 60, 25
+    nets.LabelMLP = functools.partial(nets.LabelMLP, width=8)
     with tempfile.TemporaryDirectory() as small:
         for name, count in (("what", 8), ("train", 20), ("held_out", 60)):
             drawn(Path(small) / name, count, 16, count)
         audited(Path(small), None)  # imports, and the workspace of products
+        audited_model(Path(small), None, 16)
         trained(data.load(f"folder:{small}/train").images)
     found = {}
     if megabytes:
@@ -73,7 +86,10 @@ def main(root: Path, out: Path, megabytes: int) -> None:
     found["copies"] = fingerprint(data.copies(images.images))
     found["trained"] = trained(images.images)
     found["embedded"] = fingerprint(features.half_whitened(images.images[:30])(images.images))
+    flat = images.images.flatten(1)
+    found["matches"] = fingerprint(metrics.matches(flat[:20], flat, 0.2))
     audited(root, out)
+    audited_model(root, out / "model", images.images.shape[-1])
     if megabytes:
         try:
             data.load(root / "train")

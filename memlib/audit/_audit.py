@@ -89,7 +89,8 @@ def audit(
     parts = copies.deal(0 if kept_out is None else len(kept_out), seed, descriptor)
     reference = real[:0] if kept_out is None else kept_out[parts.reference]
     name, embed = copies.describe(descriptor, real, reference, device)
-    judged = copies.judge(made, real, found.group, kept_out, parts, _by_shards(embed, name, descriptor, reference))
+    embed = _by_shards(embed, name, descriptor, reference)
+    judged = copies.judge(made, real, found.group, kept_out, parts, embed)
     member = None
     if model is not None and kept_out is not None:
         member = members.infer(model, real, found.distinct, kept_out, seed, device)

@@ -165,10 +165,10 @@ def judge(
     )
 
 
-def hits(images: Tensor, train: Rows, found: Found, embed: Callable[[Tensor], Tensor]) -> Tensor:
-    """Which of distinct training images (T, C, H, W) further images (N, C, H, W) copy by the thresholds of `found`,
-    (N,), -1 for none."""
-    similarity, distance, place = metrics.closest(images, embed(images), train, embed(train))
+def hits(images: Rows, made: Rows, train: Rows, known: Rows, found: Found) -> Tensor:
+    """Which of distinct training images (T, C, H, W), of features (T, D), further images (N, C, H, W), of features
+    (N, D), copy by the thresholds of `found`, (N,), -1 for none."""
+    similarity, distance, place = metrics.closest(images, made, train, known)
     copy = _passed(similarity, distance, _ratio(images, train), found.edges, found.calibrated)
     return torch.where(copy, place, -1)
 

@@ -7,7 +7,7 @@ calls this arm "CL-TD own": clusters are many and small, and a label drawn by ch
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.metrics import Count
 from memlib.papers.side import attack, students, surrogates
-from memlib.stored import Rows, choose
+from memlib.stored import Rows, choose, deviation
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # lambda of SIDE eq. 10; 0 is the unguided control
 SAMPLES = 200  # starts, each of which is sampled once for each weight: the budget of this attack
@@ -88,7 +88,7 @@ def extract(
     """
     if len(made) < 16:
         raise Refused(f"extraction clusters the samples of the model, and {len(made)} are too few: draw 16 or more")
-    made, name = made[:], kept.name_of(model)  # in memory: a classifier is trained on all of them
+    name = kept.name_of(model)
     classifier, arm = _classifier(kept.points(model, made, device), seed, device)
     lowest = model.sigmas[model.sigmas > 0].min().float()
 
@@ -99,10 +99,13 @@ def extract(
         guided = attack.sweep(model.denoiser, classifier, x, labels, WEIGHTS, model.sigmas)
         return torch.stack([model.images(one) for one in guided.unbind(1)], 1).cpu()
 
-    drawn = kept.rows("guided samples", draw, SAMPLES, name, made, arm, WEIGHTS, seed, dtype=torch.uint8)
+    drawn = kept.on_disk("guided samples", draw, SAMPLES, name, made, arm, WEIGHTS, seed, dtype=torch.uint8)
     alone = choose(train, group.unique())
-    hits = torch.stack([copies.hits(drawn[:, arm], alone, found, embed) for arm in range(len(WEIGHTS))])
-    return judged(hits, WEIGHTS, arm)
+    known, hits = embed(alone), []
+    for place in range(len(WEIGHTS)):
+        images = drawn.map(lambda part, place=place: part[:, place])
+        hits.append(copies.hits(images, embed(images), alone, known, found))
+    return judged(torch.stack(hits), WEIGHTS, arm)
 
 
 def judged(hits: Tensor, weights: Sequence[float], arm: str = "CL-TD") -> Extraction:
@@ -140,21 +143,22 @@ def _distinct(hits: Tensor) -> int:
     return len(hits[hits >= 0].unique())
 
 
-def _classifier(made: Tensor, seed: int, device: str) -> tuple[nn.Module, str]:
+def _classifier(made: Rows, seed: int, device: str) -> tuple[nn.Module, str]:
     """A classifier of the clusters of samples (N, *S), at all levels, and its arm: random labels without clusters."""
     classes = max(2, min(_MOST, len(made) // _MEMBERS))
-    rows = features.half_whitened(made)(made)[:, :_COMPONENTS]
-    made = made.to(device)
+    rows = features.latents(made, _COMPONENTS)[0](made)
+    rows /= rows.std(0).sqrt()  # half-whitened
     try:
         surrogate = surrogates.cluster_labels(made, surrogates.cluster(rows, classes, seed=seed))
     except Refused:  # no cluster is tighter than shuffled ones
         surrogate = surrogates.random_labels(made, classes, torch.Generator().manual_seed(seed))
-    shape, known = tuple(made.shape[1:]), surrogate.targets.shape[1]
+    surrogate = replace(surrogate, targets=surrogate.targets.to(device))
+    shape, known, spread = tuple(made.shape[1:]), surrogate.targets.shape[1], deviation(made)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = nets.LabelMLP(known, shape) if math.prod(shape) <= _SMALL else nets.ResNet(known, shape[0])
-        student = nets.Classifier(net, float(made.std())).to(device)
+        student = nets.Classifier(net, spread).to(device)
     key = fingerprint("classifier", surrogate.images, surrogate.targets, _STEPS, seed)
-    levels = (math.log(float(made.std())), 1.2)
+    levels = (math.log(spread), 1.2)
     place = folder() / "audit" / key[:32]
     return students.distil(student, surrogate, _STEPS, levels=levels, seed=seed, checkpoint=place), surrogate.arm

@@ -12,7 +12,7 @@ from memlib import noise, sample
 from memlib.audit.sources import Model, weights_of
 from memlib.cache import Shards, fingerprint, stream
 from memlib.cache.store import folder
-from memlib.stored import Rows, choose, files
+from memlib.stored import Rows, Stored, choose, files
 
 BATCH = 50
 
@@ -58,9 +58,7 @@ def draw(model: Model, n: int, seed: int, budget: float | None, device: str) -> 
     return choose(files(shards.verified()), slice(n)), key
 
 
-def rows(
-    title: str, make: Callable[[Tensor], Tensor], n: int, *names: object, dtype: torch.dtype | None = None
-) -> Tensor:
+def rows(title: str, make: Callable[[Tensor], Tensor], n: int, *names: object) -> Tensor:
     """make(positions) for the positions 0 .. n - 1, (n, K), kept by shards under the fingerprint of `names`.
 
     Arguments:
@@ -68,28 +66,38 @@ def rows(
         make: from positions (B,) to (B, K). Each row depends on its own position alone.
         n: rows.
         names: what the rows depend on.
-        dtype: torch.uint8 keeps images in [-1, 1] at 256 levels; None keeps rows as they are.
     """
+    return _shards(title, make, n, names, None).load()
+
+
+def on_disk(
+    title: str, make: Callable[[Tensor], Tensor], n: int, *names: object, dtype: torch.dtype | None = None
+) -> Stored:
+    """The same for float32 rows (n, *S) that are large, and stay on disk; uint8 keeps [-1, 1] at 256 levels."""
+    return files(_shards(title, make, n, names, dtype).verified())
+
+
+def _shards(
+    title: str, make: Callable[[Tensor], Tensor], n: int, names: tuple[object, ...], dtype: torch.dtype | None
+) -> Shards:
     key = fingerprint(title, n, names)
 
     def clamped(positions: Tensor) -> Tensor:
         return make(positions.clamp_max(n - 1))
 
-    batch = min(BATCH, n)
     place = folder() / "audit" / key[:32]
-    found = stream(clamped, n, place, key=key, batch=batch, dtype=dtype, title=title).load()
-    return found.float() / 127.5 - 1 if dtype == torch.uint8 else found
+    return stream(clamped, n, place, key=key, batch=min(BATCH, n), dtype=dtype, title=title)
 
 
 def points(model: Model, images: Rows, device: str) -> Rows:
-    """What a model denoises, (N, *S), of images (N, C, H, W): themselves, or their latents, kept by shards."""
+    """What a model denoises, (N, *S), of images (N, C, H, W): themselves, or their latents, kept on disk."""
     if model.vae is None:
         return images
 
     def make(positions: Tensor) -> Tensor:
         return model.points(images[positions].to(device)).float().cpu()
 
-    return rows("latents", make, len(images), model.vae.state_dict(), images)
+    return on_disk("latents", make, len(images), model.vae.state_dict(), images)
 
 
 def fresh(positions: Tensor, seed: int) -> noise.Noise:

@@ -1,11 +1,14 @@
 """Image files that are read once and then kept on disk as they are stored: 8 bits a channel, some megabytes a file.
 
 A kept file is named by what it was made from: path, size and times of each image, and how it was read. So a run that
-was killed goes on where it was, and an image that changed is read again, with the few that lie beside it.
+was killed goes on where it was, and an image that changed is read again, with the few that lie beside it. It carries a
+checksum, which each process looks at once: what a disk has garbled is read again too.
 """
 
 import hashlib
 import json
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -13,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -29,7 +33,8 @@ How: TypeAlias = tuple[int | None, float | None, int | None]
 """Size, crop fraction and bits, as `decoded` takes them."""
 
 _BYTES = 1 << 23  # of a kept file
-_VERSION = 1  # of what is in it
+_VERSION = 2  # of what is in it
+_INTACT: set[tuple[str, int, int]] = set()  # kept files whose checksum was right: path, size and time of change
 
 
 class Shelf(NamedTuple):
@@ -86,6 +91,9 @@ def unlike(root: Path, first: Path, size: Sequence[int], other: Path, another: S
 def _fill(root: Path, wanted: list[tuple[Path, Sequence[Path]]], how: How, skip_broken: bool, many: int) -> None:
     """Read the groups of files whose place is empty or damaged, and write one file for each."""
     missing = [(place, group) for place, group in wanted if _found(place, len(group)) is None]
+    if damaged := [place for place, _ in missing if place.exists()]:
+        told = f"{len(damaged)} of {len(wanted)} kept files of images are damaged, as {str(damaged[0])!r}"
+        warnings.warn(f"{told}: these images are read again", stacklevel=6)  # at the caller of data.load
     total, left = (sum(len(group) for _, group in some) for some in (wanted, missing))
     read = decoded_files([path for _, group in missing for path in group], *how)
     # TQDM_DISABLE acts on a bar only if nobody passes `disable`.
@@ -121,17 +129,37 @@ def _read(
     pixels = numpy.empty((len(arrays), channels, *shape), numpy.uint8)
     for row, array in zip(pixels, arrays, strict=True):
         row[:] = array if array.ndim == 2 else array.transpose(2, 0, 1)
-    return {"images": torch.from_numpy(pixels), "found": torch.from_numpy(found)}
+    kept = {"images": pixels, "found": found, "checksum": _checksum(pixels, found)}
+    return {name: torch.from_numpy(one) for name, one in kept.items()}
 
 
 def _found(place: Path, count: int) -> list[Found] | None:
-    """What is known of each of `count` files; None where the kept file is absent or cut off."""
+    """What is known of each of `count` files; None where the kept file is absent or damaged."""
     try:
         rows = array(place, "found").tolist()
-        whole = len(rows) == count and len(files([place])) == sum(there for there, _, _ in rows)
+        whole = len(rows) == count and len(files([place])) == sum(there for there, _, _ in rows) and _intact(place)
     except (OSError, KeyError, ValueError, Refused):
         return None
     return [(bool(several), level) if there else None for there, several, level in rows] if whole else None
+
+
+def _intact(place: Path) -> bool:
+    """Whether a kept file has the checksum that it states. It is read for that once in each process."""
+    told = place.stat()
+    name = str(place), told.st_size, told.st_mtime_ns
+    if name not in _INTACT:
+        if _checksum(array(place, "images"), array(place, "found")) != array(place, "checksum"):
+            return False
+        _INTACT.add(name)
+    return True
+
+
+def _checksum(*arrays: NDArray) -> NDArray[numpy.int32]:
+    """CRC-32 of the shapes and bytes of arrays of any shape, (1,): faster than a disk, and it sees any flipped bit."""
+    total = 0
+    for one in arrays:
+        total = zlib.crc32(one, zlib.crc32(str(one.shape).encode(), total))
+    return numpy.array([total], numpy.uint32).view(numpy.int32)
 
 
 def _refuse_broken(groups: Sequence[Sequence[Path]], found: list[list[Found]], how: How) -> None:

@@ -17,16 +17,17 @@ from memlib.features.alterations import augment
 from memlib.features.principal import Embed, _principal
 from memlib.random import to_device
 from memlib.shapes import Float
+from memlib.stored import Rows, mapped, mean_row
 
 _BATCH = 128  # images in each step, two views of each
 _RATE = 3e-3
 
 
-def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
+def copies(reference: Rows, state: dict[str, Tensor] | None = None) -> Embed:
     """The trained descriptor, (N, C, H, W) -> (N, D), rows of length 1, in the dtype and on the device of its images.
 
     Arguments:
-        reference: (M, C, H, W) in [-1, 1], real images that are never scored.
+        reference: (M, C, H, W) in [-1, 1], real images that are never scored, in memory or on disk.
         state: the result of `learn_copies` for the same reference; None trains it now.
 
     Raises:
@@ -54,7 +55,7 @@ def copies(reference: Tensor, state: dict[str, Tensor] | None = None) -> Embed:
 
 
 def learn_copies(
-    reference: Tensor, seed: int = 0, steps: int = 300, entropy: float = 5.0, flips: bool = False
+    reference: Rows, seed: int = 0, steps: int = 300, entropy: float = 5.0, flips: bool = False
 ) -> dict[str, Tensor]:
     """Train the descriptor and return its weights for `copies`.
 
@@ -62,7 +63,7 @@ def learn_copies(
     learn_copies, reference))`.
 
     Arguments:
-        reference: (M, C, H, W) in [-1, 1], M >= 16.
+        reference: (M, C, H, W) in [-1, 1], M >= 16, in memory or on disk.
         seed: of the initial weights and all draws.
         steps: training steps, of 128 images each.
         entropy: the weight of the entropy term. The paper has 30 with batches of 4,096, which contain nearer
@@ -77,10 +78,10 @@ def learn_copies(
     if reference.dim() != 4 or len(reference) < 16:
         given = tuple(reference.shape)
         raise Refused(f"a copy descriptor learns from 16 images (M, C, H, W) or more, not from shape {given}")
-    reference = reference.float()
+    reference = reference.to(torch.float32)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = _Descriptor(reference).to(reference)
+        net = _Descriptor(reference).to(reference.device, torch.float32)
     spread, count = float(net.spread), min(_BATCH, len(reference))
 
     def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
@@ -117,7 +118,7 @@ def copy_loss(rows: Float[Tensor, "n d"], entropy: float = 30.0, temperature: fl
 
 
 def recall(
-    embed: Embed, members: Tensor, held_out: Tensor, kinds: dict[str, Tensor], fpr: float = 0.01
+    embed: Embed, members: Rows, held_out: Rows, kinds: dict[str, Tensor], fpr: float = 0.01
 ) -> dict[str, metrics.Count]:
     """The planted copies that a descriptor finds, k of N for each kind, at a false-positive rate `fpr`.
 
@@ -153,12 +154,14 @@ class _Descriptor(nn.Module):
     spread: Tensor  # scalar
     half_whitened: Tensor  # (D, k)
 
-    def __init__(self, reference: Tensor, width: int = 24, dim: int = 64, components: int = 40) -> None:
+    def __init__(self, reference: Rows, width: int = 24, dim: int = 64, components: int = 40) -> None:
         super().__init__()
-        mean = reference.float().mean(0)
+        mean = mean_row(reference.to(torch.float32))
         self.register_buffer("mean", mean)
-        self.register_buffer("spread", (reference.float() - mean).square().mean().sqrt().clamp_min(1e-6))
-        _, axes, variance = _principal(reference)
+        squares = mapped(reference.to(torch.float32), lambda rows: (rows - mean).square())
+        variance = squares.mean() if isinstance(squares, Tensor) else mean_row(squares).mean()
+        self.register_buffer("spread", variance.sqrt().clamp_min(1e-6))
+        _, axes, variance = _principal(reference, components)
         half = axes[:components] / variance[:components, None] ** 0.25  # further ones are mostly noise
         self.register_buffer("half_whitened", half.T.to(mean))  # (D, k)
         channels, *shape = mean.shape

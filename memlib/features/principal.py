@@ -1,7 +1,8 @@
 """Pixels and their principal components: features that are fitted in closed form.
 
 A reference set, disjoint from the images that are scored, determines what is subtracted and rescaled. The fit is done
-once, in float64.
+once, in float64. Of a reference on disk it reads parts: min(M, D)^2 numbers and the components are in memory, and what
+is fitted differs from that in memory by rounding, most where a component has little variance.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.features._range import Span, in_range, span_of
+from memlib.metrics import Moments
 from memlib.shapes import Float, Shaped
-from memlib.stored import Rows, Stored, each, mapped, mean_row
+from memlib.stored import Rows, Stored, each, filled, mapped, mean_row, parts
 
 Embed = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) -> features (N, D). It takes a set on disk too: its features are in memory, except for pixels,
@@ -21,12 +23,12 @@ which are as many as the images have and stay on disk."""
 _FLAT = 1e-12  # a component with less than this fraction of the largest variance is rounding, not data
 
 
-def pixels(images: Shaped[Tensor, " n *s"]) -> Shaped[Tensor, "n d"]:
+def pixels(images: Shaped[Rows, " n *s"]) -> Shaped[Rows, "n d"]:
     """The pixels themselves, (N, C, H, W) -> (N, D) with D = C H W."""
     return images.flatten(1)
 
 
-def centred(reference: Tensor) -> Embed:
+def centred(reference: Rows) -> Embed:
     """Pixels minus the mean of `reference` (M, C, H, W): a cosine then compares what is specific to an image.
 
     Returns:
@@ -44,7 +46,7 @@ def centred(reference: Tensor) -> Embed:
     return embed
 
 
-def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
+def half_whitened(reference: Rows, k: int | None = None) -> Embed:
     """Principal components of `reference` (M, C, H, W), each divided by the square root of its standard deviation.
 
     With the covariance U diag(l) U^T of the reference, embed(x) = diag(l^-1/4) U_k^T (x - mean). This is half-way
@@ -53,7 +55,7 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
     depend on the LAPACK of the machine.
 
     Arguments:
-        reference: (M, C, H, W), at least two images.
+        reference: (M, C, H, W), at least two images, in memory or on disk.
         k: the number of components; None keeps all that have variance.
 
     Returns:
@@ -63,7 +65,7 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
         Refused: for k outside 1..rank, and for fewer than two images or images of integers; the embedder itself for
             images of another shape or of integers. It warns of images in another range than the reference.
     """
-    mean, components, variance = _principal(reference)
+    mean, components, variance = _principal(reference, k)
     kept = len(variance) if k is None else k
     if not 1 <= kept <= len(variance):
         span = f"{len(reference)} reference images of rank {len(variance)}"
@@ -77,7 +79,7 @@ def half_whitened(reference: Tensor, k: int | None = None) -> Embed:
     return embed
 
 
-def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
+def latents(reference: Rows, k: int) -> tuple[Embed, Embed]:
     """The first k principal coordinates as a latent space.
 
     The projection is orthogonal: Gaussian noise stays Gaussian noise, so a diffusion model can work in this space.
@@ -85,7 +87,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
     If the reference has a rank below k, the latent space has that dimension.
 
     Arguments:
-        reference: (M, C, H, W), at least two images.
+        reference: (M, C, H, W), at least two images, in memory or on disk.
         k: the dimension of the latent space.
 
     Returns:
@@ -95,7 +97,7 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
         Refused: for fewer than two images; `encode` for images of another shape or of integers. It warns of images in
             another range than the reference.
     """
-    mean, components, _ = _principal(reference)
+    mean, components, _ = _principal(reference, k)
     basis, alike = components[:k], _alike(reference, "latents")  # (k, D)
 
     def encode(images: Tensor) -> Tensor:
@@ -107,17 +109,42 @@ def latents(reference: Tensor, k: int) -> tuple[Embed, Embed]:
     return encode, decode
 
 
-def _principal(reference: Tensor) -> tuple[Float[Tensor, " d"], Float[Tensor, "r d"], Float[Tensor, " r"]]:
-    """Mean (D,), principal components (r, D) with fixed signs, and their variances (r,), largest first, in float64."""
-    rows = _matrix(reference)[:]  # of a set on disk, all of it
+def _principal(
+    reference: Rows, most: int | None = None
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "k d"], Float[Tensor, " r"]]:
+    """Mean (D,), principal components (k, D) with fixed signs, and the variances of all of them (r,), largest first, in
+    float64. `most` or more components are returned, or all r that there are."""
+    rows = _matrix(reference)
     if len(rows) < 2:
         raise Refused(f"principal components need at least 2 reference images, not {len(rows)}")
-    mean = rows.mean(0)
-    _, singular, components = torch.linalg.svd(rows - mean, full_matrices=False)
-    variance = singular.square() / (len(rows) - 1)
+    if isinstance(rows, Stored):
+        mean, components, variance = _in_parts(rows, most)
+    else:
+        mean = rows.mean(0)
+        _, singular, components = torch.linalg.svd(rows - mean, full_matrices=False)
+        variance = singular.square() / (len(rows) - 1)
     rank = int((variance > _FLAT * variance[0]).sum())
     signs = components.gather(1, components.abs().argmax(1, keepdim=True)).sign()
     return mean, (components * signs)[:rank], variance[:rank]
+
+
+def _in_parts(rows: Stored, most: int | None) -> tuple[Float[Tensor, " d"], Float[Tensor, "k d"], Float[Tensor, " r"]]:
+    """Mean, components and variances of rows (M, D) on disk: of their covariance, or of their products if M < D."""
+    count, width = rows.shape
+    if count > width:
+        moments = Moments(width).update(rows)
+        variance, components = torch.linalg.eigh(moments.covariance)  # ascending
+        return moments.mean, components.T.flip(0)[:most], variance.flip(0)
+    mean = mean_row(rows)
+    apart = rows.map(lambda part: part - mean)
+    products = filled(count, (each(lambda other, part=part: other @ part.T, apart).T for part in parts(apart)))
+    values, vectors = torch.linalg.eigh(products)
+    vectors, first = vectors.flip(1)[:, :most], 0
+    components = torch.zeros(vectors.shape[1], width, dtype=torch.float64)
+    for part in parts(apart):
+        components += vectors[first : first + len(part)].T @ part
+        first += len(part)
+    return mean, components / components.norm(dim=1, keepdim=True), values.flip(0) / (count - 1)
 
 
 def _matrix(reference: Rows) -> Rows:

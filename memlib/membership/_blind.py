@@ -4,17 +4,17 @@ Dubinski et al. 2024; Liang and You 2024.
 """
 
 import torch
-from torch import Tensor
 
 from memlib import metrics
 from memlib.errors import Refused
 from memlib.shapes import Shaped
+from memlib.stored import Rows
 
 FOLDS = 5
 
 
 def blind(
-    members: Shaped[Tensor, " n *s"], others: Shaped[Tensor, " m *s"], seed: int = 0
+    members: Shaped[Rows, " n *s"], others: Shaped[Rows, " m *s"], seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
     """The AUC of a logistic regression that sees no model, on images that it was not fitted to, and its interval.
 
@@ -24,7 +24,8 @@ def blind(
     in another fold tells what an image is.
 
     Arguments:
-        members: (N, *S), pixels or features.
+        members: (N, *S), pixels or features. The regression holds all rows at once, those of sets on disk too: of
+            large images give a few features each.
         others: (M, *S).
         seed: of the folds.
 
@@ -38,7 +39,7 @@ def blind(
 
     if min(len(members), len(others)) < FOLDS:
         raise Refused(f"{len(members)} members and {len(others)} others are too few: give {FOLDS} of each or more")
-    x = torch.cat([members.flatten(1), others.flatten(1)]).cpu().double().numpy()
+    x = torch.cat([members.flatten(1)[:], others.flatten(1)[:]]).cpu().double().numpy()
     y = [1] * len(members) + [0] * len(others)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)

@@ -3,6 +3,9 @@
 Noise is an argument and must be the same for every model, so that shadows and target are compared on equal terms:
 `seeded(seeds)` counts its calls, so make a new one from the same seeds for each model. The exact log-likelihood is one
 more statistic, `likelihood.log_likelihood(...).value`.
+
+Each takes a batch that the network evaluates at once. Of a larger set, in memory or on disk, give one batch after the
+other, each with the noise of its own seeds: `images[rows]` for `rows` in `torch.arange(len(images)).split(50)`.
 """
 
 import math

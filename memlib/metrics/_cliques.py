@@ -13,9 +13,9 @@ from torch import Tensor
 from memlib.errors import Refused
 from memlib.metrics._arguments import takes_arrays
 from memlib.metrics._graph import Graph
-from memlib.metrics.neighbours import _smallest, checked
+from memlib.metrics.neighbours import _direction, _smallest, checked
 from memlib.shapes import Float, Int, Shaped
-from memlib.stored import Rows, at_once, each, filled, mapped, mean_row
+from memlib.stored import Rows, at_once, choose, each, filled, mapped, mean_row
 
 _ROWS = 1024  # queries held at once
 _BLOCK = 256  # samples whose neighbours are held at once
@@ -24,7 +24,7 @@ _CELLS = 1 << 22  # numbers held at once while distances are computed exactly
 
 @takes_arrays("features")
 @torch.no_grad()
-def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list[Int[Tensor, "..."]]:
+def cliques(features: Shaped[Rows, "..."], low: float, size: int = 10) -> list[Int[Tensor, "..."]]:
     """Disjoint groups of at least `size` samples in which every two samples have cosine >= `low`.
 
     The largest clique of a large graph cannot be computed, so the search is greedy. The sample with the most remaining
@@ -34,7 +34,7 @@ def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list
     Memory grows with N alone, even where a model has made one image thousands of times.
 
     Arguments:
-        features: (N, D), of generated samples.
+        features: (N, D), of generated samples, in memory or on disk.
         low: the smallest cosine of two samples that resemble each other.
         size: the smallest group, 2 or more.
 
@@ -67,7 +67,7 @@ def cliques(features: Shaped[Tensor, "..."], low: float, size: int = 10) -> list
 
 @takes_arrays("features")
 @torch.no_grad()
-def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) -> Int[Tensor, " g"]:
+def medoids(features: Float[Rows, "n d"], groups: list[Int[Tensor, "..."]]) -> Int[Tensor, " g"]:
     """The candidate of each group: the sample that resembles the others most, by mean cosine.
 
     Arguments:
@@ -79,9 +79,10 @@ def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) ->
     """
     best = []
     for group in groups:
-        rows = features[group] / features[group].norm(dim=1, keepdim=True)
-        total = rows @ rows.sum(0)  # cosines to all members in one product; a member's own 1 changes no order
-        near = total >= total.max() - 16 * torch.finfo(total.dtype).eps * len(group)
+        rows = mapped(choose(features, group), _direction)
+        mean = mean_row(rows)
+        total = each(lambda part, mean=mean: part @ mean, rows)  # with all members; a member's own 1 changes no order
+        near = total >= total.max() - 16 * torch.finfo(total.dtype).eps
         best.append(group[near.int().argmax()])
     return torch.stack(best) if best else torch.empty(0, dtype=torch.long, device=features.device)
 
@@ -89,8 +90,8 @@ def medoids(features: Float[Tensor, "n d"], groups: list[Int[Tensor, "..."]]) ->
 @takes_arrays("queries", "train")
 @torch.no_grad()
 def adaptive_l2(
-    queries: Shaped[Tensor, "..."],
-    train: Shaped[Tensor, "..."],
+    queries: Shaped[Rows, "..."],
+    train: Shaped[Rows, "..."],
     n: int = 50,
     alpha: float = 0.5,
     around: Literal["query", "match"] = "query",
@@ -122,7 +123,7 @@ def adaptive_l2(
     nearest, index, mean = _neighbours(queries, train, n)
     if around == "match":
         at, back = index.unique(return_inverse=True)
-        mean = _neighbours(train[at], train, n)[2][back]
+        mean = _neighbours(choose(train, at), train, n)[2][back]
     if (mean == 0).any():
         row = int((mean == 0).nonzero()[0])
         raise Refused(f"query {row}: its {n} neighbours are copies of one image: remove duplicates, or increase n")
@@ -133,10 +134,9 @@ def _clique(graph: Graph, near: Tensor) -> Tensor:
     """Those of `near` (k,) that all resemble each other, in the order in which they joined."""
     order = near[graph.counted(near, near).argsort(descending=True, stable=True)]
     open_, chosen = torch.ones(len(near), dtype=torch.bool, device=near.device), []
-    for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
-        joined = graph.joined(block, order)
-        for place, row in enumerate(joined, start):
+    places = torch.arange(len(order))
+    for some in places.split(at_once(_BLOCK, graph.rows)):
+        for place, row in zip(some.tolist(), graph.joined(order[some], order), strict=True):
             if open_[place]:
                 chosen.append(place)
                 open_ &= row

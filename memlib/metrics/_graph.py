@@ -13,6 +13,7 @@ from memlib.metrics._proposal import bound
 from memlib.metrics._search import centre_of
 from memlib.metrics.neighbours import _directions, _resembling
 from memlib.shapes import Bool, Int, Shaped
+from memlib.stored import Rows, at_once
 
 _ROWS = 1024  # rows held at once
 _COLUMNS = 2048  # columns held at once
@@ -24,16 +25,20 @@ class Graph:
     """Rows (N, D), joined where their cosine is at least `low`. No row is its own neighbour.
 
     Attributes:
+        rows: (N, D), of length 1; on disk if they were given there.
         degree: (N,), the number of neighbours of each row.
     """
 
-    def __init__(self, features: Shaped[Tensor, "..."], low: float) -> None:
-        self._rows = _directions(features, features)[0]
-        self._low, self._centre = low, centre_of(self._rows)
-        self._edge = float(bound(self._rows.dtype, self._rows.shape[1]))
-        self._everyone = torch.arange(len(self._rows), device=self._rows.device)
-        self._edges = None if len(self._rows) > _WHOLE else self._found(self._everyone, self._everyone)
-        degrees, lists = zip(*(self._listed(rows) for rows in self._everyone.split(_ROWS)), strict=True)
+    def __init__(self, features: Shaped[Rows, "..."], low: float) -> None:
+        self.rows = _directions(features, features)[0]
+        self._low, self._centre = low, centre_of(self.rows)
+        self._edge = float(bound(self.rows.dtype, self.rows.shape[1]))
+        self._high, self._wide = at_once(_ROWS, self.rows), at_once(_COLUMNS, self.rows)
+        self._everyone, self._edges = torch.arange(len(self.rows), device=self.rows.device), None
+        if len(self.rows) <= _WHOLE:
+            strips = [self.joined(rows, self._everyone) for rows in self._everyone.split(self._high)]
+            self._edges = torch.cat(strips)
+        degrees, lists = zip(*(self._listed(rows) for rows in self._everyone.split(self._high)), strict=True)
         self.degree: Int[Tensor, " n"] = torch.cat(degrees)
         self._neighbours = torch.cat(lists)
         lengths = self.degree.where(self.degree <= _LISTED, 0)
@@ -48,32 +53,30 @@ class Graph:
 
     def joined(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
         """Which of the rows (R,) are neighbours of which others (C,), (R, C)."""
-        return self._found(rows, others) if self._edges is None else self._edges[rows[:, None], others]
-
-    def _found(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
-        """`joined`, by products."""
-        found = torch.cat(
-            [
-                _resembling(self._rows[rows], self._rows[part], self._centre, self._edge, self._low, math.inf)
-                for part in others.split(_COLUMNS)
-            ],
-            1,
-        )
-        return found & (rows[:, None] != others)
+        own = self.rows[rows]
+        return torch.cat([self._joined(own, rows, part) for part in others.split(self._wide)], 1)
 
     def counted(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Int[Tensor, " r"]:
         """The number of neighbours that each row has among the others, (R,)."""
         counts = torch.zeros_like(rows)
-        for total, some in zip(counts.split(_ROWS), rows.split(_ROWS), strict=True):
-            for part in others.split(_COLUMNS):
-                total += self.joined(some, part).sum(1)
+        for total, some in zip(counts.split(self._high), rows.split(self._high), strict=True):
+            own = self.rows[some]
+            for part in others.split(self._wide):
+                total += self._joined(own, some, part).sum(1)
         return counts
+
+    def _joined(self, own: Tensor, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
+        """`joined`, of the rows (R,), whose values are `own` (R, D), with few others."""
+        if self._edges is not None:
+            return self._edges[rows[:, None], others]
+        found = _resembling(own, self.rows[others], self._centre, self._edge, self._low, math.inf)
+        return found & (rows[:, None] != others)
 
     def _listed(self, rows: Int[Tensor, " r"]) -> tuple[Int[Tensor, " r"], Int[Tensor, " p"]]:
         """The degree of consecutive rows, (R,), and the neighbours, (P,), of those that have few, row after row."""
-        degree, pairs = torch.zeros_like(rows), rows.new_empty(2, 0)
-        for others in self._everyone.split(_COLUMNS):
-            joined = self.joined(rows, others)
+        own, degree, pairs = self.rows[rows], torch.zeros_like(rows), rows.new_empty(2, 0)
+        for others in self._everyone.split(self._wide):
+            joined = self._joined(own, rows, others)
             degree += joined.sum(1)
             joined &= (degree <= _LISTED)[:, None]
             i, j = joined.nonzero(as_tuple=True)

@@ -4,7 +4,7 @@
 
 For any factors C = F F^T, the last trace is the nuclear norm |F_a^T F_b|_*, the sum of the singular values. It is the
 sum of the roots of the eigenvalues of F_a^T C_b F_a, so one factor and no square root of a matrix are needed. If there
-are fewer rows than features (N < D), the centred rows themselves are the factor, and no D x D matrix is formed.
+are fewer rows than features (N < D), the centred rows themselves are F^T, and no D x D matrix is formed.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from memlib.metrics._arguments import takes_arrays
 from memlib.metrics._product import gram
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Float, Shaped
+from memlib.stored import Rows, at_once, choose, each, filled, mapped, mean_row, parts
 
 _ROWS = 1024  # rows held at once in float64
 _STRIPS = 4  # of a symmetric product: what lies above the diagonal strips need not be computed
@@ -38,11 +39,15 @@ class Moments:
 
     @takes_arrays("rows")
     @torch.no_grad()
-    def update(self, rows: Shaped[Tensor, "..."]) -> "Moments":
-        """Add rows (B, D) and return this object. Raises Refused for another width and for rows that are not finite."""
+    def update(self, rows: Shaped[Rows, "..."]) -> "Moments":
+        """Add rows (B, D), in memory or on disk, and return this object.
+
+        Raises Refused for another width and for rows that are not finite.
+        """
         rows = checked(rows, "new", least=1, width=len(self.mean))
-        held = self.mean.new_empty(min(len(rows), _ROWS), len(self.mean))  # one for all parts: fresh memory is slow
-        for part in rows.split(_ROWS):
+        count = min(len(rows), at_once(_ROWS, rows))
+        held = self.mean.new_empty(count, len(self.mean))  # one for all parts: fresh memory is slow
+        for part in rows.split(count):
             centred = held[: len(part)].copy_(part)
             mean = centred.mean(0)
             self._join(len(part), mean, gram(centred.sub_(mean)))
@@ -73,15 +78,16 @@ class Moments:
 
 @takes_arrays("a", "b")
 @torch.no_grad()
-def frechet_distance(a: Shaped[Tensor, "..."] | Moments, b: Shaped[Tensor, "..."] | Moments) -> float:
+def frechet_distance(a: Shaped[Rows, "..."] | Moments, b: Shaped[Rows, "..."] | Moments) -> float:
     """Squared Frechet distance of two Gaussians fitted to features. With Inception features this is FID.
 
     Heusel et al. 2017, eq. 6, squared as usually reported, in float64, with covariances over N - 1. Equal sets give 0
     up to rounding. Few rows bias the distance upwards, roughly as 1/N: compare distances at equal N and M.
 
     Arguments:
-        a: features (N, D), or their `Moments` if they do not fit into memory at once.
-        b: features (M, D), or their `Moments`.
+        a: features (N, D), in memory or on disk, or their `Moments` if they come batch by batch.
+        b: features (M, D), or their `Moments`. Sums over sets on disk are rounded in another order: results differ from
+            those in memory by about 1e-12 of the traces. Memory: D^2 numbers for any N and M.
 
     Raises:
         Refused: for fewer than two rows, for shapes that do not match, and for values that are not finite.
@@ -96,14 +102,16 @@ def frechet_distance(a: Shaped[Tensor, "..."] | Moments, b: Shaped[Tensor, "..."
 
 
 class _Spread(NamedTuple):
-    """How features spread: their covariance C (D, D), or a factor F (D, r) with F F^T = C, r < D."""
+    """How features spread: their covariance C (D, D), or rows R (r, D) with R^T R = C, r < D."""
 
     covariance: Float[Tensor, "d d"] | None = None
-    factor: Float[Tensor, "d r"] | None = None
+    rows: Float[Rows, "r d"] | None = None
 
     def trace(self) -> Float[Tensor, ""]:
         """Of C."""
-        return self.factor.square().sum() if self.covariance is None else self.covariance.trace()
+        if self.covariance is not None:
+            return self.covariance.trace()
+        return torch.stack([part.square().sum() for part in parts(self.rows)]).sum()
 
     def lower(self) -> Float[Tensor, "d d"] | None:
         """The lower triangular factor of C, if C is given and positive definite."""
@@ -112,24 +120,24 @@ class _Spread(NamedTuple):
         lower, failed = torch.linalg.cholesky_ex(self.covariance)
         return None if failed else lower
 
-    def any_factor(self) -> Float[Tensor, "d r"]:
-        """A factor of C, of as many columns as its rank if C is singular: a dead feature, or streamed N < D."""
-        if self.factor is not None:
-            return self.factor
+    def any_rows(self) -> Float[Rows, "r d"]:
+        """Rows for C, as many as its rank if C is singular: a dead feature, or streamed N < D."""
+        if self.rows is not None:
+            return self.rows
         if (lower := self.lower()) is not None:
-            return lower
+            return lower.T
         values, vectors = torch.linalg.eigh(self.covariance)
         kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-        return vectors[:, kept] * values[kept].sqrt()
+        return (vectors[:, kept] * values[kept].sqrt()).T
 
 
-def _mean_and_spread(side: Tensor | Moments, name: str) -> tuple[Float[Tensor, " d"], _Spread]:
-    """The mean (D,), and the centred rows as a factor if N < D, else the covariance."""
+def _mean_and_spread(side: Rows | Moments, name: str) -> tuple[Float[Tensor, " d"], _Spread]:
+    """The mean (D,), and the centred rows if N < D, else the covariance."""
     if not isinstance(side, Moments):
         count, width = checked(side, name).shape
         if count < width:
-            mean = side.mean(0, dtype=torch.float64)
-            return mean, _Spread(factor=(side - mean).T / (count - 1) ** 0.5)
+            mean = mean_row(side, torch.float64)
+            return mean, _Spread(rows=mapped(side, lambda part: (part - mean) / (count - 1) ** 0.5))
         side = Moments(width, side.device).update(side)
     return side.mean, _Spread(side.covariance)
 
@@ -137,32 +145,46 @@ def _mean_and_spread(side: Tensor | Moments, name: str) -> tuple[Float[Tensor, "
 def _trace_of_root(a: _Spread, b: _Spread, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """tr (C_a C_b)^1/2, from the eigenvalues of F_a^T C_b F_a."""
     if b.covariance is None:
-        a, b = b, a  # the factor comes first; of two, the smaller product
-        if b.covariance is None and a.factor.shape[1] > b.factor.shape[1]:
+        a, b = b, a  # the rows come first; of two, the smaller product
+        if b.covariance is None and len(a.rows) > len(b.rows):
             a, b = b, a
     if b.covariance is None:
-        square = gram(b.factor.T @ a.factor)
+        square = gram(_products(b.rows, a.rows))
     elif a.covariance is None:
-        square = _congruent(b.covariance, a.factor, triangular=False)
+        square = _congruent(b.covariance, a.rows)
     elif (lower := a.lower()) is not None:
-        square = _congruent(b.covariance, lower, triangular=True)
+        square = _congruent_triangular(b.covariance, lower)
     elif (lower := b.lower()) is not None:
-        square = _congruent(a.covariance, lower, triangular=True)
+        square = _congruent_triangular(a.covariance, lower)
     else:
-        square = _congruent(b.covariance, a.any_factor(), triangular=False)
-    return _sum_of_roots(square, lambda: a.any_factor().T @ b.any_factor(), scale)
+        square = _congruent(b.covariance, a.any_rows())
+    return _sum_of_roots(square, lambda: _products(a.any_rows(), b.any_rows()), scale)
 
 
-def _congruent(c: Float[Tensor, "d d"], factor: Float[Tensor, "d r"], triangular: bool) -> Float[Tensor, "r r"]:
-    """The lower strips of F^T C F, (r, r), where C is symmetric; what lies above them is not computed.
+def _products(a: Float[Rows, "r d"], b: Float[Rows, "s d"]) -> Float[Tensor, "r s"]:
+    """All products of rows, (r, s)."""
+    if isinstance(b, Tensor):
+        return each(lambda part: part @ b.T, a)
+    return filled(len(b), (_products(a, part).T for part in parts(b))).T
 
-    Of a lower triangular F the zeros are not multiplied.
-    """
-    square = c.new_zeros(factor.shape[1], factor.shape[1])
+
+def _congruent(c: Float[Tensor, "d d"], rows: Float[Rows, "r d"]) -> Float[Tensor, "r r"]:
+    """The lower strips of R C R^T, (r, r), where C is symmetric; what lies above them is not computed."""
+    square = c.new_zeros(len(rows), len(rows))
     step = max(1, -(-len(square) // _STRIPS))
     for start in range(0, len(square), step):
-        strip, low = slice(start, start + step), start if triangular else 0
-        square[start:, strip] = factor[low:, start:].T @ (c[low:, low:] @ factor[low:, strip])
+        strip = slice(start, start + step)
+        square[start:, strip] = _products(choose(rows, slice(start, None)), (c @ rows[strip].T).T)
+    return square
+
+
+def _congruent_triangular(c: Float[Tensor, "d d"], lower: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The same of L^T C L, for a lower triangular L, whose zeros are not multiplied."""
+    square = torch.zeros_like(c)
+    step = max(1, -(-len(square) // _STRIPS))
+    for start in range(0, len(square), step):
+        strip = slice(start, start + step)
+        square[start:, strip] = lower[start:, start:].T @ (c[start:, start:] @ lower[start:, strip])
     return square
 
 

@@ -4,6 +4,9 @@
 
 Gretton et al. 2012, lemma 6; Real-Fake eq. 17-20. The training loss of Real-Fake uses the space of the features
 themselves, |mean_a - mean_b|^2.
+
+All take sets on disk, whose sums are rounded in another order: results differ from those in memory by about 1e-12 of a
+mean kernel.
 """
 
 import math
@@ -17,6 +20,7 @@ from memlib.errors import Refused
 from memlib.metrics._arguments import checked_level, takes_arrays
 from memlib.metrics.neighbours import checked
 from memlib.shapes import Float
+from memlib.stored import Rows, at_once, filled, mapped, mean_row, parts
 
 _ROWS = 512  # rows and columns of a tile of the kernel matrix: in float64 it fits into a cache
 _DYADIC = 1e-12  # how far log2 of a ratio of squared bandwidths may be off a whole number
@@ -25,7 +29,7 @@ _Kernel = Callable[[Tensor, Tensor], Tensor]  # of rows (n, D) and (m, D), (n, m
 
 
 @takes_arrays("a", "b")
-def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bool = True) -> float:
+def mmd2(a: Rows, b: Rows, bandwidths: float | Sequence[float], unbiased: bool = True) -> float:
     """Squared MMD under the Gaussian kernel k(x, y) = sum_s exp(-|x - y|^2 / 2 s^2), in float64.
 
     As s grows, s^2 MMD^2 tends to |mean_a - mean_b|^2.
@@ -46,7 +50,7 @@ def mmd2(a: Tensor, b: Tensor, bandwidths: float | Sequence[float], unbiased: bo
 
 @takes_arrays("a", "b")
 def kid(
-    a: Tensor, b: Tensor, degree: int = 3, gamma: float | None = None, coef: float = 1.0, unbiased: bool = True
+    a: Rows, b: Rows, degree: int = 3, gamma: float | None = None, coef: float = 1.0, unbiased: bool = True
 ) -> float:
     """Squared MMD under the polynomial kernel k(x, y) = (gamma x.y + coef)^degree, in float64.
 
@@ -69,7 +73,7 @@ def kid(
 @takes_arrays("a", "b", "reference")
 @torch.no_grad()
 def mmd2_difference(
-    a: Tensor, b: Tensor, reference: Tensor, bandwidths: float | Sequence[float], level: float = 0.95
+    a: Rows, b: Rows, reference: Rows, bandwidths: float | Sequence[float], level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
     """MMD^2(a, reference) - MMD^2(b, reference), unbiased, and its interval. It is below 0 where a is nearer.
 
@@ -103,8 +107,8 @@ def mmd2_difference(
 @takes_arrays("a", "b")
 @torch.no_grad()
 def mmd2_p_value(
-    a: Tensor,
-    b: Tensor,
+    a: Rows,
+    b: Rows,
     bandwidths: float | Sequence[float],
     permutations: int = 999,
     generator: torch.Generator | None = None,
@@ -123,15 +127,15 @@ def mmd2_p_value(
     Raises:
         Refused: as `mmd2` does.
     """
-    rows, n, m = torch.cat(_centred(a, b)), len(a), len(b)
+    sets, n, m = _centred(a, b), len(a), len(b)
     labels = torch.zeros(n + m, permutations + 2, dtype=torch.float64)  # 1: belongs to a
     labels[:n, 0] = 1
     for column in range(1, permutations + 1):
         labels[torch.randperm(n + m, generator=generator)[:n], column] = 1
     labels[:, -1] = 1  # all rows: gives the row sums of K
-    labels = labels.to(rows.device)
+    labels = labels.to(sets[0].device)
     reached = torch.zeros_like(labels)  # K labels, one column a relabelling
-    for i, j, tile in _upper(rows, _gaussian(bandwidths)):
+    for i, j, tile in _upper(sets, _gaussian(bandwidths)):
         reached[i] += tile @ labels[j]
         if i != j:
             reached[j] += tile.T @ labels[i]
@@ -146,25 +150,25 @@ def mmd2_p_value(
 
 @takes_arrays("a", "b")
 @torch.no_grad()
-def median_distance(a: Tensor, b: Tensor, pairs: int = 100_000, generator: torch.Generator | None = None) -> float:
+def median_distance(a: Rows, b: Rows, pairs: int = 100_000, generator: torch.Generator | None = None) -> float:
     """Median distance of random pairs of rows of a (N, D) and b (M, D) taken together: the usual Gaussian bandwidth.
 
     Gretton et al. 2012, sec. 8. `pairs` is the number of random pairs. Raises Refused as `mmd2` does.
     """
-    rows = torch.cat(_pair(a, b))
-    i = torch.randint(len(rows), (pairs,), generator=generator)
-    j = (i + torch.randint(1, len(rows), (pairs,), generator=generator)) % len(rows)  # never a row with itself
-    parts = zip(i.to(rows.device).split(_ROWS), j.to(rows.device).split(_ROWS), strict=True)
-    return float(torch.cat([(rows[p] - rows[q]).norm(dim=1) for p, q in parts]).median())
+    sets, total = _pair(a, b), len(a) + len(b)
+    i = torch.randint(total, (pairs,), generator=generator)
+    j = (i + torch.randint(1, total, (pairs,), generator=generator)) % total  # never a row with itself
+    both = zip(*(one.to(sets[0].device).split(at_once(_ROWS, *sets)) for one in (i, j)), strict=True)
+    return float(filled(pairs, ((_at(sets, p) - _at(sets, q)).norm(dim=1) for p, q in both)).median())
 
 
 @torch.no_grad()
-def _mmd2(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], kernel: _Kernel, unbiased: bool) -> float:
+def _mmd2(a: Float[Rows, "n d"], b: Float[Rows, "m d"], kernel: _Kernel, unbiased: bool) -> float:
     own = []
     for rows in (a, b):
         total, count = _own(rows, kernel).sum(), len(rows)
         if not unbiased:
-            total = total + sum(kernel(row, row)[0, 0] for row in rows.split(1))
+            total = total + sum(kernel(row, row)[0, 0] for part in parts(rows) for row in part.split(1))
         own.append(total / (count * (count - 1 if unbiased else count)))
     return float(own[0] + own[1] - 2 * _cross(a, b, kernel)[0].mean())
 
@@ -194,45 +198,69 @@ def _gaussian(bandwidths: float | Sequence[float]) -> _Kernel:
     return kernel
 
 
-def _own(rows: Float[Tensor, "n d"], kernel: _Kernel) -> Float[Tensor, " n"]:
+def _own(rows: Float[Rows, "n d"], kernel: _Kernel) -> Float[Tensor, " n"]:
     """The sum of the kernel of each row with all other rows of its set, (N,)."""
-    sums = rows.new_zeros(len(rows))
-    for i, j, tile in _upper(rows, kernel):
+    sums = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for i, j, tile in _upper([rows], kernel):
         sums[i] += tile.sum(1)
         if i != j:
             sums[j] += tile.sum(0)
     return sums
 
 
-def _upper(rows: Tensor, kernel: _Kernel) -> Iterator[tuple[slice, slice, Tensor]]:
-    """The tiles on and above the diagonal of the symmetric kernel matrix. The diagonal itself is set to zero."""
-    for start in range(0, len(rows), _ROWS):
-        for column in range(start, len(rows), _ROWS):
-            i, j = slice(start, start + _ROWS), slice(column, column + _ROWS)
-            tile = kernel(rows[i], rows[j])
+def _upper(sets: Sequence[Rows], kernel: _Kernel) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The tiles on and above the diagonal of the symmetric kernel matrix of all rows. The diagonal is set to zero."""
+    total, step = sum(map(len, sets)), at_once(_ROWS, *sets)
+    for start in range(0, total, step):
+        i = slice(start, start + step)
+        rows = _between(sets, i)
+        for column in range(start, total, step):
+            j = slice(column, column + step)
+            tile = kernel(rows, _between(sets, j) if i != j else rows)
             yield i, j, tile.fill_diagonal_(0) if i == j else tile
 
 
+def _between(sets: Sequence[Rows], part: slice) -> Tensor:
+    """Consecutive rows (n, D) of sets that follow one another."""
+    found, first = [], 0
+    for rows in sets:
+        found.append(rows[max(0, part.start - first) : max(0, part.stop - first)])
+        first += len(rows)
+    return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def _at(sets: Sequence[Rows], places: Tensor) -> Tensor:
+    """The rows (n, D) at these places (n,) of sets that follow one another."""
+    found, first = torch.empty(len(places), sets[0].shape[1], dtype=torch.float64, device=places.device), 0
+    for rows in sets:
+        here = (places >= first) & (places < first + len(rows))
+        found[here] = rows[places[here] - first]
+        first += len(rows)
+    return found
+
+
 def _cross(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], kernel: _Kernel
+    a: Float[Rows, "n d"], b: Float[Rows, "m d"], kernel: _Kernel
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
     """The mean kernel of each row of a with the rows of b, (N,), and of each row of b with the rows of a, (M,)."""
-    of_a, of_b = [], b.new_zeros(len(b))
-    for x in a.split(_ROWS):
-        tiles = [kernel(x, y) for y in b.split(_ROWS)]
-        of_a.append(sum(tile.sum(1) for tile in tiles))
-        of_b += torch.cat([tile.sum(0) for tile in tiles])
-    return torch.cat(of_a) / len(b), of_b / len(a)
+    of_a, of_b = (torch.zeros(len(rows), dtype=torch.float64, device=rows.device) for rows in (a, b))
+    step = at_once(_ROWS, a, b)
+    for mine, x in zip(of_a.split(step), a.split(step), strict=True):
+        for its, y in zip(of_b.split(step), b.split(step), strict=True):
+            tile = kernel(x, y)
+            mine += tile.sum(1)
+            its += tile.sum(0)
+    return of_a / len(b), of_b / len(a)
 
 
-def _pair(*sets: Tensor) -> list[Tensor]:
+def _pair(*sets: Rows) -> list[Rows]:
     """All sets in float64, or Refused unless they have equal width."""
     names = ("first", "second", "reference")
     return [checked(rows, name, width=sets[0].shape[-1]).double() for rows, name in zip(sets, names, strict=False)]
 
 
-def _centred(*sets: Tensor) -> list[Tensor]:
+def _centred(*sets: Rows) -> list[Rows]:
     """All sets in float64 about one centre: the same distances, and less cancellation in their product form."""
     checked_sets = _pair(*sets)
-    centre = checked_sets[0].mean(0)
-    return [rows - centre for rows in checked_sets]
+    centre = mean_row(checked_sets[0])
+    return [mapped(rows, lambda part: part - centre) for rows in checked_sets]

@@ -1,8 +1,8 @@
 """The training images that a sample resembles, by cosine and by L2. All is streamed: no (N, M) matrix is ever held.
 
 Products of matrices only propose pairs. Every pair that could matter is computed again from the rows themselves
-(`_search` for cosines), so the answers do not depend on how a product was rounded. `nearest`, `closest` and `l2_ratio`
-take sets on disk (`memlib.stored`), which they read part by part.
+(`_search` for cosines), so the answers do not depend on how a product was rounded. All take sets on disk
+(`memlib.stored`), which they read part by part.
 """
 
 import math
@@ -94,7 +94,7 @@ def apart(
 @takes_arrays("queries", "train")
 @torch.no_grad()
 def matches(
-    queries: Shaped[Tensor, "..."], train: Shaped[Tensor, "..."], low: float, high: float = math.inf
+    queries: Shaped[Rows, "..."], train: Shaped[Rows, "..."], low: float, high: float = math.inf
 ) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """All pairs (i, j) whose cosine similarity lies in the band, ordered by i, then j.
 
@@ -113,15 +113,16 @@ def matches(
     """
     queries, train = _directions(queries, train)
     edge, centre = float(bound(train.dtype, train.shape[1])), centre_of(train)
-    found = []
-    for start in range(0, len(queries), _ROWS):
-        tile, pairs = queries[start : start + _ROWS], []
-        for column in range(0, len(train), _COLUMNS):
-            inside = _resembling(tile, train[column : column + _COLUMNS], centre, edge, low, high)
-            i, j = inside.nonzero(as_tuple=True)
+    found, start = [], 0
+    for tile in queries.split(at_once(_ROWS, queries, train)):
+        pairs, column = [], 0
+        for part in train.split(at_once(_COLUMNS, queries, train)):
+            i, j = _resembling(tile, part, centre, edge, low, high).nonzero(as_tuple=True)
             pairs.append(torch.stack((i + start, j + column)))
+            column += len(part)
         pairs = torch.cat(pairs, 1)
         found.append(pairs[:, pairs[0].argsort(stable=True)])
+        start += len(tile)
     first, second = torch.cat(found, 1)
     return first, second
 

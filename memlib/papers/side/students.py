@@ -104,9 +104,10 @@ def distil(
 
     def loss(student: nn.Module, generator: torch.Generator) -> Tensor:
         rows = choose(every, batch, generator)
-        x, sigma = images[rows], images.new_zeros(())
+        x = images[rows].to(targets.device)
+        sigma = x.new_zeros(())
         if student.time:
-            sigma = as_level(lognormal(batch, *levels, generator), images)
+            sigma = as_level(lognormal(batch, *levels, generator), x)
             x = add_noise(x, sigma, noise_from(generator))
         return tdkd(student(x, sigma), targets[rows], temperature).mean()
 

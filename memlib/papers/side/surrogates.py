@@ -13,6 +13,7 @@ from torch.nn.functional import normalize, one_hot
 
 from memlib.errors import Refused
 from memlib.papers.side.guidance import Logits, require_eval
+from memlib.stored import Rows, choose
 
 _ROWS = 1024  # images classified at once where no gradient is wanted
 
@@ -30,7 +31,7 @@ class Surrogate:
 
     arm: str
     sees: str
-    images: Tensor
+    images: Rows
     targets: Tensor
 
     def __post_init__(self) -> None:
@@ -150,7 +151,7 @@ def pair_cosine(rows: Tensor, labels: Tensor) -> Tensor:
     return (sums.square().sum(1) - sizes) / (sizes * (sizes - 1)).clamp_min(1)
 
 
-def cluster_labels(generated: Tensor, clusters: Clusters, arm: Literal["CL-TD", "CL-TI"] = "CL-TD") -> Surrogate:
+def cluster_labels(generated: Rows, clusters: Clusters, arm: Literal["CL-TD", "CL-TI"] = "CL-TD") -> Surrogate:
     """CL: the clusters of generated images (N, *S) as hard labels, without the images of dropped clusters.
 
     CL-TD is for a student with time, CL-TI for one without.
@@ -158,14 +159,14 @@ def cluster_labels(generated: Tensor, clusters: Clusters, arm: Literal["CL-TD", 
     This attacker has only the model, as long as the features were fitted to generated images or are public.
     """
     stay = clusters.labels >= 0
-    targets = one_hot(clusters.labels[stay], int(clusters.kept.sum())).to(generated)
-    return Surrogate(arm, "nothing", generated[stay], targets)
+    targets = one_hot(clusters.labels[stay], int(clusters.kept.sum())).to(generated.device, generated.dtype)
+    return Surrogate(arm, "nothing", choose(generated, stay), targets)
 
 
-def random_labels(generated: Tensor, classes: int, generator: torch.Generator) -> Surrogate:
+def random_labels(generated: Rows, classes: int, generator: torch.Generator) -> Surrogate:
     """RL-TD: random labels of generated images (N, *S). A classifier can learn nothing from them: a control."""
     labels = torch.randint(classes, (len(generated),), generator=generator).to(generated.device)
-    return Surrogate("RL-TD", "nothing", generated, one_hot(labels, classes).to(generated))
+    return Surrogate("RL-TD", "nothing", generated, one_hot(labels, classes).to(generated.dtype))
 
 
 def training_indices(members: Tensor) -> Surrogate:
