@@ -22,14 +22,10 @@ def summary(page: dict) -> str:
     kinds = page["kinds"]
     cases, kills, lost, wrong = (sum(row[name] for row in kinds) for name in ("cases", "kills", "lost", "wrong"))
     bad = "Nothing was lost and nothing was wrong" if not lost + wrong else f"{lost} were lost and {wrong} went wrong"
-    timed = [row for row in kinds if not row.get("stopped")]
-    minutes = sum(row["seconds"] for row in timed) / 60
-    others, rest = len(kinds) - len(timed), ""
-    if others:
-        rest = f" The other {others} were stopped again and again for other work, so their time says nothing."
+    minutes = sum(row["seconds"] for row in kinds) / 60
     commits = sorted({(row["commit"] or "unknown")[:12] for row in kinds})
     return (
-        f"{cases:,} cases with {kills} kills. {bad}. {len(timed)} kinds took {minutes:.0f} minutes.{rest} Last run on "
+        f"{cases:,} cases with {kills} kills. {bad}. {len(kinds)} kinds took {minutes:.0f} minutes. Last run on "
         f"{page['date']}, at {'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}."
     )
 
