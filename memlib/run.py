@@ -184,7 +184,7 @@ def _repeatable(kind: str) -> None:
     # `torch.use_deterministic_algorithms` does the same and imports torch's compiler, for more than a second.
     torch.set_deterministic_debug_mode("error" if kind == "cpu" else "warn")
     # That also fills every new tensor with NaN, for code that reads what nobody wrote: 2 % of a small network's step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import
     # One thread, since two would sum in another order: bits must not depend on OMP_NUM_THREADS. Two threads gain little
     # on the networks of a chapter, and on two busy cores they were ten times slower.
     torch.set_num_threads(1)

@@ -50,8 +50,8 @@ def gram(rows: Tensor) -> Tensor:
     """rows^T rows, (D, D) for rows (N, D), of which only one half is computed, and mirrored."""
     if rows.device.type == "cpu" and rows.numel() * rows.shape[1] > _SMALL:
         with _libraries().limit(limits=torch.get_num_threads(), user_api="blas"):
-            rows = rows.contiguous().numpy()
-            return torch.from_numpy(np.matmul(rows.T, rows))  # NumPy sees that this is symmetric; torch does not
+            array = rows.contiguous().numpy()
+            return torch.from_numpy(np.matmul(array.T, array))  # NumPy sees that this is symmetric; torch does not
     return _gram_in_strips(rows)
 
 

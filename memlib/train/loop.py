@@ -181,7 +181,7 @@ def _steps(
     if ema is not None:
         ema.eval().requires_grad_(False)
         # Listed once: finding the weights of a small network takes longer than averaging them.
-        averaged = [*ema.parameters()], [*net.parameters()]
+        averaged = list[Tensor](ema.parameters()), list[Tensor](net.parameters())
         buffered = any(True for _ in net.buffers())
     modes = [(module, module.training) for module in net.modules()]
     recent: list[Step] = []

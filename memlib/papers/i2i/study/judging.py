@@ -113,7 +113,8 @@ def _quality(model: nn.Module, truth: Tensor, judge: Judge, mask: Tensor) -> Qua
 
 def cosine(made: Tensor, truth: Tensor, judge: Judge, mask: Tensor) -> float:
     """Mean cosine between features of hidden regions, of images `made` and of the truth, (N, C, H, W) both."""
-    return float(torch.cosine_similarity(*(judge.resemble(region(x, mask)) for x in (made, truth))).mean())
+    completed, true = (judge.resemble(region(images, mask)) for images in (made, truth))
+    return float(torch.cosine_similarity(completed, true).mean())
 
 
 def best_filling(world: World, judge: Judge, mask: Tensor, group: str) -> float:
