@@ -56,7 +56,9 @@ def practices(
         "matching": (world, replace(how, matching=GAMMA), seen),
     }
     anew = [name for name in names if name in changes]
-    calls = [(place, width, recipe, kept, looks, attack, run.seed) for place, recipe, kept in map(changes.__getitem__, anew)]
+    calls = [
+        (place, width, recipe, kept, looks, attack, run.seed) for place, recipe, kept in map(changes.__getitem__, anew)
+    ]
     found = {name: one for name, (_, one) in zip(anew, run.each("trained", rounds.trained, calls), strict=True)}
     again = [name for name in names if name not in changes]
     calls = [(world, width, usual[0], how, looks, attack, "no copies" in name, run.seed) for name in again]
