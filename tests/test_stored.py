@@ -80,9 +80,10 @@ def test_matches(band, largest):
     assert len(near) > len(i) or band[0] < 0
 
 
-@pytest.mark.parametrize("listed", [256, 20])
-def test_cliques_and_their_medoids(listed, monkeypatch, largest):
-    monkeypatch.setattr(_graph, "_LISTED", listed)
+@pytest.mark.parametrize(("listed", "whole"), [(256, 2048), (256, 0), (20, 0)])
+def test_cliques_and_their_medoids(listed, whole, monkeypatch, largest):
+    monkeypatch.setattr(_graph, "_LISTED", listed)  # neighbours of a row
+    monkeypatch.setattr(_graph, "_WHOLE", whole)  # rows up to which all edges are held
     groups = same(lambda a: metrics.cliques(a, 0.93, 3), X)
     assert len(groups) > 5 and len(groups[0]) > 20 and 0 < largest[0] <= BYTES
     assert len(same(lambda a: metrics.medoids(a, groups), X)) == len(groups)

@@ -158,7 +158,7 @@ def _checksum(*arrays: NDArray) -> NDArray[numpy.int32]:
     """CRC-32 of the shapes and bytes of arrays of any shape, (1,): faster than a disk, and it sees any flipped bit."""
     total = 0
     for one in arrays:
-        total = zlib.crc32(one, zlib.crc32(str(one.shape).encode(), total))
+        total = zlib.crc32(one.data, zlib.crc32(str(one.shape).encode(), total))
     return numpy.array([total], numpy.uint32).view(numpy.int32)
 
 

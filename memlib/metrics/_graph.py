@@ -53,17 +53,21 @@ class Graph:
 
     def joined(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
         """Which of the rows (R,) are neighbours of which others (C,), (R, C)."""
-        own = self.rows[rows]
+        own = self._own(rows)
         return torch.cat([self._joined(own, rows, part) for part in others.split(self._wide)], 1)
 
     def counted(self, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Int[Tensor, " r"]:
         """The number of neighbours that each row has among the others, (R,)."""
         counts = torch.zeros_like(rows)
         for total, some in zip(counts.split(self._high), rows.split(self._high), strict=True):
-            own = self.rows[some]
+            own = self._own(some)
             for part in others.split(self._wide):
                 total += self._joined(own, some, part).sum(1)
         return counts
+
+    def _own(self, rows: Int[Tensor, " r"]) -> Tensor:
+        """The values of the rows, (R, D); none, (0, D), where all edges are held, which need no value any more."""
+        return self.rows[rows] if self._edges is None else self.rows[:0]
 
     def _joined(self, own: Tensor, rows: Int[Tensor, " r"], others: Int[Tensor, " c"]) -> Bool[Tensor, "r c"]:
         """`joined`, of the rows (R,), whose values are `own` (R, D), with few others."""
@@ -74,7 +78,7 @@ class Graph:
 
     def _listed(self, rows: Int[Tensor, " r"]) -> tuple[Int[Tensor, " r"], Int[Tensor, " p"]]:
         """The degree of consecutive rows, (R,), and the neighbours, (P,), of those that have few, row after row."""
-        own, degree, pairs = self.rows[rows], torch.zeros_like(rows), rows.new_empty(2, 0)
+        own, degree, pairs = self._own(rows), torch.zeros_like(rows), rows.new_empty(2, 0)
         for others in self._everyone.split(self._wide):
             joined = self._joined(own, rows, others)
             degree += joined.sum(1)
