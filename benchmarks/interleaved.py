@@ -63,22 +63,32 @@ def row(
     """Ratio of the minimum wall times, theirs / ours, with the smallest and largest ratio of a turn as its spread.
 
     `agree` is asked of the first results of both. `reason` says what bounds the ratio, or what else must be known.
-    `limit` does what no such path can do without, such as its bare products: `of_limit` is its time over ours.
+    `limit` does what no such path can do without, such as its bare products, in the same turns: `of_limit` is its
+    smallest time over ours.
     """
-    times, results = [], ()
+    times, least, results = [], [], ()
     with one_thread():
         for _ in range(repeats):
             start = clock()
             their_result = theirs()
             middle = clock()
             our_result = ours()
-            times.append((middle - start, clock() - middle))
+            end = clock()
+            times.append((middle - start, end - middle))
             results = results or (their_result, our_result)
+            if limit is not None:
+                limit()
+                least.append(clock() - end)
     size_of = {"path": path, "peer": peer, "size": size}
     found = size_of | compared(times) | {"target": target, "agrees": bool(agree(*results)), "reason": reason}
-    return found | ({} if limit is None else {"of_limit": part_of(limit, min(ours for _, ours in times))})
+    return found | ({"of_limit": share(min(least), min(ours for _, ours in times))} if least else {})
 
 
 def part_of(limit: Callable[[], object], ours: float, repeats: int = 3) -> float:
     """The time of what cannot be done without over ours: 1 is the limit."""
-    return float(f"{seconds(limit, repeats) / ours:.2g}")
+    return share(seconds(limit, repeats), ours)
+
+
+def share(least: float, ours: float) -> float:
+    """One time over another, to two digits below 1 and three above."""
+    return round(least / ours, 2) if least > 0.1 * ours else float(f"{least / ours:.2g}")

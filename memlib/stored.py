@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy
 import torch
@@ -145,7 +145,7 @@ class Stored:
         starts = numpy.flatnonzero(numpy.concatenate(([True], ~follows))) if len(places) else []
         for start, stop in itertools.pairwise([*starts, len(places)]):  # rows that lie side by side
             part, into = home[start], found[start:stop]
-            values = _rows_of(self._parts[part], int(places[start] - self._first[part]), stop - start)
+            values = _rows_of(self._parts[part], int(places[start] - self._first[part]), int(stop - start))
             if values.dtype == numpy.uint8:
                 numpy.divide(values, numpy.float32(127.5), out=into, dtype=numpy.float32)
                 into -= 1
@@ -177,6 +177,10 @@ def array(path: str | Path, name: str) -> NDArray:
     return _rows_of(file, 0, file.shape[0])
 
 
+@overload
+def choose(images: Tensor, index: Any) -> Tensor: ...
+@overload
+def choose(images: Rows, index: Any) -> Rows: ...
 def choose(images: Rows, index: Any) -> Rows:
     """The rows of a slice, places (M,) or a mask (N,) of a set (N, *S); those on disk stay there."""
     return images.rows(index) if isinstance(images, Stored) else images[index]
@@ -203,6 +207,10 @@ def joined(*sets: Rows) -> Rows:
     return Stored([part for one in given for part in one._parts], numpy.concatenate(at), row=row)
 
 
+@overload
+def mapped(images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor: ...
+@overload
+def mapped(images: Rows, function: Callable[[Tensor], Tensor]) -> Rows: ...
 def mapped(images: Rows, function: Callable[[Tensor], Tensor]) -> Rows:
     """A set (N, *S) after a function from (B, *S) to (B, *T), of each row for itself; on disk it is applied late."""
     return images.map(function) if isinstance(images, Stored) else function(images)

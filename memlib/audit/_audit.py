@@ -181,7 +181,7 @@ def _by_shards(embed: features.Embed, name: str, descriptor: str, reference: Ten
         return embed
     names = (descriptor, fingerprint(reference))
 
-    def kept_rows(images: Rows) -> Rows:
+    def kept_rows(images: Rows) -> Tensor:
         return kept.rows(
             "features", lambda positions: embed(images[positions]).float().cpu(), len(images), images, names
         )

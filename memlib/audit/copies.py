@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,7 +111,7 @@ def judge(
     group: Tensor,
     held_out: Rows | None,
     parts: Parts,
-    embed: Callable[[Rows], Rows],
+    embed: Callable[[Any], Rows],
 ) -> Found:
     """Find the nearest training image of each sample and call it a copy, or not.
 

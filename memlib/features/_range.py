@@ -1,10 +1,11 @@
 """Images in the range that an embedder takes, as a rule [-1, 1]. Another range gives other features, and no error."""
 
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy
 import torch
+from torch import Tensor
 
 from memlib.errors import Refused
 from memlib.stored import Rows, span
@@ -36,6 +37,10 @@ def span_of(images: Rows) -> Span:
     return Span(*span(images)) if images.numel() else IMAGES
 
 
+@overload
+def in_range(images: Tensor, what: str, wanted: Span = IMAGES) -> Tensor: ...
+@overload
+def in_range(images: Rows, what: str, wanted: Span = IMAGES) -> Rows: ...
 def in_range(images: Rows, what: str, wanted: Span = IMAGES) -> Rows:
     """The images (N, C, H, W) as a tensor, unchanged: numpy arrays are taken too, and a set on disk stays there.
 

@@ -6,6 +6,7 @@ is fitted differs from that in memory by rounding, most where a component has li
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from memlib.metrics import Moments
 from memlib.shapes import Float, Shaped
 from memlib.stored import Rows, Stored, each, filled, mapped, mean_row, parts
 
-Embed = Callable[[Tensor], Tensor]
+Embed = Callable[[Any], Tensor]
 """Images (N, C, H, W) -> features (N, D). It takes a set on disk too: its features are in memory, except for pixels,
 which are as many as the images have and stay on disk."""
 
@@ -40,7 +41,7 @@ def centred(reference: Rows) -> Embed:
     """
     mean, alike = mean_row(_matrix(reference)), _alike(reference, "centred")
 
-    def embed(images: Tensor) -> Tensor:
+    def embed(images: Any) -> Any:
         return mapped(alike(images), lambda rows: rows - mean.to(rows))
 
     return embed

@@ -129,7 +129,8 @@ def _counted(
     A set is given by its squared radii, and by whether its balls are about the rows of a (0) or those of b (1).
     """
     device, out = a.exact.device, _scratch(a)
-    counts = [tuple(torch.zeros(len(x.exact), dtype=torch.long, device=device) for x in (a, b)) for _ in balls]
+    none = (torch.zeros(len(x.exact), dtype=torch.long, device=device) for _ in balls for x in (a, b))
+    counts = list(zip(none, none, strict=True))  # of a's length, then of b's
     for rows in _tiles(len(a.exact), a.tile):
         for columns in _tiles(len(b.exact), a.tile):
             least = _least(a, b, rows, columns, out)
@@ -239,7 +240,8 @@ def _least(a: Rows, b: Rows, i: slice | Int[Tensor, " n"], j: slice, out: Float[
 def _places(chosen: Bool[Tensor, "n m"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """Rows and columns of what is true, (P,): eight of them are looked at as one number, since few are."""
     if chosen.numel() % 8:
-        return chosen.nonzero(as_tuple=True)
+        row, column = chosen.nonzero(as_tuple=True)
+        return row, column
     eights = chosen.view(-1, 8)
     some = eights.view(torch.int64).nonzero()[:, 0]
     one, place = eights[some].nonzero(as_tuple=True)

@@ -111,6 +111,7 @@ class _Spread(NamedTuple):
         """Of C."""
         if self.covariance is not None:
             return self.covariance.trace()
+        assert self.rows is not None  # one of both is given
         return torch.stack([part.square().sum() for part in parts(self.rows)]).sum()
 
     def lower(self) -> Float[Tensor, "d d"] | None:
@@ -144,17 +145,18 @@ def _mean_and_spread(side: Rows | Moments, name: str) -> tuple[Float[Tensor, " d
 
 def _trace_of_root(a: _Spread, b: _Spread, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """tr (C_a C_b)^1/2, from the eigenvalues of F_a^T C_b F_a."""
-    if b.covariance is None:
+    if b.rows is not None:
         a, b = b, a  # the rows come first; of two, the smaller product
-        if b.covariance is None and len(a.rows) > len(b.rows):
+        if a.rows is not None and b.rows is not None and len(a.rows) > len(b.rows):
             a, b = b, a
     if b.covariance is None:
+        assert a.rows is not None and b.rows is not None  # a single one that has rows stands in front
         square = gram(_products(b.rows, a.rows))
-    elif a.covariance is None:
+    elif a.rows is not None:
         square = _congruent(b.covariance, a.rows)
     elif (lower := a.lower()) is not None:
         square = _congruent_triangular(b.covariance, lower)
-    elif (lower := b.lower()) is not None:
+    elif a.covariance is not None and (lower := b.lower()) is not None:
         square = _congruent_triangular(a.covariance, lower)
     else:
         square = _congruent(b.covariance, a.any_rows())

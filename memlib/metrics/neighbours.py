@@ -6,6 +6,7 @@ Products of matrices only propose pairs. Every pair that could matter is compute
 """
 
 import math
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -53,8 +54,10 @@ def nearest(
         raise Refused(
             f"there are no {k} nearest neighbours among {len(train)} training rows: give k from 1 to {len(train)}"
         )
-    on_disk = isinstance(queries, Stored) or isinstance(train, Stored)
-    similarity, index = (search_stored if on_disk else search)(queries, train, k)
+    if isinstance(queries, Tensor) and isinstance(train, Tensor):
+        similarity, index = search(queries, train, k)
+    else:
+        similarity, index = search_stored(queries, train, k)
     return similarity.to(queries.dtype), index
 
 
@@ -269,6 +272,10 @@ def _finite(rows: Tensor) -> Tensor:
     return rows.isfinite().all(1)
 
 
+@overload
+def checked(rows: Tensor, name: str, least: int = 2, width: int | None = None) -> Tensor: ...
+@overload
+def checked(rows: Rows, name: str, least: int = 2, width: int | None = None) -> Rows: ...
 def checked(rows: Rows, name: str, least: int = 2, width: int | None = None) -> Rows:
     """The rows (N, D), unchanged, if they are valid; `name` is the word for them in an error message.
 

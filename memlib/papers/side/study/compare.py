@@ -73,7 +73,7 @@ def judged(net: Logits, given: Surrogate, bench: Bench, sigmas: Tensor, seed: in
     fresh = coders(world)[0](images)
     counts = accuracy(net, fresh, truth, sigmas, noise.seeded(range(len(fresh))))
     said = given.targets.argmax(1)
-    pull = agreement_on_points(net, given.images, said, sigmas, noise_from(keyed(seed, 0)))
+    pull = agreement_on_points(net, given.images[:], said, sigmas, noise_from(keyed(seed, 0)))
     return {
         "accuracy": torch.tensor([count.rate for count in counts]),
         "cosine": torch.tensor([one.cosine for one in pull]),
