@@ -6,7 +6,8 @@ from typing import ParamSpec, TypeVar
 
 from memlib.cache._fingerprint import fingerprint
 
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def recent(make: Callable[_P, _R]) -> Callable[_P, _R]:
