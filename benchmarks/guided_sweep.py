@@ -55,13 +55,15 @@ def one_by_one(denoiser: nn.Module, judge: nn.Module, start: Tensor, labels: Ten
 
 
 def bare(denoiser: nn.Module, judge: nn.Module, start: Tensor, labels: Tensor, sigmas: Tensor) -> None:
-    """The calls of the two networks alone, on all samples at once."""
+    """The calls of the two networks alone, on all samples at once, in the first step on the starts alone."""
     x, y = start.repeat_interleave(len(WEIGHTS), 0), labels.repeat_interleave(len(WEIGHTS) - 1)
-    for sigma in sigmas.to(start)[:-1]:
+    shared = start, labels
+    for number, sigma in enumerate(sigmas.to(start)[:-1]):
+        states, wanted = (x, y) if number else shared
         with torch.no_grad():
-            denoiser(x, sigma)
-        leaf = x[: len(y)].detach().requires_grad_()  # weight 0 asks for no gradient
-        torch.autograd.grad(judge(leaf, sigma).log_softmax(1).gather(1, y[:, None]).sum(), leaf)
+            denoiser(states, sigma)
+        leaf = states[: len(wanted)].detach().requires_grad_()  # weight 0 asks for no gradient
+        torch.autograd.grad(judge(leaf, sigma).log_softmax(1).gather(1, wanted[:, None]).sum(), leaf)
 
 
 def close(theirs: Tensor, ours: Tensor) -> bool:

@@ -55,11 +55,11 @@ def stack(start: learning_rate.TwoLayer, problem: learning_rate.Problem, batches
     return net.trained
 
 
-def products(start: learning_rate.TwoLayer, hidden: Tensor, steps: int) -> None:
-    """The two products of each step with the hidden layer (E, B, width), forward and back, for all networks at once."""
-    for _ in range(steps):
-        out = torch.bmm(hidden, start.w2.view(len(hidden), -1, 1))
-        torch.bmm(out.mT, hidden)
+def hidden_layers(start: learning_rate.TwoLayer, batches: list) -> None:
+    """The hidden layer (E, B, width) of each step formed once and read once, for all networks at once."""
+    hidden = torch.empty(*batches[0].y.shape[:2], start.b.shape[1], device=DEVICE)
+    for batch in batches:
+        torch.addcmul(start.b[:, None], batch.y, start.w1, out=hidden).sum(2)
 
 
 def close(theirs: list[Tensor], ours: list[Tensor]) -> bool:
@@ -80,8 +80,7 @@ def main() -> None:
         for run in runs:
             run()  # warm
         name = f"{members} networks of width {width}, batch {size}"
-        hidden = torch.rand(members, size, width, device=DEVICE)
-        bare = partial(products, start, hidden, steps)
+        bare = partial(hidden_layers, start, batches)
         reason = "so wide that a stack saves nothing but autograd" if width >= 1024 else ""
         print(
             json.dumps(row(PATH, PEER, name, *runs, close, target, 7, reason, bare)),

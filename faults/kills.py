@@ -141,7 +141,7 @@ KINDS = {
     "kill, sampling into shards": Kind(40, functools.partial(killed, jobs.sampling), 2),
     "kill, scoring": Kind(40, functools.partial(killed, jobs.scoring), 2),
     "kill, a chapter's study": Kind(20, study, 1),
-    "kill, a study with workers": Kind(19, pool, 1),
+    "kill, a study with workers": Kind(20, pool, 1),
     "kill, an audit": Kind(24, functools.partial(killed, jobs.auditing), 1),
     "kill, two runs on one cache": Kind(40, two_runs, 2),
 }

@@ -272,6 +272,12 @@ def test_a_setting_that_a_kept_group_did_not_know_leaves_it_in_the_record(studie
         assert [claim["id"] for claim in json.loads(page.read_text())["claims"]] == ids
 
 
+def test_a_claim_that_the_settings_leave_out_is_named(studied, capsys, monkeypatch):
+    monkeypatch.setattr(tiny_study, "verdicts", lambda results: [])
+    assert main(["study", "tiny", "--scale", "book", "--claims", "X1"]) == 0
+    assert "X1: not measured with these settings" in capsys.readouterr().out
+
+
 def test_settings_of_ones_own_do_not_stand_for_the_scale(studied, capsys):
     assert main(["study", "tiny", "--scale", "book", "--set", "n_train=9"]) == 0
     assert not (studied / "results").exists()

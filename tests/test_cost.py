@@ -134,13 +134,14 @@ def test_the_models_of_chapter_3_cost_what_is_estimated(family, monkeypatch, tmp
     here = world.worlds(settings, run)[0]
     plan, judges = models.plan_for(settings, family, here), comparison.judges_of(settings)
     hole, many = comparison.main_hole(plan, judges), ablations.crops_hole(plan, settings.crops)
-    draw = partial(models.any_of, tuple(partial(tasks.hole, plan, *one, 0) for one in seven_tasks(plan)))
+    finer = models.plan_for(tasks.on_finer_grid(settings), family, here)
+    draw = partial(models.any_of, tuple(partial(tasks.hole, finer, *one, 0) for one in seven_tasks(finer)))
     with Counted() as trained, sdpa_kernel(SDPBackend.MATH):
         first, second = models.original(run, plan, here, hole), models.original(run, plan, here, many)
         models.original(run, plan, here, hole, groups="RP")
-        third = models.original(run, plan, here, draw, steps=tasks.LONGER * plan.train_steps)
+        third = models.original(run, finer, here, draw, steps=tasks.LONGER * plan.train_steps)
     methods = i2i.costs.parts_of(settings, plan)[0].methods
-    longer = replace(plan, unlearn_steps=tasks.LONGER * plan.unlearn_steps)
+    longer = replace(finer, unlearn_steps=tasks.LONGER * plan.unlearn_steps)
     with Counted() as moved, sdpa_kernel(SDPBackend.MATH):
         for number, method in enumerate(methods):
             models.unlearned(run, plan, here, first, hole, method, 0.5 + number)
@@ -152,6 +153,16 @@ def test_the_models_of_chapter_3_cost_what_is_estimated(family, monkeypatch, tmp
     assert len(methods) == 7 + (4 + 2) + 4 + 3
     assert trained.total == pytest.approx(estimate[f"training, {family}"] / 2, rel=0.1)
     assert moved.total == pytest.approx(estimate[f"unlearning, {family}"] / 2, rel=0.1)
+
+
+def test_a_step_of_the_encoder_alone_costs_less_than_a_step_of_all():
+    settings = changed(i2i.SCALES["fast"], {"width": 32})
+    head, mine, whole = i2i.costs.of_a_step(settings)
+    plan = i2i.costs._plan(settings, "mae")
+    model = models.build(plan)
+    both = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder)]
+    assert mine == ["mae", "as released", "encoder", f"{both[0]:,}", "1.00"] and len(head) == 5
+    assert whole[2:4] == ["encoder and decoder", f"{sum(both):,}"] and float(whole[4]) > 1.1
 
 
 def seven_tasks(plan):

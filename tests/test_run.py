@@ -173,13 +173,14 @@ def test_workers_serve_one_round_of_calls_after_another_until_one_fails(monkeypa
     def workers(name):
         return set(run.each(name, tiny_study.process, [(part,) for part in range(4)]))
 
-    first = workers("first")
-    assert workers("second") <= first and len(first) <= 2 and os.getpid() not in first
+    # A fast worker may serve a whole round alone. Three rounds by two workers cannot be three times new ones.
+    kept = workers("first") | workers("second") | workers("third")
+    assert len(kept) <= 2 and os.getpid() not in kept
     with pytest.raises(RuntimeError, match="negative"):
         run.each("wrong", tiny_study.draw, [(-1, 1.0), (-2, 1.0)])
-    assert not workers("third") & first
+    assert not workers("fourth") & kept
     monkeypatch.setenv("MEMLIB_CACHE", os.environ["MEMLIB_CACHE"] + "-2")
-    assert not workers("first") & first  # another environment
+    assert not workers("first") & kept  # another environment
 
 
 KILLED = """

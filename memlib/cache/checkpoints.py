@@ -3,8 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -12,19 +13,6 @@ from torch import Tensor, nn
 from memlib.cache._fingerprint import fingerprint
 from memlib.cache.atomic import replace_file
 from memlib.errors import Refused
-
-
-class Optimiser(Protocol):
-    """What a checkpoint keeps of an optimiser: by the place of a parameter, its moments `step`, `exp_avg` and
-    `exp_avg_sq`, the first () and the others of the parameter's shape."""
-
-    parameters: list[Tensor]
-    moments: dict[int, dict[str, Tensor]]
-
-    def load(self, moments: dict[int, dict[str, Tensor]]) -> None:
-        """Go on from these moments, tensors as above."""
-        ...
-
 
 _SETTINGS = bool | int | float | str | tuple | Tensor
 
@@ -49,7 +37,9 @@ def architecture(net: nn.Module) -> str:
     return hashlib.sha256(repr((state, trained, settings)).encode()).hexdigest()
 
 
-def write(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: Optimiser, record: dict[str, Any]) -> None:
+def write(
+    path: Path, net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer, record: dict[str, Any]
+) -> None:
     """Write the checkpoint atomically: a kill at any moment leaves the old file or the new one.
 
     Raises:
@@ -57,7 +47,8 @@ def write(path: Path, net: nn.Module, ema: nn.Module | None, optimiser: Optimise
     """
     state = {f"net.{name}": t for name, t in net.state_dict().items()}
     state |= {f"ema.{name}": t for name, t in ema.state_dict().items()} if ema is not None else {}
-    state |= {f"adam.{i}.{name}": t for i, entry in optimiser.moments.items() for name, t in entry.items()}
+    moments = optimiser.state_dict()["state"]
+    state |= {f"adam.{i}.{name}": t for i, entry in moments.items() for name, t in entry.items()}
     seen: set[int] = set()
     for name, t in state.items():  # tied weights share memory, which the format does not allow
         t = t.detach().cpu().contiguous()
@@ -71,7 +62,7 @@ def resume(
     path: Path,
     net: nn.Module,
     ema: nn.Module | None,
-    optimiser: Optimiser,
+    optimiser: torch.optim.Optimizer,
     settings: dict[str, Any],
     steps: int,
 ) -> int:
@@ -118,7 +109,7 @@ def resume(
     for name, t in part("adam.").items():
         index, entry = name.split(".")
         kept.setdefault(int(index), {})[entry] = t
-    optimiser.load(kept)
+    optimiser.load_state_dict({"state": kept, "param_groups": optimiser.state_dict()["param_groups"]})
     return record["step"]
 
 
@@ -141,11 +132,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return record, state
 
 
-def _wanted(net: nn.Module, ema: nn.Module | None, optimiser: Optimiser) -> dict[str, tuple[int, ...]]:
+def _wanted(net: nn.Module, ema: nn.Module | None, optimiser: torch.optim.Optimizer) -> dict[str, tuple[int, ...]]:
     """The names and shapes of everything in a complete checkpoint."""
     wanted = {f"net.{name}": tuple(t.shape) for name, t in net.state_dict().items()}
     wanted |= {f"ema.{name}": tuple(t.shape) for name, t in ema.state_dict().items()} if ema is not None else {}
-    for i, p in enumerate(optimiser.parameters):
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    for i, p in enumerate(trained):
         shape = tuple(p.shape)
         wanted |= {f"adam.{i}.step": (), f"adam.{i}.exp_avg": shape, f"adam.{i}.exp_avg_sq": shape}
     return wanted

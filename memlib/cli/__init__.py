@@ -137,10 +137,11 @@ def _study(chosen: argparse.Namespace) -> int:
         print(studies.listing())
         return 0
     study = papers.find(chosen.study)
+    asked = [name for name in chosen.claims.split(",") if name]
     found = studies.run_study(
         study,
         chosen.scale,
-        ids=[name for name in chosen.claims.split(",") if name],
+        ids=asked,
         seed=chosen.seed,
         device=chosen.device,
         processes=chosen.processes,
@@ -149,6 +150,8 @@ def _study(chosen: argparse.Namespace) -> int:
     )
     rows = [(claim["id"], claim["verdict"], claims.measured(claim)) for claim in found]
     print(claims.aligned([("claim", "verdict", "measured"), *rows]))
+    if silent := [name for name in asked if name not in {claim["id"] for claim in found}]:
+        print(f"{', '.join(silent)}: not measured with these settings; `--scale book` has all parts of a study")
     return 0
 
 

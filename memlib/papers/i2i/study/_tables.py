@@ -73,11 +73,13 @@ def _every(results: Results) -> dict[str, Rows]:
                 for (task, hidden), loss in results.tasks.losses.items()
             ),
         ]
-    if results.second:
-        names = [name for group, name in results.second.cosine if group == "R"]
-        rows = [[name, *(mean_and_interval(results.second.cosine[g, name]) for g in "RF")] for name in names]
-        title = "Second completion, by where its centre is from: cosine with 90 % intervals"
+    for family, second in (results.second or {}).items():
+        names = [name for group, name in second.cosine if group == "R"]
+        rows = [[name, *(mean_and_interval(second.cosine[g, name]) for g in "RF")] for name in names]
+        title = f"Second completion, {family}, by where its centre is from: cosine with 90 % intervals"
         found[title] = [["centre", "retain", "forget"], *rows]
+        first = {"first completion, of the centre": (second.losses, second.above)}
+        found[_losses(f"First completion, {family}")] = _arms(first)
     if results.probe:
         probes = [[name, mean_and_interval(values)] for name, values in results.probe.probe.items()]
         title = "Fraction of forget images whose class a linear probe names, 90 % intervals"

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from memlib.cost import Work, counted
 from memlib.papers.i2i.methods import Completer, UnlearningBatch
-from memlib.papers.i2i.study import ablations, comparison, tasks
+from memlib.papers.i2i.study import ablations, comparison, second, tasks
 from memlib.papers.i2i.study.comparison import OURS, PRINTED, RELEASED
 from memlib.papers.i2i.study.models import METHODS, NOISES, RETAIN_ONLY, Plan, build, centre
 from memlib.papers.i2i.study.settings import Family, Settings
@@ -20,9 +21,10 @@ _RATE = 1e-4  # of a plan that trains nothing
 
 
 class Part(NamedTuple):
-    """Models that share an original: the holes (1, 1, H, W) that it learns, steps of training and of unlearning, and
-    the method of each unlearned model."""
+    """Models that share an original: how they are built, the holes (1, 1, H, W) that it learns, steps of training and
+    of unlearning, and the method of each unlearned model."""
 
+    plan: Plan
     holes: list[Tensor]
     trained: int
     unlearned: int
@@ -38,19 +40,43 @@ def work(settings: Settings) -> list[Work]:
     found = []
     for family in settings.families:
         plan = _plan(settings, family)
-        model, parts = build(plan), parts_of(settings, plan)
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        parts = parts_of(settings, plan)
+        models = {part.plan.patch: build(part.plan) for part in parts}
+        sizes = {patch: sum(p.numel() * p.element_size() for p in net.parameters()) for patch, net in models.items()}
         if not plan.checkpoint:
-            steps = sum(part.trained * _mean(_training(model, hole) for hole in part.holes) for part in parts)
+            steps = sum(
+                part.trained * _mean(_training(models[part.plan.patch], hole) for hole in part.holes) for part in parts
+            )
             images = 2 * settings.batch * settings.n_seeds
-            found.append(Work(f"training, {family}", images * steps, settings.n_seeds * len(parts) * size))
-        steps, count = 0.0, sum(len(part.methods) for part in parts)
+            disk = settings.n_seeds * sum(sizes[part.plan.patch] for part in parts)
+            found.append(Work(f"training, {family}", images * steps, disk))
+        steps = 0.0
         for part in parts:
+            model = models[part.plan.patch]
             once = {name: _mean(_unlearning(model, hole, name) for hole in part.holes) for name in {*part.methods}}
             steps += part.unlearned * sum(once[name] for name in part.methods)
         images = settings.batch * settings.n_seeds
-        found.append(Work(f"unlearning, {family}", images * steps, settings.n_seeds * count * size))
+        disk = settings.n_seeds * sum(len(part.methods) * sizes[part.plan.patch] for part in parts)
+        found.append(Work(f"unlearning, {family}", images * steps, disk))
     return found
+
+
+def of_a_step(settings: Settings) -> list[list[str]]:
+    """What a step of unlearning costs where the encoder moves alone, and where all weights move: a table, by family.
+
+    Operations are of one retain and one forget image, as a multiple of those of the paper's method.
+    """
+    rows = [["family", "method", "trains", "weights", "operations"]]
+    for family in settings.families:
+        plan = _plan(settings, family)
+        model, hole = build(plan), centre(plan, settings.crops[0])
+        least = _unlearning(model, hole, RELEASED)
+        for name in (RELEASED, "Max Loss"):
+            parts = METHODS[name].trains  # type: ignore[attr-defined]
+            weights = sum(p.numel() for part in parts for p in getattr(model, part).parameters())
+            share = f"{_unlearning(model, hole, name) / least:.2f}"
+            rows.append([family, name, " and ".join(parts), f"{weights:,}", share])
+    return rows
 
 
 def parts_of(settings: Settings, plan: Plan) -> list[Part]:
@@ -71,15 +97,26 @@ def parts_of(settings: Settings, plan: Plan) -> list[Part]:
     if "data" in asked:
         arms |= {(RELEASED, own, "N(0, I)", source) for source in ("proxy", *map(str, ablations.PER_CLASS))}
     centres = [centre(plan, k) for k in settings.crops]
-    parts = [Part(centres[:1], plan.train_steps, plan.unlearn_steps, [name for name, *_ in arms])]
+    parts = [Part(plan, centres[:1], plan.train_steps, plan.unlearn_steps, [name for name, *_ in arms])]
     if "crops" in asked:
-        parts.append(Part(centres, plan.train_steps, plan.unlearn_steps, [RELEASED, "Max Loss", "Retain Label"]))
-    if "tasks" in asked:
-        holes = [tasks.hole(plan, task, ratio, 0) for (task, _), ratio in tasks.jobs_of(plan, 0).items()]
-        parts.append(Part(holes, tasks.LONGER * plan.train_steps, tasks.LONGER * plan.unlearn_steps, [RELEASED]))
+        parts.append(Part(plan, centres, plan.train_steps, plan.unlearn_steps, [RELEASED, "Max Loss", "Retain Label"]))
     if "probe" in asked and not plan.checkpoint:
-        parts.append(Part(centres[:1], plan.train_steps, 0, []))
-    return parts
+        parts.append(Part(plan, centres[:1], plan.train_steps, 0, []))
+    return parts + _several_tasks(settings, plan, first)
+
+
+def _several_tasks(settings: Settings, plan: Plan, first: bool) -> list[Part]:
+    """The models of all tasks (I6, I7), and in the paper's family of I7 those of two holes."""
+    plan = replace(plan, patch=tasks.on_finer_grid(settings).patch or plan.patch)
+    if first and {"tasks", "second"} & {*settings.ablations}:
+        jobs, times = tasks.jobs_of(plan, 0), tasks.LONGER
+        holes = [tasks.hole(plan, task, ratio, 0) for (task, _), ratio in jobs.items()]
+    elif not first and plan.family == second.PAPERS and "second" in settings.ablations:
+        holes = [tasks.hole(plan, task, 0.5, 0) for task in ("centre", "outpaint")]
+        return [Part(plan, holes, second.LONGER * plan.train_steps, settings.second_steps, [RELEASED])]
+    else:
+        return []
+    return [Part(plan, holes, times * plan.train_steps, times * plan.unlearn_steps, [RELEASED])]
 
 
 def _plan(settings: Settings, family: Family) -> Plan:

@@ -82,3 +82,20 @@ def sentences(tables: Tables) -> str:
             f"{curves['original'][0]}), and a model retrained without them to {curves['retrained without'][3]}."
         )
     return " ".join(found)
+
+
+def at_half(tables: Tables) -> dict[str, tuple[Interval, Interval]]:
+    """Loss on retain images and share lost, by task, where the hole is nearest to half of the image."""
+    every = by_hidden(tables)
+    return {task: min(holes, key=lambda hole: abs(hole[0] - 50))[1:] for task, holes in every.items()}
+
+
+def by_hidden(tables: Tables) -> dict[str, list[tuple[float, Interval, Interval]]]:
+    """By task, by hole: percent hidden, loss on retain images and share lost on forget images; without
+    holes where there was nothing to lose."""
+    found: dict[str, list[tuple[float, Interval, Interval]]] = {}
+    for row in rows_of(tables, "Tasks"):
+        values = [value_and_interval(cell) for cell in row[2:]]
+        if values[1] and values[3]:
+            found.setdefault(row[0], []).append((float(row[1].rstrip(" %")), values[1], values[3]))
+    return found

@@ -20,6 +20,7 @@ from memlib.papers.i2i.study.judging import completed
 from memlib.papers.i2i.study.models import OURS, centre, original, plan_for, unlearned
 from memlib.papers.i2i.study.settings import Family as FamilyName
 from memlib.papers.i2i.study.settings import Settings
+from memlib.papers.i2i.study.tasks import SHOWN, Tasks
 from memlib.papers.i2i.study.world import World, worlds
 from memlib.run import Run
 
@@ -61,6 +62,13 @@ def by_reading(settings: Settings, run: Run, world: World, family: Family) -> di
     task = Main(world, first, mask)
     arms = {f"{method}, {weight:g}": (method, weight) for method, weight in [*own, (PRINTED, PAPER_WEIGHT)]}
     return {name: task.sheet(unlearned(run, plan, world, first, hole, *arm)) for name, arm in arms.items()}
+
+
+def gallery(tasks: Tasks) -> Sheet:
+    """A row a task, with half of the image hidden: of two retain and two forget images, what is shown, what the
+    original makes of it and what the unlearned model makes of it, (12, C, H, W) in [-1, 1]."""
+    people = [0, 1, SHOWN, SHOWN + 1]
+    return {name: part[1:, people].transpose(0, 1).flatten(0, 1) / 127.5 - 1 for name, part in tasks.gallery.items()}
 
 
 class Main(NamedTuple):

@@ -8,7 +8,8 @@ from memlib.papers.i2i.evaluation import outcome
 from memlib.papers.i2i.study.ablations import Arms, Crops, Noise
 from memlib.papers.i2i.study.comparison import Family
 from memlib.papers.i2i.study.knowledge import Knowledge
-from memlib.papers.i2i.study.tasks import Second, Tasks
+from memlib.papers.i2i.study.second import Second
+from memlib.papers.i2i.study.tasks import Tasks
 from memlib.papers.i2i.study.theory import Distances, Theory
 
 
@@ -36,8 +37,8 @@ class Results:
     """Groups of measurements, None where a group was not run.
 
     description: the images, in words. margin: the loss of cosine that counts as none. methods: by family (I1). The
-    others are of the first family: crops (I2), alpha (I3), data (I4), noise (I5, I10), tasks (I6), second (I7),
-    distances (I8), theory (I9) and probe, which decides no claim.
+    others are of the first family: crops (I2), alpha (I3), data (I4), noise (I5, I10), tasks (I6), distances (I8),
+    theory (I9) and probe, which decides no claim. second (I7): by family, the first and the paper's.
     """
 
     description: str
@@ -49,7 +50,7 @@ class Results:
     data: Arms | None = None
     noise: Noise | None = None
     tasks: Tasks | None = None
-    second: Second | None = None
+    second: dict[str, Second] | None = None
     distances: Distances | None = None
     theory: Theory | None = None
     probe: Knowledge | None = None

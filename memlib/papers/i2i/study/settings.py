@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from memlib.settings import Between
 
 FIRST_SEED = 20  # of the first repetition, for a run with seed 0; 0 to 2 and 10 to 13 were used up by earlier openings
+TASKS_SEED = 30  # the same for the models of several tasks (I6, I7), which were opened once more
 
 Family = Literal["mae", "vqgan", "diffusion", "masked code"]
-Ablation = Literal["crops", "alpha", "noise", "data", "tasks", "probe"]
+Ablation = Literal["crops", "alpha", "noise", "data", "tasks", "second", "probe"]
 Classes = Annotated[tuple[int | str, ...], Between(0, 100_000)]  # by number or by name
 
 
@@ -25,6 +26,7 @@ class Settings:
     families: tuple[Family, ...] = ("mae",)  # the ablations use the first
     checkpoint: str = ""  # local folder with a trained model of the first family; empty: it is trained here
     patch: Annotated[int, Between(0, 64)] = 0  # pixels a side of a token; 0: a quarter of the image (paper: 16)
+    task_patch: Annotated[int, Between(0, 64)] = 2  # the same in the models of several tasks, where patch is 0
     crops: Annotated[tuple[int, ...], Between(1, 64)] = (2, 1, 3)  # k of the k x k hidden patches; the first is main
     width: Annotated[int, Between(8, 2048)] = 64  # units of the transformers; the U-Net has a quarter and a half
     n_seeds: Annotated[int, Between(2, 50)] = 3  # repetitions; the arms are paired within each
@@ -36,6 +38,10 @@ class Settings:
     unlearn_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the MAE (paper: 1e-4, appendix C.3)
     vqgan_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-4  # for the VQ-GAN (paper: 1e-4)
     diffusion_lr: Annotated[float, Between(1e-7, 1.0)] = 1e-3  # for diffusion (paper: 1e-5)
+    task_lr: Annotated[float, Between(0.0, 1.0)] = 0.0  # for the model of all tasks (I6, I7a); 0: as the family's
+    second_weight: Annotated[float, Between(0.0, 100.0)] = 4.0  # alpha of the VQ-GAN of two holes (I7)
+    second_lr: Annotated[float, Between(1e-7, 1.0)] = 3e-3  # learning rate of its unlearning
+    second_steps: Annotated[int, Between(1, 10**6)] = 2400  # optimiser steps of its unlearning
     weights: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.25, 2.0, 0.5, 0.5, 0.5, 4.0)  # alpha, by method
     factors: Annotated[tuple[float, ...], Between(0.0, 100.0)] = ()  # multiples of its own that each tries; empty: 1
     margin: Annotated[float, Between(0.0, 1.0)] = 0.05  # cosine: a smaller loss counts as none, a larger as some
@@ -51,16 +57,13 @@ _WHOLE = replace(
     train_steps=1000,
     unlearn_steps=300,
     judge_steps=300,
-    ablations=("crops", "alpha", "noise", "data", "tasks", "probe"),
+    task_lr=1e-3,
+    ablations=("crops", "alpha", "noise", "data", "tasks", "second", "probe"),
 )
 
 SCALES: dict[str, Settings] = {
     "fast": Settings(),
-    "book": replace(
-        _WHOLE,
-        families=("mae", "diffusion", "masked code"),
-        ablations=("crops", "alpha", "noise", "data"),
-    ),
+    "book": _WHOLE,
     "gpu": replace(_WHOLE, factors=(0.5, 1.0, 2.0), n_seeds=5, train_steps=4000, diffusion_steps=(4000, 500)),
     # Appendix C.3 for the MAE: 100 + 100 classes, 100 images each to unlearn, 5 epochs of 16 a GPU on 4 GPUs.
     "paper": replace(

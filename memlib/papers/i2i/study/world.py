@@ -65,11 +65,14 @@ class World:
         return channels, height, width
 
 
-def worlds(settings: Settings, run: Run) -> list[World]:
-    """The images of every repetition. Raises `Refused` for settings and classes that do not fit together."""
+def worlds(settings: Settings, run: Run, first_seed: int = FIRST_SEED) -> list[World]:
+    """The images of every repetition, split by `first_seed`, the run's seed and the number of the repetition.
+
+    Raises `Refused` for settings and classes that do not fit together."""
     images, classes = _loaded(settings)
     sizes = part_sizes(settings, len(images))
-    return [_world(settings, run, images, classes, sizes, index) for index in range(settings.n_seeds)]
+    seeds = (first_seed + run.seed + index for index in range(settings.n_seeds))
+    return [_world(settings, run, images, classes, sizes, *pair) for pair in enumerate(seeds)]
 
 
 def part_sizes(settings: Settings, total: int) -> dict[str, int]:
@@ -126,9 +129,8 @@ def _loaded(settings: Settings) -> tuple[data.Images, Tensor]:
 
 
 def _world(
-    settings: Settings, run: Run, images: data.Images, classes: Tensor, sizes: dict[str, int], index: int
+    settings: Settings, run: Run, images: data.Images, classes: Tensor, sizes: dict[str, int], index: int, seed: int
 ) -> World:
-    seed = FIRST_SEED + run.seed + index
     parts = data.split(images, sizes, settings.half, seed, flexible="train")
     mean, std = _standard(settings, parts["train"].images)
     return World(
