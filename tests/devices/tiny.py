@@ -31,7 +31,7 @@ SMALL = {
         "n_runs": 2, "rates": [1e-5, 1e-4, 1e-2, 0.2], "n_levels": 4, "width": 8, "steps": 64, "batch": 4,
         "edge_steps": 8, "sharpness_at": [1, 2, 3], "dims": [1, 2], "dim_width": 8, "dim_steps": 64,
         "image_rates": [1e-3, 1e-2], "sgd_rates": [0.1], "image_steps": 32, "image_batch": 4, "image_sizes": [2, 3],
-        "watched": 3, "testing": 1,
+        "watched": 3, "testing": 2,
     },
     "synthesis": {
         "others": [], "n_pool": 200, "n_test": 100, "n_reference": 30, "mislabelled": 12, "repeated": 12, "pairs": 4,
