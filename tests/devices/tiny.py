@@ -12,7 +12,7 @@ SMALL = {
     "side": {
         "n_train": 20, "latent": 12, "width": 16, "train_steps": 10, "batch": 16, "n_samples": 100, "n_random": 120,
         "n_synthetic": 100, "clusters": 5, "student_steps": 3, "sweep": [0.0, 4.0, 8.0],
-        "networks": 2, "copy_steps": 1,
+        "networks": 2, "copy_steps": 1, "pairs": 0,  # S8 has a design of its own: tests/test_side_training.py
     },
     "i2i": {
         "train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4,
