@@ -280,6 +280,15 @@ class TestClusters:
         one, same, other = (side.cluster(features, 20, seed=seed).labels for seed in (0, 0, 1))
         assert torch.equal(one, same) and not torch.equal(one, other)
 
+    def test_labels_of_training_images_leave_none_out(self):
+        """Two tight groups, and four images that point everywhere, which `cluster` drops."""
+        e = torch.eye(4)
+        features = torch.cat([e[:1].repeat(8, 1), e[3:].repeat(8, 1), e[1:3], -e[1:3]]) + 0.01 * randn(20, 4)
+        dropped, labels = side.cluster(features, 3, smallest=1, seed=1).labels, side.partition(features, 3, seed=1)
+        assert (dropped < 0).any() and (labels >= 0).all() and len(labels) == 20
+        kept = dropped >= 0
+        assert adjusted_rand_score(dropped[kept], labels[kept]) == 1 and len(labels.unique()) == 3
+
     def test_tightness_is_the_mean_cosine_of_pairs(self):
         """Against all pairs written out; two images at a right angle score 0, where the length of their mean is .71."""
         features, labels = torch.nn.functional.normalize(randn(30, 5).double()), torch.arange(30) % 4

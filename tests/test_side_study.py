@@ -259,6 +259,14 @@ class TestRules:
         claim = rules.g3(spreads(**given))
         assert claim.verdict == verdict and "classes lie above 1" in claim.text and claim.n == given.get("networks", 3)
 
+    @pytest.mark.parametrize("left", [0, 2])
+    def test_g3_networks_without_a_class_of_two_say_nothing(self, left):
+        some = spreads(mean=0.4, deviation=0.1)
+        some = dataclasses.replace(some, spread=[*some.spread[:left], *[torch.empty(0)] * (3 - left)])
+        claim = rules.g3(some)
+        assert (claim.verdict, claim.n) == ("needs data or scale", left or 3)
+        assert isinstance(claim.figure, float) == (left > 0)
+
     def test_every_rule_says_in_its_docstring_when_it_says_what(self):
         for name in IDS:
             told = getattr(rules, name.lower()).__doc__

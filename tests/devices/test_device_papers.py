@@ -234,6 +234,7 @@ CASES = {
     ),
     "side.cluster": clustered,
     "side.pair_cosine": lambda to: side.pair_cosine(nn.functional.normalize(to(IMAGES.flatten(1))), to(LABELS)),
+    "side.partition": lambda to: side.partition(to(IMAGES.flatten(1)), 3),
     "side.prune": clustered,
     "side.cluster_labels": lambda to: side.cluster_labels(to(IMAGES), clustered(to)[1]),
     "side.random_labels": lambda to: side.random_labels(to(IMAGES), 3, seeded()),

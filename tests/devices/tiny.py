@@ -12,7 +12,7 @@ SMALL = {
     "side": {
         "n_train": 20, "latent": 12, "width": 16, "train_steps": 10, "batch": 16, "n_samples": 100, "n_random": 120,
         "n_synthetic": 100, "clusters": 5, "student_steps": 3, "sweep": [0.0, 4.0, 8.0],
-        "networks": 2, "copy_steps": 1,
+        "networks": 2, "copy_steps": 1, "pairs": 0,  # S8 has a design of its own: tests/test_side_training.py
     },
     "i2i": {
         "train_steps": 2, "unlearn_steps": 2, "judge_steps": 2, "width": 32, "n_seeds": 2, "batch": 4,
@@ -31,7 +31,7 @@ SMALL = {
         "n_runs": 2, "rates": [1e-5, 1e-4, 1e-2, 0.2], "n_levels": 4, "width": 8, "steps": 64, "batch": 4,
         "edge_steps": 8, "sharpness_at": [1, 2, 3], "dims": [1, 2], "dim_width": 8, "dim_steps": 64,
         "image_rates": [1e-3, 1e-2], "sgd_rates": [0.1], "image_steps": 32, "image_batch": 4, "image_sizes": [2, 3],
-        "watched": 3, "testing": 1,
+        "watched": 3, "testing": 2,
     },
     "synthesis": {
         "others": [], "n_pool": 200, "n_test": 100, "n_reference": 30, "mislabelled": 12, "repeated": 12, "pairs": 4,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
@@ -98,12 +97,22 @@ def cluster(features: Tensor, k: int, share: float = 1.0, smallest: int = 2, see
     Raises:
         Refused: for k outside 2..N, a share outside (0, 1], and when fewer than two clusters are left.
     """
+    rows = normalize(features.detach().flatten(1).double())
+    return prune(rows, partition(features, k, seed), share, smallest, seed)
+
+
+def partition(features: Tensor, k: int, seed: int = 0) -> Tensor:
+    """k-means of the directions of `features` (N, D): a label from 0 to k - 1 for each, (N,), by seed.
+
+    All clusters stay, as labels of training images must: each image needs one. Raises Refused for k outside 2..N.
+    """
+    from sklearn.cluster import KMeans  # slow to import, and most of this file does not need it
+
     if not 2 <= k <= len(features):
         raise Refused(f"{len(features)} images cannot be put into {k} clusters: give 2 to {len(features)}")
     rows = normalize(features.detach().flatten(1).double())
     means = KMeans(k, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]  # declared as "auto"
-    found = means.fit_predict(rows.cpu().numpy())
-    return prune(rows, torch.from_numpy(found).long().to(rows.device), share, smallest, seed)
+    return torch.from_numpy(means.fit_predict(rows.cpu().numpy())).long().to(rows.device)
 
 
 def prune(features: Tensor, labels: Tensor, share: float = 1.0, smallest: int = 2, seed: int = 0) -> Clusters:

@@ -58,7 +58,7 @@ def in_dimension(d: int, runs: int, n_points: int, first: int, width: int, steps
     last = torch.arange(runs) * len(LEVELS) + len(LEVELS) - 1
     lowest = Problem(*(tensor[last] for tensor in stack))
     # The law is normal, of deviation 1 / unit, and stays normal under noise.
-    variance = (lowest.mu[:, None, None] / unit) ** 2 + lowest.sigma[:, None, None] ** 2
+    variance = (lowest.mu[:, None, None] / unit.to(lowest.mu)) ** 2 + lowest.sigma[:, None, None] ** 2
     drawn = next(minibatches(lowest, first + torch.arange(runs), 256, 1)).y  # noisy training points
     fresh = variance.sqrt() * torch.randn(drawn.shape, generator=keyed(first, -3)).to(drawn)
 

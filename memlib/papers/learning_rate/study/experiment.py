@@ -102,7 +102,7 @@ def _smoothness(given: Inputs, done: Done) -> Smoothness:
 
 
 def _own_rates(given: Inputs, points: Tensor, levels: Tensor, multiples: list[float]) -> Tensor:
-    return column(multiples) * threshold(given, points, levels)
+    return column(multiples) * threshold(given, points, levels).cpu()
 
 
 def _varied(given: Inputs) -> dict[str, tuple[Tensor, Network]]:

@@ -260,16 +260,16 @@ def g3(theory: Theory) -> Claim:
     class in any network has a larger nuclear norm than all members, and the mean ratio lies below 1. Trend only: the
     mean ratio over classes lies below 1. Needs data or scale: fewer than three networks. Else not reproduced.
     """
-    means = [float(one.mean()) for one in theory.spread]
+    means = [float(one.mean()) for one in theory.spread if len(one)]  # a small network may have no such class
     ends, above = interval(means, None), sum(int((one > 1).sum()) for one in theory.spread)
     whole, count = sum(len(one) for one in theory.spread), len(means)
     verdict = "not reproduced" if ends[1] >= 1 else "trend only" if above else "reproduced"
     return Claim(
         "G3",
         _gated(verdict, count),
-        figure=sum(means) / count,
+        figure=sum(means) / count if count else "no class of two members",
         interval=ends if count > 1 else None,
-        n=count,
+        n=count or len(theory.spread),
         text=f"nuclear norm of a class's covariance over that of all latents of chapter 2's models, mean over classes; "
         f"{above} of {whole} classes lie above 1",
     )

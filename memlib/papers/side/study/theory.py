@@ -25,7 +25,7 @@ def labellings(bench: Bench, sizes: list[int]) -> dict[str, Tensor]:
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(world.labels.device)
     for size in sizes:
         k = max(2, n // size)
-        found[f"clusters of {size}"] = surrogates.cluster(known, k, smallest=1, seed=seed).labels
+        found[f"clusters of {size}"] = surrogates.partition(known, k, seed)
         found[f"random {size}"] = order % k
     return found
 
@@ -60,7 +60,8 @@ def spread(bench: Bench) -> Tensor:
         latents = sample.encode(denoiser, noised, noise.karras(40, 0.02, 2.0)[:-1]).flatten(1).double()
     whole = latents.var(0).sum()  # the nuclear norm of a covariance is its trace
     classes = [latents[world.labels == label] for label in world.labels.unique()]
-    return torch.stack([one.var(0).sum() / whole for one in classes if len(one) > 1]).cpu()
+    found = [one.var(0).sum() / whole for one in classes if len(one) > 1]
+    return torch.stack(found).cpu() if found else torch.empty(0, dtype=torch.float64)
 
 
 def of_labelling(bench: Bench, labels: Tensor, n: int, weight: float, run: Run) -> tuple[float, int, int, int]:

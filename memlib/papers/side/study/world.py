@@ -13,7 +13,7 @@ from memlib.data.images import Images
 from memlib.errors import Refused
 from memlib.features import Embed
 from memlib.papers.side.study.settings import Settings
-from memlib.papers.side.surrogates import cluster
+from memlib.papers.side.surrogates import partition
 from memlib.run import Run
 
 CALIBRATION = 6  # images that set thresholds at the least: five times the smallest rate must stay below 1
@@ -138,8 +138,8 @@ def _world(settings: Settings, run: Run, images: Images, parts: dict[str, Images
         fresh_labels = parts["non_members"].labels.to(run.device)
     else:  # then clusters of the training images stand in for the labels of a curator
         known = features.half_whitened(members)(members)
-        groups = cluster(known, max(2, len(members) // 5), smallest=1, seed=run.seed)
-        labels, classes, fresh_labels = groups.labels, int(groups.labels.max()) + 1, None
+        labels = partition(known, max(2, len(members) // 5), run.seed)
+        classes, fresh_labels = int(labels.max()) + 1, None
     pixels = settings.network == "unet" or members[0].numel() <= settings.latent
     sizes = ", ".join(f"{len(part)} {name.replace('_', '-')}" for name, part in parts.items())
     told = [f"{settings.data}: {len(images)} images {tuple(members.shape[1:])}, fingerprint {images.fingerprint[:12]}"]

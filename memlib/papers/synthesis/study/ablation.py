@@ -64,7 +64,7 @@ def published(
     stack: nets.Stack, pool: Pool, members: Tensor, strength: float, guidance: float, steps: int, seed: int
 ) -> Published:
     """Sets (E, M, *S) of generators whose condition is an image: each new image is told the member it stands for."""
-    named = Pool(pool.images, torch.arange(len(pool.images)), pool.copies, pool.kind, pool.inside, pool.classes)
+    named = Pool(pool.images, _names(pool), pool.copies, pool.kind, pool.inside, pool.classes)
     made = publish(stack, named, members, strength=strength, guidance=guidance, steps=steps, seed=seed)
     return made._replace(labels=pool.labels[made.members])
 
@@ -72,13 +72,18 @@ def published(
 def _trained(
     pool: Pool, members: Tensor, network: Network, how: Training, looks: Tensor, gamma: float, seed: int
 ) -> nets.Stack:
-    stack = visual_guidance.build(network, len(members), pool.labels, looks, seed)
-    names = torch.arange(len(pool.images))
+    stack = visual_guidance.build(network, len(members), pool.labels, looks, seed).to(pool.images)
+    names = _names(pool)
     return matching.fine_tune(stack, pool, members, how, Term("printed", gamma), seed, names, len(names))
 
 
+def _names(pool: Pool) -> Tensor:
+    """The position of each image, (N,)."""
+    return torch.arange(len(pool.images), device=pool.labels.device)
+
+
 def _right(world: World, images: Tensor, labels: Tensor, spread: float, recipe: Recipe, seed: int) -> Tensor:
-    weight = torch.ones(labels.shape)
+    weight = torch.ones(labels.shape, device=labels.device)
     (judges,) = classifiers.fit(images, labels, weight, world.pool.classes, spread, recipe, seed)
     return (classifiers.logits(judges, world.test).argmax(-1) == world.test_labels).cpu()
 

@@ -154,9 +154,8 @@ def _outcome(world: World, images: Tensor, labels: Tensor, tuning: Tuning, seed:
     median = metrics.median_distance(real, real, generator=keyed(seed, 1))
     widths = [median * width for width in _WIDTHS]
     rows = images.flatten(2)
-    (judges,) = classifiers.fit(
-        images, labels, torch.ones(labels.shape), world.pool.classes, tuning.network.spread, tuning.recipe, seed
-    )
+    alike = torch.ones(labels.shape, device=labels.device)
+    (judges,) = classifiers.fit(images, labels, alike, world.pool.classes, tuning.network.spread, tuning.recipe, seed)
     return Outcome(
         torch.tensor([metrics.mmd2(made, real, widths) for made in rows], dtype=torch.float64),
         torch.tensor([metrics.frechet_distance(made, real) for made in rows], dtype=torch.float64),
