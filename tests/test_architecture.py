@@ -102,9 +102,12 @@ def layer_faults(source: str, place: str) -> list[str]:
 
 
 def public(source: str) -> list[tuple[str, ast.AST]]:
-    """Public functions and classes of a module and the public methods of its public classes, with `__call__`."""
+    """Public functions and classes of a module and the public methods of its public classes, with `__call__`; not the
+    signatures of an overloaded function, which its docstring covers."""
     names = []
     for node in ast.parse(source).body:
+        if any(getattr(one, "id", "") == "overload" for one in getattr(node, "decorator_list", [])):
+            continue
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             names.append((node.name, node))
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

@@ -30,7 +30,9 @@ def work(settings: Settings) -> list[Work]:
     arms = [arms_of(number) for number in range(own)]
     weighted = [[len(weights_of(arm, settings)) for arm in one] for one in arms]
     pushed = [[sum(w > 0 for w in weights_of(arm, settings)) for arm in one] for one in arms]
-    labellings = min(settings.theories, own) * (2 + 2 * len(settings.class_sizes))
+    # Clusters and random labels of each size, and labels that no arm of the network has: an arm's student is found.
+    missing = sum(arm not in one for one in arms[: settings.theories] for arm in ("OL-TD", "RL-TD (training)"))
+    labellings = min(settings.theories, own) * 2 * len(settings.class_sizes) + missing
     trained = sum(len(one) for one in arms) + len({ARMS[arm].surrogate for arm in arms[0]}) + 2 * labellings
     plain = settings.n_random + (own - 1) * settings.n_samples + own * settings.n_synthetic
     guided = settings.n_samples * (sum(map(sum, weighted)) + labellings)
