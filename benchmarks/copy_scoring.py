@@ -87,8 +87,8 @@ def row(size: str, queries: Tensor, train: Tensor, k: int = 1, repeats: int = 3,
     quickest = min(ours for _, ours in times)
     part = of_limit(rows, directions, most, quickest)
     reason = (
-        f"the target depends on the processor: 2.4 where bfloat16 products run at 4x float32, at least .95. Here they run "
-        f"at {most:.2f}x, which bounds the ratio"
+        "the target depends on the processor: 2.4 where bfloat16 products run at 4x float32, at least .95. Here they "
+        f"run at {most:.2f}x, which bounds the ratio"
     )
     if most == 1:
         reason = f"as on a processor without bfloat16: float32 products alone, which take {part:.0%} of our time"

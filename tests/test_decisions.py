@@ -88,6 +88,11 @@ class TestAtTheCleanImage:
 class TestAgainstHeldOutImages:
     """AuthPct, C_T and the DCR share on sets small enough to count."""
 
+    def test_rounding_tells_no_image_from_its_copy(self):
+        g = torch.Generator().manual_seed(0)
+        rows = 100 + torch.randn(40, 3000, generator=g)  # far from 0: products of equal rows are off by 1e-4
+        assert str(metrics.authentic(rows[:10] + 0.1, rows.repeat(2, 1))) == "0/10"
+
     def test_a_copy_is_not_authentic_even_where_every_image_occurs_twice(self):
         train = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0]])
         made = torch.tensor([[0.0, 0.0], [0.0, 3.9], [20.0, 0.0], [4.1, 0.0]])

@@ -21,7 +21,7 @@ from memlib.data import _shelf
 from memlib.errors import Refused
 
 ROOT = Path(__file__).parents[1]
-COUNT, SIDE, MEGABYTES = 12_000, 64, 140
+COUNT, SIDE, MEGABYTES = 13_000, 64, 150
 LEVELS = numpy.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), numpy.uint8)
 
 

@@ -1,5 +1,7 @@
 """Metrics that compare a sample's distance to the training set with that of real images."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from memlib.shapes import Shaped
 from memlib.stored import Rows, Stored, at_once, filled, parts
 
 _ROWS = 512  # rows whose distances are held at once
-_ROUNDING = 1e-5  # distances of equal rows by products may be off by this
+_CELLS = 1 << 22  # numbers held at once while distances are computed from differences
 
 
 @takes_arrays("queries", "train")
@@ -34,8 +36,7 @@ def authentic(queries: Shaped[Rows, "..."], train: Shaped[Rows, "..."], distinct
     queries, train = queries.double(), train.double()
     own, place, _ = _neighbours(queries, train, 1)
     rows, back = place.unique(return_inverse=True)
-    edge = max(distinct, _ROUNDING)
-    gap = filled(len(rows), (_gaps(train[some], train, edge) for some in rows.split(at_once(_ROWS, train))))[back]
+    gap = filled(len(rows), (_gaps(train[some], train, distinct) for some in rows.split(at_once(_ROWS, train))))[back]
     if gap.isinf().any():
         raise Refused(f"no two training rows are more than {distinct} apart: they are one image, so give several")
     return Count(int((own >= gap).sum()), len(queries))
@@ -78,10 +79,20 @@ def nearer_to_train(
 
 
 def _gaps(rows: Tensor, train: Rows, edge: float) -> Tensor:
-    """The distance of each row (n, D) to the nearest of (M, D) that is more than `edge` away, (n,)."""
-    least = rows.new_full((len(rows),), torch.inf)
+    """The distance of each row (n, D) to the nearest of (M, D) that is more than `edge` away, (n,).
+
+    Products tell rows apart that are equal, since they round. So distances that may be within the edge are computed
+    again from the differences.
+    """
+    least, width = rows.new_full((len(rows),), torch.inf), rows.shape[1]
+    longest, step = rows.square().sum(1).max(), max(1, _CELLS // width)
     for columns in parts(train) if isinstance(train, Stored) else (train,):
         apart = torch.cdist(rows, columns)
+        reach = float(longest + columns.square().sum(1).max())
+        off = 2 * (width + 2) * torch.finfo(rows.dtype).eps * reach  # of a square
+        i, j = (apart <= math.sqrt(edge**2 + off)).nonzero(as_tuple=True)
+        for some, others in zip(i.split(step), j.split(step), strict=True):
+            apart[some, others] = (rows[some] - columns[others]).norm(dim=1)
         least = torch.minimum(least, apart.masked_fill(apart <= edge, torch.inf).amin(1))
     return least
 
