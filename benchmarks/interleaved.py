@@ -90,5 +90,5 @@ def part_of(limit: Callable[[], object], ours: float, repeats: int = 3) -> float
 
 
 def share(least: float, ours: float) -> float:
-    """One time over another, to two digits below 1 and three above."""
+    """One time over another, to two decimals, or to two digits where it is small."""
     return round(least / ours, 2) if least > 0.1 * ours else float(f"{least / ours:.2g}")
